@@ -1,0 +1,52 @@
+//! Admission: plugins that may change or refuse a write after authorization and before the store.
+
+use async_trait::async_trait;
+use coracle_api::status::Status;
+use serde_json::Value;
+
+use crate::request::{RequestInfo, User};
+
+/// What a write does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// POST, or an upsert's first write.
+    Create,
+    /// PUT and PATCH.
+    Update,
+    /// DELETE.
+    Delete,
+    /// exec, attach, port-forward, proxy.
+    Connect,
+}
+
+/// A write as plugins see it.
+#[derive(Debug)]
+pub struct Attributes<'a> {
+    /// What it does.
+    pub operation: Operation,
+    /// Who asks.
+    pub user: &'a User,
+    /// Group, version, resource, subresource, namespace, name (generated names are filled in).
+    pub info: &'a RequestInfo,
+    /// Kind of the object in the body.
+    pub kind: &'a str,
+    /// The object as stored, for updates and deletes.
+    pub old: Option<&'a Value>,
+    /// Nothing will be persisted.
+    pub dry_run: bool,
+}
+
+/// One plugin. `mutate` runs for all plugins in order, then `validate` for all.
+#[async_trait]
+pub trait Plugin: Send + Sync + std::fmt::Debug {
+    /// Upstream's name: `NamespaceLifecycle`.
+    fn name(&self) -> &'static str;
+    /// May change the object (absent for deletes) or refuse it.
+    async fn mutate(&self, _write: &Attributes<'_>, _object: &mut Value) -> Result<(), Status> {
+        Ok(())
+    }
+    /// May refuse.
+    async fn validate(&self, _write: &Attributes<'_>, _object: Option<&Value>) -> Result<(), Status> {
+        Ok(())
+    }
+}

@@ -1,0 +1,4 @@
+//! The Kubernetes API server: HTTP, authentication, authorization, admission, registry, watch cache.
+
+pub mod admission;
+pub mod request;

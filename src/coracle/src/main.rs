@@ -1,0 +1,2 @@
+//! The `coracle` program.
+fn main() {}

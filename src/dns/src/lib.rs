@@ -1,0 +1,1 @@
+//! Cluster DNS: one round trip for a short or an external name, resident on the node.

@@ -1,0 +1,1 @@
+//! Certificates, keys and tokens of the cluster: issued, verified, renewed in place.

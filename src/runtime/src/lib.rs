@@ -1,0 +1,62 @@
+//! Images and containers: content store, overlay, the shim, libcontainer in processes of its own.
+//!
+//! [`PodRuntime`] is what the node agent needs of a runtime. The embedded one is `runtime::embedded`; a CRI v1 socket will be another.
+
+pub mod types;
+
+use std::{fmt, time::Duration};
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+
+pub use types::*;
+
+/// Runs pod sandboxes and containers. Every call is idempotent, everything survives a restart of the caller (a shim per pod owns the processes).
+#[async_trait]
+pub trait PodRuntime: Send + Sync + fmt::Debug + 'static {
+    /// Name and version, for `nodeInfo.containerRuntimeVersion`: `coracle://0.1.0`.
+    fn version(&self) -> String;
+
+    /// Starts the pod's shim, with the namespaces that its containers share. Known ids are returned as they are.
+    async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<(), RuntimeError>;
+    /// Kills what still runs in it, ends the shim, removes mounts, cgroup and state. An unknown id is no error.
+    async fn remove_sandbox(&self, sandbox: &str) -> Result<(), RuntimeError>;
+    /// All sandboxes with all their containers: how a restarted agent learns what is there.
+    async fn sandboxes(&self) -> Result<Vec<SandboxStatus>, RuntimeError>;
+
+    /// Unpacks the root file system, writes the OCI bundle, creates the container's init (stopped before exec of the entry point).
+    async fn create_container(&self, spec: &ContainerSpec) -> Result<(), RuntimeError>;
+    /// Lets a created container run.
+    async fn start_container(&self, id: &ContainerId) -> Result<(), RuntimeError>;
+    /// Sends a signal to the container's init.
+    async fn signal_container(&self, id: &ContainerId, signal: i32) -> Result<(), RuntimeError>;
+    /// Removes a container that has exited (killing it first if need be): its root file system, cgroup, state; not its log.
+    async fn remove_container(&self, id: &ContainerId) -> Result<(), RuntimeError>;
+    /// The container now.
+    async fn container(&self, id: &ContainerId) -> Result<ContainerStatus, RuntimeError>;
+    /// Changes limits of a running container.
+    async fn update_container(&self, id: &ContainerId, resources: &Resources) -> Result<(), RuntimeError>;
+    /// Makes the shim close the log file and open it anew by name (rotation).
+    async fn reopen_log(&self, id: &ContainerId) -> Result<(), RuntimeError>;
+
+    /// Runs a command to its end (exec probes, hooks); killed after `timeout`. Output beyond 16 KiB is cut.
+    async fn exec_sync(&self, id: &ContainerId, command: &[String], timeout: Option<Duration>) -> Result<ExecResult, RuntimeError>;
+    /// Runs a command with streams.
+    async fn exec(&self, id: &ContainerId, request: &ExecRequest) -> Result<Streams, RuntimeError>;
+    /// Joins the streams of the container's own init.
+    async fn attach(&self, id: &ContainerId, request: &AttachRequest) -> Result<Streams, RuntimeError>;
+
+    /// What happens from now on, by pidfd: never polled. Ends only with the runtime.
+    fn events(&self) -> BoxStream<'static, RuntimeEvent>;
+    /// Memory and CPU now.
+    async fn stats(&self, id: &ContainerId) -> Result<ContainerStats, RuntimeError>;
+
+    /// A local image by name (normalised: `busybox` is `docker.io/library/busybox:latest`), digest or id.
+    async fn image(&self, reference: &str) -> Result<Option<Image>, RuntimeError>;
+    /// Pulls, verifies and unpacks; concurrent pulls of one image are one.
+    async fn pull(&self, reference: &str, credentials: &[Credentials]) -> Result<Image, PullError>;
+    /// All local images.
+    async fn images(&self) -> Result<Vec<Image>, RuntimeError>;
+    /// Removes an image that no container uses.
+    async fn remove_image(&self, reference: &str) -> Result<(), RuntimeError>;
+}
