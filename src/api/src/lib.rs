@@ -1,3 +1,13 @@
 //! The vocabulary of Kubernetes: kinds, schemas, codecs, defaulting, validation, merges, selectors. Pure.
 
+pub mod catalogue;
+pub mod decode;
+pub mod defaulting;
+pub mod discovery;
+pub mod openapi;
+pub mod protobuf;
+pub mod schema;
 pub mod status;
+pub mod structural;
+pub mod table;
+pub mod validation;
