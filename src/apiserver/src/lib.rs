@@ -1,4 +1,7 @@
 //! The Kubernetes API server: HTTP, authentication, authorization, admission, registry, watch cache.
 
 pub mod admission;
+pub mod body;
+pub mod local;
 pub mod request;
+pub mod server;
