@@ -1,0 +1,27 @@
+//! The order of a merged list: what `$setElementOrder` names comes in its order, what only the server has keeps its place.
+
+use serde_json::Value;
+
+/// Arranges `merged`; `before` is the list before the patch, `id` tells elements apart.
+pub fn arrange(merged: Vec<Value>, before: &[Value], wanted: Option<&[Value]>, id: impl Fn(&Value) -> Value) -> Vec<Value> {
+    let Some(wanted) = wanted else { return merged };
+    let wanted: Vec<Value> = wanted.iter().map(&id).collect();
+    let before: Vec<Value> = before.iter().map(&id).collect();
+    let rank = |item: &Value, order: &[Value]| order.iter().position(|other| *other == id(item));
+    let (mut named, others): (Vec<Value>, Vec<Value>) = merged.into_iter().partition(|item| rank(item, &wanted).is_some());
+    named.sort_by_key(|item| rank(item, &wanted));
+
+    let mut out = Vec::with_capacity(named.len() + others.len());
+    let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
+    loop {
+        let server_first = match (others.peek(), named.peek()) {
+            (None, None) => return out,
+            (Some(other), Some(named)) => match (rank(other, &before), rank(named, &before)) {
+                (Some(a), Some(b)) => a < b,
+                _ => false,
+            },
+            (other, _) => other.is_some(),
+        };
+        out.extend(if server_first { others.next() } else { named.next() });
+    }
+}
