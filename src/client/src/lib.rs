@@ -1,1 +1,17 @@
 //! kube::Client over an in-process service or mTLS, shared informers, leader election, events.
+//!
+//! Every role of Coracle talks to the API through this crate and nothing else (design decision 3).
+
+mod backoff;
+pub mod election;
+pub mod events;
+pub mod informer;
+pub mod key;
+pub mod lister;
+pub mod transport;
+
+pub use events::{EventType, Recorder};
+pub use informer::{Changes, Informer, Informers, Scope};
+pub use key::Key;
+pub use lister::Lister;
+pub use transport::{KubeconfigError, from_kubeconfig, in_process};

@@ -1,0 +1,50 @@
+//! What the controllers are told at their start.
+
+use std::{net::IpAddr, time::Duration};
+
+use crate::record::Records;
+
+/// A network in CIDR notation, taken apart: `10.42.0.0/16` is `(10.42.0.0, 16)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    /// Its first address.
+    pub address: IpAddr,
+    /// Leading bits that are fixed.
+    pub prefix: u8,
+}
+
+/// Settings of all controllers; `Config::default()` has upstream's values and no cluster network.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Networks that pods get their addresses from, at most one per family; empty: nodes get no podCIDR from us.
+    pub cluster_cidrs: Vec<Cidr>,
+    /// Prefix of a node's part of an IPv4 network.
+    pub node_prefix_v4: u8,
+    /// Prefix of a node's part of an IPv6 network.
+    pub node_prefix_v6: u8,
+    /// PEM of the authorities that pods trust the API server by, for the ConfigMap `kube-root-ca.crt` of every namespace; empty: none is made.
+    pub ca_bundle: String,
+    /// A node whose Lease is not renewed for this long is unknown.
+    pub node_grace: Duration,
+    /// Terminated pods beyond this number are removed, the oldest first; 0: none.
+    pub terminated_pods: usize,
+    /// Every key is looked at again after this long, though nothing changed: the net under the events.
+    pub resync: Duration,
+    /// Where every plan is recorded.
+    pub records: Records,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            cluster_cidrs: Vec::new(),
+            node_prefix_v4: 24,
+            node_prefix_v6: 64,
+            ca_bundle: String::new(),
+            node_grace: Duration::from_secs(50),
+            terminated_pods: 12_500,
+            resync: Duration::from_secs(600),
+            records: Records::default(),
+        }
+    }
+}
