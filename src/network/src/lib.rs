@@ -1,8 +1,18 @@
 //! The dataplane's user space: IPAM, links, services; loads the eBPF object.
 
+pub mod cidr;
+pub mod config;
+pub mod dataplane;
+pub mod probe;
+
 use std::{fmt, net::IpAddr, path::PathBuf};
 
 use async_trait::async_trait;
+
+pub use cidr::Cidr;
+pub use config::Config;
+pub use dataplane::{Dataplane, StartError, TeardownError, teardown};
+pub use probe::{Finding, probe};
 
 /// What a pod needs of the network, known before its sandbox exists.
 #[derive(Clone, Debug)]
