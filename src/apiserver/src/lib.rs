@@ -2,6 +2,8 @@
 
 pub mod admission;
 pub mod body;
+pub mod cache;
 pub mod local;
+pub mod registry;
 pub mod request;
 pub mod server;

@@ -1,0 +1,216 @@
+//! The objects of one kind, now and at every revision of a bounded window, with the changes that lead from one to the other.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    ops::Bound,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Notify;
+
+use super::{
+    fields::Fields,
+    object::{Action, Object},
+};
+
+/// Changes that a collection remembers: what a watcher may fall behind, and how long a list can be continued.
+const HISTORY_CHANGES: usize = 8192;
+/// Bytes of objects that the remembered changes keep alive.
+const HISTORY_BYTES: usize = 16 << 20;
+/// Changes older than this go, whatever the bounds allow: an idle cluster holds no history. Upstream's etcd keeps five minutes.
+const HISTORY_AGE: Duration = Duration::from_secs(300);
+
+/// One change of one object.
+#[derive(Debug)]
+pub struct Change {
+    /// The revision of the change.
+    pub revision: u64,
+    /// What happened.
+    pub action: Action,
+    /// The object afterwards; for a deletion its last state, at the revision of the deletion.
+    pub object: Arc<Object>,
+    /// The object before.
+    pub previous: Option<Arc<Object>>,
+    at: Instant,
+}
+
+impl Change {
+    fn size(&self) -> usize {
+        // The state afterwards is counted when it is superseded, or else it is live anyway.
+        self.previous.as_ref().map_or(64, |object| object.size())
+    }
+}
+
+/// The revision asked for is older than what is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too old resource version: {wanted} ({oldest})")]
+pub struct Expired {
+    /// Asked for.
+    pub wanted: u64,
+    /// The oldest that can still be served.
+    pub oldest: u64,
+}
+
+/// What a list saw.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// In key order.
+    pub objects: Vec<Arc<Object>>,
+    /// They are as of this revision.
+    pub revision: u64,
+}
+
+/// The objects of one kind.
+#[derive(Debug)]
+pub struct Collection {
+    /// `pods`, `deployments.apps`.
+    pub kind: Box<str>,
+    /// What `fieldSelector` can name.
+    pub fields: Fields,
+    state: RwLock<State>,
+    pub(super) changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    objects: BTreeMap<Arc<str>, Arc<Object>>,
+    history: VecDeque<Arc<Change>>,
+    history_bytes: usize,
+    /// Every change above this revision is in the history.
+    floor: u64,
+    /// Of the last change.
+    newest: u64,
+}
+
+impl Collection {
+    pub(super) fn new(kind: &str, floor: u64) -> Self {
+        let state = State { floor, ..State::default() };
+        Self { kind: kind.into(), fields: Fields::of(kind), state: RwLock::new(state), changed: Notify::new() }
+    }
+
+    /// One object, by `namespace/name` or name.
+    pub fn get(&self, key: &str) -> Option<Arc<Object>> {
+        self.read().objects.get(key).cloned()
+    }
+
+    /// How many objects there are.
+    pub fn len(&self) -> usize {
+        self.read().objects.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The objects whose key starts with `prefix` (`""` or `namespace/`); `applied` is what the whole cache has seen before this call.
+    pub fn snapshot(&self, prefix: &str, applied: u64) -> Snapshot {
+        let state = self.read();
+        Snapshot {
+            objects: within(&state.objects, prefix).map(|(_, object)| Arc::clone(object)).collect(),
+            revision: applied.max(state.newest),
+        }
+    }
+
+    /// The same at an earlier revision.
+    pub fn snapshot_at(&self, prefix: &str, revision: u64) -> Result<Snapshot, Expired> {
+        let state = self.read();
+        if revision < state.floor {
+            return Err(Expired { wanted: revision, oldest: state.floor });
+        }
+        let mut then: HashMap<&str, Option<&Arc<Object>>> = HashMap::new();
+        for change in state.since(revision) {
+            then.entry(change.object.key()).or_insert(change.previous.as_ref());
+        }
+        let mut objects: Vec<Arc<Object>> =
+            within(&state.objects, prefix).filter(|(key, _)| !then.contains_key(&***key)).map(|(_, object)| Arc::clone(object)).collect();
+        if !then.is_empty() {
+            objects.extend(then.into_values().flatten().filter(|object| object.key().starts_with(prefix)).cloned());
+            objects.sort_unstable_by(|a, b| a.key().cmp(b.key()));
+        }
+        Ok(Snapshot { objects, revision })
+    }
+
+    /// At most `limit` changes above `after`, in order.
+    pub fn changes(&self, after: u64, limit: usize) -> Result<Vec<Arc<Change>>, Expired> {
+        let state = self.read();
+        if after < state.floor {
+            return Err(Expired { wanted: after, oldest: state.floor });
+        }
+        Ok(state.since(after).take(limit).cloned().collect())
+    }
+
+    /// The oldest revision that can be read.
+    pub fn floor(&self) -> u64 {
+        self.read().floor
+    }
+
+    /// Takes one change in. `after` is `None` for a deletion, whose last state is `object`.
+    pub(super) fn apply(&self, object: Object, deleted: bool) {
+        let object = Arc::new(object);
+        let (key, revision): (Arc<str>, u64) = (object.key().into(), object.revision());
+        let mut state = self.write();
+        let previous = if deleted { state.objects.remove(&key) } else { state.objects.insert(key, Arc::clone(&object)) };
+        let action = match (&previous, deleted) {
+            (_, true) => Action::Deleted,
+            (None, false) => Action::Added,
+            (Some(_), false) => Action::Modified,
+        };
+        let change = Arc::new(Change { revision, action, object, previous, at: Instant::now() });
+        state.newest = revision;
+        state.history_bytes += change.size();
+        state.history.push_back(change);
+        state.trim(Instant::now());
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Starts anew from what the store holds at `revision`; watchers of earlier revisions are told that they expired.
+    pub(super) fn reset(&self, objects: BTreeMap<Arc<str>, Arc<Object>>, revision: u64) {
+        let newest = objects.values().map(|object| object.revision()).max().unwrap_or(0);
+        *self.write() = State { objects, floor: revision, newest, ..State::default() };
+        self.changed.notify_waiters();
+    }
+
+    /// Drops changes that are too old.
+    pub(super) fn age(&self, now: Instant) {
+        self.write().trim(now);
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        // No code that holds the lock can panic half-way through a change.
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn since(&self, revision: u64) -> impl Iterator<Item = &Arc<Change>> {
+        self.history.range(self.history.partition_point(|change| change.revision <= revision)..)
+    }
+
+    fn trim(&mut self, now: Instant) {
+        while let Some(first) = self.history.front() {
+            let old = now.saturating_duration_since(first.at) > HISTORY_AGE;
+            if !old && self.history.len() <= HISTORY_CHANGES && self.history_bytes <= HISTORY_BYTES {
+                return;
+            }
+            self.floor = first.revision;
+            self.history_bytes -= first.size();
+            self.history.pop_front();
+        }
+        self.history.shrink_to(64);
+    }
+}
+
+fn within<'m>(
+    objects: &'m BTreeMap<Arc<str>, Arc<Object>>,
+    prefix: &str,
+) -> impl Iterator<Item = (&'m Arc<str>, &'m Arc<Object>)> + use<'m> {
+    let prefix: Arc<str> = prefix.into();
+    objects.range::<str, _>((Bound::Included(&*prefix), Bound::Unbounded)).take_while(move |(key, _)| key.starts_with(&*prefix))
+}

@@ -1,0 +1,113 @@
+//! Feeds the cache from the store: everything once, then every change in the order of revisions.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
+
+use coracle_store::{Change, Entry, Event, Range, ReadError, Store};
+use futures::{StreamExt as _, stream::BoxStream};
+use tracing::{error, warn};
+
+use super::{
+    OpenError, PREFIX, Shared,
+    object::{Action, Object},
+};
+
+/// Entries read from the store at a time while loading.
+const PAGE_ENTRIES: usize = 2000;
+/// Between two tries to read a store that does not answer.
+const RETRY: Duration = Duration::from_millis(200);
+/// Between two looks for changes that are too old to keep.
+const AGING: Duration = Duration::from_secs(60);
+
+/// What the feed reads after a load.
+pub(super) type Changes = BoxStream<'static, Result<Event, ReadError>>;
+
+/// Reads the whole store into the cache and returns the stream of what comes after.
+pub(super) async fn load(shared: &Shared, store: &dyn Store) -> Result<Changes, OpenError> {
+    let mut found: HashMap<String, BTreeMap<Arc<str>, Arc<Object>>> = HashMap::new();
+    let mut range = Range { prefix: PREFIX.into(), after: None, limit: PAGE_ENTRIES, at: None };
+    loop {
+        let page = store.range(range.clone()).await?;
+        range.at = Some(page.revision);
+        for entry in &page.entries {
+            let Some((kind, key)) = split(&entry.key) else { continue };
+            let collection = shared.collection(kind);
+            let object = Object::take_in(entry, key, entry.modified, Action::Added, &collection.fields)?;
+            found.entry(kind.to_owned()).or_default().insert(key.into(), Arc::new(object));
+        }
+        let Some(last) = page.entries.last().filter(|_| page.remaining > 0) else { break };
+        range.after = Some(last.key.to_string());
+    }
+    let revision = range.at.unwrap_or_default();
+    let changes = store.watch(PREFIX, revision).await?;
+    for collection in shared.collections() {
+        collection.reset(found.remove(&*collection.kind).unwrap_or_default(), revision);
+    }
+    shared.advance(revision);
+    Ok(changes)
+}
+
+/// Applies changes until the cache is dropped.
+pub(super) async fn run(shared: Weak<Shared>, store: Arc<dyn Store>, mut changes: Changes) {
+    let mut aging = tokio::time::interval(AGING);
+    aging.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let next = tokio::select! {
+            next = changes.next() => next,
+            _ = aging.tick() => {
+                let Some(shared) = shared.upgrade() else { return };
+                shared.collections().iter().for_each(|collection| collection.age(Instant::now()));
+                continue;
+            }
+        };
+        let Some(cache) = shared.upgrade() else { return };
+        match next {
+            Some(Ok(event)) => apply(&cache, &event),
+            lost => {
+                if let Some(Err(error)) = lost {
+                    warn!(%error, "the cache lost its place in the store and reads it anew");
+                }
+                drop(cache);
+                match again(&shared, &*store).await {
+                    Some(stream) => changes = stream,
+                    None => return,
+                }
+            }
+        }
+    }
+}
+
+/// Loads until that succeeds; `None` when nobody wants the cache any more.
+async fn again(shared: &Weak<Shared>, store: &dyn Store) -> Option<Changes> {
+    loop {
+        tokio::time::sleep(RETRY).await;
+        match load(&*shared.upgrade()?, store).await {
+            Ok(changes) => return Some(changes),
+            Err(error) => error!(error = &error as &dyn std::error::Error, "the cache cannot read the store"),
+        }
+    }
+}
+
+fn apply(shared: &Shared, event: &Event) {
+    let (entry, action): (&Entry, Action) = match &event.change {
+        Change::Put(entry) if entry.created == entry.modified => (entry, Action::Added),
+        Change::Put(entry) => (entry, Action::Modified),
+        Change::Delete(entry) => (entry, Action::Deleted),
+    };
+    if let Some((kind, key)) = split(&entry.key) {
+        let collection = shared.collection(kind);
+        match Object::take_in(entry, key, event.revision, action, &collection.fields) {
+            Ok(object) => collection.apply(object, action == Action::Deleted),
+            Err(error) => error!(error = &error as &dyn std::error::Error, "a change is left out"),
+        }
+    }
+    shared.advance(event.revision);
+}
+
+/// `/registry/pods/default/web` is `pods` and `default/web`.
+fn split(key: &str) -> Option<(&str, &str)> {
+    key.strip_prefix(PREFIX)?.split_once('/')
+}
