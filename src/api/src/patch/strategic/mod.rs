@@ -62,7 +62,14 @@ fn merge_object(schema: Option<&Schema>, object: &mut Object, patch: &Object, pa
     reorder_unpatched(schema, object, patch, path)
 }
 
-fn merge_member(schema: Option<&Schema>, object: &mut Object, siblings: &Object, name: &str, value: &Value, path: &str) -> Result<(), PatchError> {
+fn merge_member(
+    schema: Option<&Schema>,
+    object: &mut Object,
+    siblings: &Object,
+    name: &str,
+    value: &Value,
+    path: &str,
+) -> Result<(), PatchError> {
     match (value, object.get_mut(name)) {
         (Value::Null, _) => {
             object.remove(name);

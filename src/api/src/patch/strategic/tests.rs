@@ -30,8 +30,18 @@ fn lists_merge_by_their_key() {
         containers(json!([{"name": "c"}])),
         containers(json!([{"name": "a", "image": "1"}, {"name": "b", "image": "1"}, {"name": "c"}])),
     );
-    check("an element is deleted", have.clone(), containers(json!([{"name": "a", "$patch": "delete"}])), containers(json!([{"name": "b", "image": "1"}])));
-    check("a list is replaced", have.clone(), containers(json!([{"$patch": "replace"}, {"name": "z"}])), containers(json!([{"name": "z"}])));
+    check(
+        "an element is deleted",
+        have.clone(),
+        containers(json!([{"name": "a", "$patch": "delete"}])),
+        containers(json!([{"name": "b", "image": "1"}])),
+    );
+    check(
+        "a list is replaced",
+        have.clone(),
+        containers(json!([{"$patch": "replace"}, {"name": "z"}])),
+        containers(json!([{"name": "z"}])),
+    );
     check("null removes", have, json!({"spec": {"template": {"spec": {"containers": null}}}}), json!({"spec": {"template": {"spec": {}}}}));
 }
 
@@ -42,7 +52,12 @@ fn order_follows_the_directive() {
         "$setElementOrder/containers": [{"name": "b"}, {"name": "new"}, {"name": "a"}],
         "containers": [{"name": "new"}],
     }}}});
-    check("named ones in their order", have.clone(), patch, containers(json!([{"name": "server"}, {"name": "b"}, {"name": "new"}, {"name": "a"}])));
+    check(
+        "named ones in their order",
+        have.clone(),
+        patch,
+        containers(json!([{"name": "server"}, {"name": "b"}, {"name": "new"}, {"name": "a"}])),
+    );
     let only_order = json!({"spec": {"template": {"spec": {"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}]}}}});
     check("without other changes", have, only_order, containers(json!([{"name": "server"}, {"name": "b"}, {"name": "a"}])));
 }
@@ -70,8 +85,18 @@ fn retained_keys_push_the_others_out() {
 #[test]
 fn directives_of_objects() {
     let have = json!({"metadata": {"labels": {"a": "1", "b": "2"}}});
-    check("replace", have.clone(), json!({"metadata": {"labels": {"$patch": "replace", "c": "3"}}}), json!({"metadata": {"labels": {"c": "3"}}}));
-    check("merge", have.clone(), json!({"metadata": {"labels": {"a": null, "c": "3"}}}), json!({"metadata": {"labels": {"b": "2", "c": "3"}}}));
+    check(
+        "replace",
+        have.clone(),
+        json!({"metadata": {"labels": {"$patch": "replace", "c": "3"}}}),
+        json!({"metadata": {"labels": {"c": "3"}}}),
+    );
+    check(
+        "merge",
+        have.clone(),
+        json!({"metadata": {"labels": {"a": null, "c": "3"}}}),
+        json!({"metadata": {"labels": {"b": "2", "c": "3"}}}),
+    );
     check("delete", have, json!({"metadata": {"labels": {"$patch": "delete"}}}), json!({"metadata": {"labels": {}}}));
 }
 
