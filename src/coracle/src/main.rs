@@ -1,2 +1,9 @@
 //! The `coracle` program.
+
+mod cli;
+mod config;
+mod node;
+mod place;
+mod steps;
+
 fn main() {}

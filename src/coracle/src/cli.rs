@@ -1,0 +1,214 @@
+//! The command line: names as k3s has them wherever the meaning is the same.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// The whole of Kubernetes in one binary.
+#[derive(Debug, Parser)]
+#[command(name = "coracle", version, about, max_term_width = 120)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What `coracle` can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a cluster, or some of its roles
+    Server(Box<ServerFlags>),
+    /// Run a command with a cluster of its own, and take everything down after it
+    Run(Box<RunFlags>),
+    /// Prove the cluster of KUBECONFIG with a real workload
+    Demo(DemoFlags),
+    /// The images of the node
+    Images(ImagesFlags),
+    /// Look at what the machine offers, and say what to do about the rest
+    Doctor(DataDir),
+    /// End all workloads of a data directory and remove its network
+    Killall(DataDir),
+    /// Print the completion script of a shell
+    Completion {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the version
+    Version {
+        /// `json` for programs.
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// What a process of Coracle can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// The API server on the embedded store.
+    Apiserver,
+    /// The controllers.
+    Controllers,
+    /// The scheduler.
+    Scheduler,
+    /// The node agent with its container runtime.
+    Agent,
+    /// The dataplane of the node.
+    Network,
+    /// The cluster's DNS.
+    Dns,
+}
+
+/// Where the data of a cluster is.
+#[derive(Debug, Args)]
+pub struct DataDir {
+    /// Directory that holds the cluster's data
+    #[arg(short, long, env = "CORACLE_DATA_DIR", value_name = "DIR", default_value = "/var/lib/coracle")]
+    pub data_dir: PathBuf,
+}
+
+/// Flags of `coracle server`; each is also a key of the configuration file and a `CORACLE_*` variable.
+#[derive(Debug, Args)]
+pub struct ServerFlags {
+    /// Directory that holds the cluster's data [default: /var/lib/coracle]
+    #[arg(short, long, env = "CORACLE_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Configuration file; files in <FILE>.d/ are read after it [default: /etc/coracle/config.yaml]
+    #[arg(short, long, env = "CORACLE_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Roles of this process [default: all]
+    #[arg(long, env = "CORACLE_ROLES", value_enum, value_delimiter = ',', value_name = "ROLE,...")]
+    pub roles: Vec<Role>,
+    /// The API server to use when this process has none
+    #[arg(long, env = "CORACLE_KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Port of the API server; 0 is any [default: 6443]
+    #[arg(long, env = "CORACLE_HTTPS_LISTEN_PORT", value_name = "PORT")]
+    pub https_listen_port: Option<u16>,
+    /// Address that the API server listens on [default: 0.0.0.0]
+    #[arg(long, env = "CORACLE_BIND_ADDRESS", value_name = "IP")]
+    pub bind_address: Option<std::net::IpAddr>,
+    /// Address that pods reach the API server by [default: the node's]
+    #[arg(long, env = "CORACLE_ADVERTISE_ADDRESS", value_name = "IP")]
+    pub advertise_address: Option<std::net::IpAddr>,
+    /// Port of the node's own server; 0 is any [default: 10250]
+    #[arg(long, env = "CORACLE_KUBELET_PORT", value_name = "PORT")]
+    pub kubelet_port: Option<u16>,
+    /// Where to write the administrator's kubeconfig [default: /etc/coracle/coracle.yaml, else in the data directory]
+    #[arg(short = 'o', long, env = "CORACLE_WRITE_KUBECONFIG", value_name = "FILE")]
+    pub write_kubeconfig: Option<PathBuf>,
+    /// Mode of that file [default: 600]
+    #[arg(long, env = "CORACLE_WRITE_KUBECONFIG_MODE", value_name = "MODE")]
+    pub write_kubeconfig_mode: Option<String>,
+    /// Addresses of pods [default: 10.42.0.0/16]
+    #[arg(long, env = "CORACLE_CLUSTER_CIDR", value_name = "CIDR")]
+    pub cluster_cidr: Option<String>,
+    /// Addresses of Services [default: 10.43.0.0/16]
+    #[arg(long, env = "CORACLE_SERVICE_CIDR", value_name = "CIDR")]
+    pub service_cidr: Option<String>,
+    /// Address of the cluster's DNS Service [default: the tenth of the service CIDR]
+    #[arg(long, env = "CORACLE_CLUSTER_DNS", value_name = "IP")]
+    pub cluster_dns: Option<std::net::IpAddr>,
+    /// Domain of the cluster [default: cluster.local]
+    #[arg(long, env = "CORACLE_CLUSTER_DOMAIN", value_name = "DOMAIN")]
+    pub cluster_domain: Option<String>,
+    /// Ports of NodePort Services [default: 30000-32767]
+    #[arg(long, env = "CORACLE_SERVICE_NODE_PORT_RANGE", value_name = "FROM-TO")]
+    pub service_node_port_range: Option<String>,
+    /// Name of the node [default: the host name]
+    #[arg(long, env = "CORACLE_NODE_NAME", value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// Address of the node [default: that of the default route]
+    #[arg(short = 'i', long, env = "CORACLE_NODE_IP", value_name = "IP", value_delimiter = ',')]
+    pub node_ip: Vec<std::net::IpAddr>,
+    /// Label of the node
+    #[arg(long, env = "CORACLE_NODE_LABEL", value_name = "KEY=VALUE", value_delimiter = ',')]
+    pub node_label: Vec<String>,
+    /// Taint of the node at its creation
+    #[arg(long, env = "CORACLE_NODE_TAINT", value_name = "KEY=VALUE:EFFECT", value_delimiter = ',')]
+    pub node_taint: Vec<String>,
+    /// Further name or address of the API server's certificate
+    #[arg(long, env = "CORACLE_TLS_SAN", value_name = "NAME", value_delimiter = ',')]
+    pub tls_san: Vec<String>,
+    /// A control plane without a node
+    #[arg(long, env = "CORACLE_DISABLE_AGENT")]
+    pub disable_agent: bool,
+    /// Say more
+    #[arg(long, env = "CORACLE_DEBUG")]
+    pub debug: bool,
+}
+
+/// Flags of `coracle run`.
+#[derive(Debug, Args)]
+pub struct RunFlags {
+    /// Those of the server; data directory and ports are its own by default.
+    #[command(flatten)]
+    pub server: ServerFlags,
+    /// Image archives to import before the command starts
+    #[arg(long, value_name = "TAR")]
+    pub import: Vec<PathBuf>,
+    /// Leave the data directory
+    #[arg(long)]
+    pub keep: bool,
+    /// The command, with KUBECONFIG set; without one the cluster stays until Ctrl-C
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+/// Flags of `coracle demo`.
+#[derive(Debug, Args)]
+pub struct DemoFlags {
+    /// The cluster to prove
+    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: PathBuf,
+    /// Data directory of the node that takes the demo's image
+    #[arg(short, long, env = "CORACLE_DATA_DIR", value_name = "DIR", default_value = "/var/lib/coracle")]
+    pub data_dir: PathBuf,
+}
+
+/// Flags of `coracle images`.
+#[derive(Debug, Args)]
+pub struct ImagesFlags {
+    /// Where the images are.
+    #[command(flatten)]
+    pub data_dir: DataDir,
+    /// What to do with them.
+    #[command(subcommand)]
+    pub command: ImagesCommand,
+}
+
+/// What can be done with images.
+#[derive(Debug, Subcommand)]
+pub enum ImagesCommand {
+    /// Import OCI layouts (directories or tars) and docker-save tars
+    Import {
+        /// Archives.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Pull from a registry
+    Pull {
+        /// Names.
+        #[arg(required = true)]
+        images: Vec<String>,
+        /// `user:password` for the registry
+        #[arg(long, env = "CORACLE_REGISTRY_CREDENTIALS", hide_env_values = true)]
+        creds: Option<String>,
+    },
+    /// List
+    Ls,
+    /// Remove
+    Rm {
+        /// Names or ids.
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+}

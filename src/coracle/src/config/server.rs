@@ -1,0 +1,267 @@
+//! What a server is told, checked: flags and defaults become one value per role's needs.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+};
+
+use crate::cli::{Role, ServerFlags};
+
+/// Where the data of a `coracle server` is.
+pub const DATA_DIR: &str = "/var/lib/coracle";
+
+/// Defaults that differ between `coracle server` and `coracle run`.
+#[derive(Clone, Debug)]
+pub struct Defaults {
+    /// Data directory.
+    pub data_dir: PathBuf,
+    /// Port of the API server.
+    pub port: u16,
+    /// Port of the node's server.
+    pub kubelet_port: u16,
+    /// Address that the API server listens on.
+    pub bind_address: IpAddr,
+    /// The administrator's kubeconfig.
+    pub kubeconfig: PathBuf,
+    /// Hook the sockets of the whole machine, not only of this cluster's processes.
+    pub machine_wide: bool,
+}
+
+impl Defaults {
+    /// Those of the machine's standing server.
+    pub fn server(data_dir: Option<&Path>) -> Self {
+        let default = data_dir.is_none_or(|d| d == Path::new(DATA_DIR));
+        let data_dir = data_dir.map_or_else(|| DATA_DIR.into(), Path::to_owned);
+        let kubeconfig = if default { "/etc/coracle/coracle.yaml".into() } else { data_dir.join("admin.kubeconfig") };
+        let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        Self { port: 6443, kubelet_port: 10250, bind_address: any, kubeconfig, machine_wide: default, data_dir }
+    }
+
+    /// Those of a cluster that lives as long as one command.
+    pub fn run(data_dir: PathBuf) -> Self {
+        let kubeconfig = data_dir.join("admin.kubeconfig");
+        let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        Self { port: 0, kubelet_port: 0, bind_address: any, kubeconfig, machine_wide: false, data_dir }
+    }
+}
+
+/// Everything a server needs to know before it looks at the machine.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Of this cluster.
+    pub data_dir: PathBuf,
+    /// Roles of this process.
+    pub roles: Vec<Role>,
+    /// The API server to use when `roles` has none.
+    pub kubeconfig: Option<PathBuf>,
+    /// Port of the API server; 0 is any.
+    pub port: u16,
+    /// Port of the node's server; 0 is any.
+    pub kubelet_port: u16,
+    /// Where the API server listens.
+    pub bind_address: IpAddr,
+    /// What pods reach the API server by; `None` is the node's address.
+    pub advertise_address: Option<IpAddr>,
+    /// Where the administrator's kubeconfig goes, and its mode.
+    pub write_kubeconfig: (PathBuf, u32),
+    /// Addresses of pods.
+    pub cluster_cidr: Cidr,
+    /// Addresses of Services.
+    pub service_cidr: Cidr,
+    /// Address of the DNS Service.
+    pub cluster_dns: IpAddr,
+    /// `cluster.local`.
+    pub cluster_domain: String,
+    /// Ports of NodePort Services.
+    pub node_ports: RangeInclusive<u16>,
+    /// Name of the node; `None` is the host name.
+    pub node_name: Option<String>,
+    /// Addresses of the node; none is that of the default route.
+    pub node_ips: Vec<IpAddr>,
+    /// Labels of the node.
+    pub node_labels: Vec<(String, String)>,
+    /// Taints of the node at its creation: key, value, effect.
+    pub node_taints: Vec<(String, String, String)>,
+    /// Further names of the API server's certificate.
+    pub tls_sans: Vec<String>,
+    /// Hook the sockets of the whole machine.
+    pub machine_wide: bool,
+}
+
+/// An IPv4 or IPv6 network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    /// First address.
+    pub network: IpAddr,
+    /// Bits of the prefix.
+    pub prefix: u8,
+}
+
+impl std::fmt::Display for Cidr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.network, self.prefix)
+    }
+}
+
+impl Cidr {
+    fn parse(flag: &'static str, text: &str) -> Result<Self, FlagError> {
+        let bad = || FlagError { flag, value: text.into(), want: "a network such as 10.42.0.0/16" };
+        let (network, prefix) = text.split_once('/').ok_or_else(bad)?;
+        let (network, prefix): (IpAddr, u8) = (network.parse().map_err(|_| bad())?, prefix.parse().map_err(|_| bad())?);
+        let fits = match network {
+            IpAddr::V4(ip) => (8..=28).contains(&prefix) && u32::from(ip) & (u32::MAX >> prefix) == 0,
+            IpAddr::V6(ip) => (16..=120).contains(&prefix) && u128::from(ip) & (u128::MAX >> prefix) == 0,
+        };
+        if fits { Ok(Self { network, prefix }) } else { Err(bad()) }
+    }
+
+    /// The address `offset` above the first.
+    pub fn nth(&self, offset: u32) -> IpAddr {
+        match self.network {
+            IpAddr::V4(ip) => Ipv4Addr::from(u32::from(ip) + offset).into(),
+            IpAddr::V6(ip) => std::net::Ipv6Addr::from(u128::from(ip) + u128::from(offset)).into(),
+        }
+    }
+
+    /// How many networks of `prefix` bits fit in.
+    pub fn subnets(&self, prefix: u8) -> u32 {
+        1 << prefix.saturating_sub(self.prefix).min(30)
+    }
+
+    /// The subnet of `prefix` bits with this number.
+    pub fn subnet(&self, prefix: u8, number: u32) -> Self {
+        let width = if self.network.is_ipv4() { 32 } else { 128 };
+        let network = match self.network {
+            IpAddr::V4(ip) => Ipv4Addr::from(u32::from(ip) + (number << (width - u32::from(prefix)))).into(),
+            IpAddr::V6(ip) => std::net::Ipv6Addr::from(u128::from(ip) + (u128::from(number) << (width - u32::from(prefix)))).into(),
+        };
+        Self { network, prefix }
+    }
+}
+
+/// A flag whose value cannot be.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("--{flag} {value:?}: expected {want}")]
+pub struct FlagError {
+    flag: &'static str,
+    value: String,
+    want: &'static str,
+}
+
+impl ServerConfig {
+    /// Checks the flags; `defaults` fill what they leave open.
+    pub fn resolve(flags: &ServerFlags, defaults: Defaults) -> Result<Self, FlagError> {
+        let all = [Role::Apiserver, Role::Controllers, Role::Scheduler, Role::Agent, Role::Network, Role::Dns];
+        let mut roles = if flags.roles.is_empty() { all.to_vec() } else { flags.roles.clone() };
+        if flags.disable_agent {
+            roles.retain(|r| !matches!(r, Role::Agent | Role::Network | Role::Dns));
+        }
+        if !roles.contains(&Role::Apiserver) && flags.kubeconfig.is_none() {
+            return Err(FlagError { flag: "roles", value: "without apiserver".into(), want: "--kubeconfig with the API server to use" });
+        }
+        if roles.contains(&Role::Agent) != roles.contains(&Role::Network) {
+            return Err(FlagError { flag: "roles", value: "agent or network alone".into(), want: "both, they serve one node together" });
+        }
+        let service_cidr = Cidr::parse("service-cidr", flags.service_cidr.as_deref().unwrap_or("10.43.0.0/16"))?;
+        let cluster_domain = flags.cluster_domain.clone().unwrap_or_else(|| "cluster.local".into());
+        if coracle_api::names::dns_subdomain(&cluster_domain).is_err() {
+            return Err(FlagError { flag: "cluster-domain", value: cluster_domain, want: "a DNS name" });
+        }
+        Ok(Self {
+            roles,
+            kubeconfig: flags.kubeconfig.clone(),
+            port: flags.https_listen_port.unwrap_or(defaults.port),
+            kubelet_port: flags.kubelet_port.unwrap_or(defaults.kubelet_port),
+            bind_address: flags.bind_address.unwrap_or(defaults.bind_address),
+            advertise_address: flags.advertise_address,
+            write_kubeconfig: (flags.write_kubeconfig.clone().unwrap_or(defaults.kubeconfig), mode(flags.write_kubeconfig_mode.as_deref())?),
+            cluster_cidr: Cidr::parse("cluster-cidr", flags.cluster_cidr.as_deref().unwrap_or("10.42.0.0/16"))?,
+            cluster_dns: flags.cluster_dns.unwrap_or_else(|| service_cidr.nth(10)),
+            service_cidr,
+            cluster_domain,
+            node_ports: ports(flags.service_node_port_range.as_deref().unwrap_or("30000-32767"))?,
+            node_name: flags.node_name.clone(),
+            node_ips: flags.node_ip.clone(),
+            node_labels: flags.node_label.iter().map(|l| label(l)).collect::<Result<_, _>>()?,
+            node_taints: flags.node_taint.iter().map(|t| taint(t)).collect::<Result<_, _>>()?,
+            tls_sans: flags.tls_san.clone(),
+            machine_wide: defaults.machine_wide,
+            data_dir: defaults.data_dir,
+        })
+    }
+
+    /// Whether this process has the role.
+    pub fn has(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
+}
+
+fn mode(text: Option<&str>) -> Result<u32, FlagError> {
+    let Some(text) = text else { return Ok(0o600) };
+    let bad = || FlagError { flag: "write-kubeconfig-mode", value: text.into(), want: "an octal mode such as 644" };
+    u32::from_str_radix(text, 8).ok().filter(|m| *m <= 0o777).ok_or_else(bad)
+}
+
+fn ports(text: &str) -> Result<RangeInclusive<u16>, FlagError> {
+    let bad = || FlagError { flag: "service-node-port-range", value: text.into(), want: "a range such as 30000-32767" };
+    let (from, to) = text.split_once('-').ok_or_else(bad)?;
+    let (from, to): (u16, u16) = (from.parse().map_err(|_| bad())?, to.parse().map_err(|_| bad())?);
+    if from == 0 || from > to { Err(bad()) } else { Ok(from..=to) }
+}
+
+fn label(text: &str) -> Result<(String, String), FlagError> {
+    let bad = || FlagError { flag: "node-label", value: text.into(), want: "key=value" };
+    let (key, value) = text.split_once('=').ok_or_else(bad)?;
+    coracle_api::names::qualified(key).and_then(|()| coracle_api::names::label_value(value)).map_err(|_| bad())?;
+    Ok((key.into(), value.into()))
+}
+
+fn taint(text: &str) -> Result<(String, String, String), FlagError> {
+    let bad = || FlagError { flag: "node-taint", value: text.into(), want: "key=value:NoSchedule, :PreferNoSchedule or :NoExecute" };
+    let (rest, effect) = text.rsplit_once(':').ok_or_else(bad)?;
+    let (key, value) = rest.split_once('=').unwrap_or((rest, ""));
+    let known = matches!(effect, "NoSchedule" | "PreferNoSchedule" | "NoExecute");
+    let good = known && coracle_api::names::qualified(key).is_ok() && coracle_api::names::label_value(value).is_ok();
+    if good { Ok((key.into(), value.into(), effect.into())) } else { Err(bad()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn check(args: &[&str]) -> Result<ServerConfig, FlagError> {
+        let cli = Cli::try_parse_from(["coracle", "server"].iter().chain(args)).expect("clap takes them");
+        let Command::Server(flags) = cli.command else { panic!("server was asked for") };
+        ServerConfig::resolve(&flags, Defaults::server(flags.data_dir.as_deref()))
+    }
+
+    #[test]
+    fn defaults_are_those_of_k3s() {
+        let config = check(&[]).expect("good");
+        assert_eq!((config.port, config.cluster_cidr.to_string().as_str(), config.cluster_dns), (6443, "10.42.0.0/16", IpAddr::from([10, 43, 0, 10])));
+        assert_eq!(config.cluster_cidr.subnet(24, 3).to_string(), "10.42.3.0/24");
+        assert_eq!(config.cluster_cidr.subnets(24), 256);
+        assert_eq!(check(&["--service-cidr", "10.99.0.0/16"]).expect("good").cluster_dns, IpAddr::from([10, 99, 0, 10]));
+    }
+
+    #[test]
+    fn impossible_values_are_named() {
+        for (args, flag) in [
+            (vec!["--cluster-cidr", "10.42.0.1/16"], "cluster-cidr"),
+            (vec!["--service-cidr", "x"], "service-cidr"),
+            (vec!["--service-node-port-range", "5-4"], "service-node-port-range"),
+            (vec!["--write-kubeconfig-mode", "9"], "write-kubeconfig-mode"),
+            (vec!["--node-label", "a"], "node-label"),
+            (vec!["--node-taint", "a=b:Never"], "node-taint"),
+            (vec!["--roles", "controllers"], "roles"),
+            (vec!["--roles", "apiserver,agent"], "roles"),
+            (vec!["--cluster-domain", "A B"], "cluster-domain"),
+        ] {
+            assert_eq!(check(&args).expect_err("refused").flag, flag, "{args:?}");
+        }
+    }
+}
