@@ -1,0 +1,140 @@
+//! What a pod needs of a node: the sums that the resource filter compares, and the host ports.
+
+use std::collections::BTreeMap;
+
+use coracle_api::quantity::Quantity;
+use k8s_openapi::{
+    api::core::v1::{Container, Pod, PodSpec},
+    apimachinery::pkg::api::resource::Quantity as Text,
+};
+
+/// Amounts by resource name: `cpu` in thousandths, all others in units.
+pub type Amounts = BTreeMap<Box<str>, i64>;
+
+/// A port on the node: protocol, address (empty: all), port.
+pub type HostPort = (Box<str>, Box<str>, i32);
+
+/// What a pod needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Requests, effective over all its containers, with its overhead.
+    pub requests: Amounts,
+    /// Ports on the node.
+    pub ports: Vec<HostPort>,
+}
+
+/// Reads them off the spec.
+pub fn needs(pod: &Pod) -> Needs {
+    let Some(spec) = &pod.spec else { return Needs::default() };
+    Needs { requests: requests(spec), ports: ports(spec) }
+}
+
+/// The larger of what runs together at the end and what any init container needs beside the sidecars before it (KEP-753).
+fn requests(spec: &PodSpec) -> Amounts {
+    let mut sidecars = Amounts::new();
+    let mut peak = Amounts::new();
+    for container in spec.init_containers.iter().flatten() {
+        let own = container_requests(container);
+        if container.restart_policy.as_deref() == Some("Always") {
+            add(&mut sidecars, &own);
+            raise(&mut peak, &sidecars);
+        } else {
+            let mut together = sidecars.clone();
+            add(&mut together, &own);
+            raise(&mut peak, &together);
+        }
+    }
+    let mut total = sidecars;
+    spec.containers.iter().for_each(|c| add(&mut total, &container_requests(c)));
+    raise(&mut total, &peak);
+    // Requests of the pod as a whole take the place of the sum (KEP-2837).
+    if let Some(whole) = spec.resources.as_ref().and_then(|r| r.requests.as_ref()) {
+        total.extend(amounts(whole));
+    }
+    add(&mut total, &spec.overhead.as_ref().map(amounts).unwrap_or_default());
+    total.retain(|_, amount| *amount != 0);
+    total
+}
+
+fn container_requests(container: &Container) -> Amounts {
+    container.resources.as_ref().and_then(|r| r.requests.as_ref()).map(amounts).unwrap_or_default()
+}
+
+/// Quantities as whole numbers; what cannot be read counts as nothing (the API server lets none in).
+pub fn amounts(list: &BTreeMap<String, Text>) -> Amounts {
+    let number = |name: &str, text: &Text| {
+        let quantity: Quantity = text.0.parse().unwrap_or(Quantity::from_units(0));
+        if name == "cpu" { quantity.millis() } else { quantity.units() }
+    };
+    list.iter().map(|(name, text)| (name.as_str().into(), number(name, text))).collect()
+}
+
+/// Adds `more` to `sum`.
+pub fn add(sum: &mut Amounts, more: &Amounts) {
+    for (name, amount) in more {
+        let entry = sum.entry(name.clone()).or_default();
+        *entry = entry.saturating_add(*amount);
+    }
+}
+
+/// Takes `less` from `sum`.
+pub fn subtract(sum: &mut Amounts, less: &Amounts) {
+    for (name, amount) in less {
+        let entry = sum.entry(name.clone()).or_default();
+        *entry = entry.saturating_sub(*amount);
+    }
+}
+
+fn raise(sum: &mut Amounts, least: &Amounts) {
+    for (name, amount) in least {
+        let entry = sum.entry(name.clone()).or_default();
+        *entry = (*entry).max(*amount);
+    }
+}
+
+fn ports(spec: &PodSpec) -> Vec<HostPort> {
+    let sidecars = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
+    let ports = spec.containers.iter().chain(sidecars).flat_map(|c| c.ports.iter().flatten());
+    let host = |port: &k8s_openapi::api::core::v1::ContainerPort| {
+        let number =
+            port.host_port.or(if spec.host_network == Some(true) { Some(port.container_port) } else { None }).filter(|p| *p > 0)?;
+        let protocol = port.protocol.as_deref().unwrap_or("TCP");
+        let address = port.host_ip.as_deref().filter(|ip| !matches!(*ip, "0.0.0.0" | "::")).unwrap_or("");
+        Some((protocol.into(), address.into(), number))
+    };
+    ports.filter_map(host).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn check(spec: serde_json::Value, want: &[(&str, i64)]) {
+        let pod: Pod = serde_json::from_value(json!({"spec": spec})).expect("a pod");
+        let want: Amounts = want.iter().map(|(n, a)| ((*n).into(), *a)).collect();
+        assert_eq!(needs(&pod).requests, want, "{spec}");
+    }
+
+    #[test]
+    fn requests_are_the_peak_of_the_pods_life() {
+        let c = |cpu: &str| json!({"name": "c", "resources": {"requests": {"cpu": cpu, "memory": "1Mi"}}});
+        let sidecar = |cpu: &str| json!({"name": "s", "restartPolicy": "Always", "resources": {"requests": {"cpu": cpu}}});
+        let mib = 1 << 20;
+        check(json!({"containers": [c("100m"), c("200m")]}), &[("cpu", 300), ("memory", 2 * mib)]);
+        check(json!({"containers": [c("100m")], "initContainers": [c("1")]}), &[("cpu", 1000), ("memory", mib)]);
+        check(json!({"containers": [c("100m")], "initContainers": [sidecar("50m"), c("1")]}), &[("cpu", 1050), ("memory", mib)]);
+        check(json!({"containers": [c("100m")], "initContainers": [c("1"), sidecar("950m")]}), &[("cpu", 1050), ("memory", mib)]);
+        check(json!({"containers": [c("100m")], "overhead": {"cpu": "10m"}}), &[("cpu", 110), ("memory", mib)]);
+        check(json!({"containers": [c("100m")], "resources": {"requests": {"cpu": "2"}}}), &[("cpu", 2000), ("memory", mib)]);
+        check(json!({"containers": [{"name": "c"}]}), &[]);
+    }
+
+    #[test]
+    fn host_ports_are_named_whole() {
+        let spec = json!({"containers": [{"name": "c", "ports": [{"containerPort": 80, "hostPort": 8080}, {"containerPort": 53, "hostPort": 53, "protocol": "UDP", "hostIP": "127.0.0.1"}, {"containerPort": 1}]}]});
+        let pod: Pod = serde_json::from_value(json!({"spec": spec})).expect("a pod");
+        assert_eq!(needs(&pod).ports, [("TCP".into(), "".into(), 8080), ("UDP".into(), "127.0.0.1".into(), 53)]);
+    }
+}
