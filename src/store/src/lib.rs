@@ -3,6 +3,8 @@
 //! The engine of this crate keeps a checksummed, append-only log as the truth and sled beside it as an index that can be rebuilt (ADR 0002).
 //! Engines that live elsewhere (etcd) implement the same [`Store`].
 
+pub mod embedded;
+
 use std::{fmt, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
@@ -122,6 +124,14 @@ pub enum WriteError {
     #[error("the value has {size} bytes, the bound is {bound}")]
     TooLarge {
         /// Of the value.
+        size: usize,
+        /// Allowed.
+        bound: usize,
+    },
+    /// the key has {size} bytes, the bound is {bound}
+    #[error("the key has {size} bytes, the bound is {bound}")]
+    KeyTooLong {
+        /// Of the key.
         size: usize,
         /// Allowed.
         bound: usize,

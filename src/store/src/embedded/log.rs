@@ -1,0 +1,176 @@
+//! The log's tail: appends, syncs, starts new segments. One thread writes it.
+
+use std::{io, sync::Arc};
+
+use super::{
+    disk::Disk,
+    record::{self, Kind, Record},
+    segment::{Place, Segment},
+};
+
+/// The end of the log, where it grows.
+#[derive(Debug)]
+pub struct Log {
+    disk: Arc<dyn Disk>,
+    segment_bytes: u32,
+    tail: Arc<Segment>,
+    /// Capacity of the tail; a segment that an earlier run made may have another length than new ones.
+    len: u32,
+    /// Where the next record goes.
+    end: u32,
+    /// Up to where fdatasync has returned.
+    synced: u32,
+    /// Up to where a failed append may have left something.
+    dirty: u32,
+    /// Encoded records that go to `end` with the next append.
+    buffer: Vec<u8>,
+}
+
+impl Log {
+    /// Goes on at `end` of `tail`. What lies before is on the disk.
+    pub fn resume(disk: Arc<dyn Disk>, segment_bytes: u32, tail: Arc<Segment>, len: u32, end: u32) -> Self {
+        Log { disk, segment_bytes, tail, len, end, synced: end, dirty: end, buffer: Vec::new() }
+    }
+
+    /// The segment that grows.
+    pub fn tail(&self) -> &Arc<Segment> {
+        &self.tail
+    }
+
+    /// Where the next record after the appended ones goes.
+    pub fn position(&self) -> (u32, u32) {
+        (self.tail.id, self.end)
+    }
+
+    /// Whether everything that was appended is on the disk.
+    pub fn is_synced(&self) -> bool {
+        self.synced == self.end
+    }
+
+    /// Bytes that still fit in this segment; room for the marks that end it is kept back.
+    pub fn room(&self) -> usize {
+        (self.len as usize).saturating_sub(self.end as usize + self.buffer.len() + 4 * record::MARK_BYTES)
+    }
+
+    /// Length of the segment that grows.
+    pub fn capacity(&self) -> u64 {
+        u64::from(self.len)
+    }
+
+    /// Bytes of the records that wait to be appended.
+    pub fn pending(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Encodes a record that the next append writes. There must be [`room`](Self::room) for it.
+    pub fn stage(&mut self, kind: Kind, revision: u64, created: u64, key: &str, value: &[u8]) -> Place {
+        let (offset, before) = (self.end + self.buffer.len() as u32, self.buffer.len());
+        let record = Record { kind, revision, created, synced: self.synced, key, value };
+        record::encode(&record, self.tail.id, offset, &mut self.buffer);
+        Place { segment: self.tail.clone(), offset, len: (self.buffer.len() - before) as u32 }
+    }
+
+    /// Writes the staged records. After an error none of them counts, and the next append first wipes what is left of them.
+    pub fn append(&mut self) -> io::Result<()> {
+        /// The buffer keeps at most this between batches.
+        const KEPT_BYTES: usize = 256 << 10;
+        let written = self.wipe().and_then(|()| self.tail.file.write_at(&self.buffer, u64::from(self.end)));
+        let end = self.end + self.buffer.len() as u32;
+        self.buffer.clear();
+        self.buffer.shrink_to(KEPT_BYTES);
+        match written {
+            Ok(()) => self.end = end,
+            Err(_) => self.dirty = self.dirty.max(end),
+        }
+        written
+    }
+
+    fn wipe(&mut self) -> io::Result<()> {
+        if self.dirty > self.end {
+            self.tail.file.write_at(&vec![0; (self.dirty - self.end) as usize], u64::from(self.end))?;
+        }
+        self.dirty = self.end;
+        Ok(())
+    }
+
+    /// Returns when everything appended is on the disk. After an error nobody knows what is: the kernel may have dropped the pages and
+    /// call the next sync a success, so nothing may be written any more.
+    pub fn sync(&mut self) -> io::Result<()> {
+        if !self.is_synced() {
+            self.tail.file.sync()?;
+            self.synced = self.end;
+        }
+        Ok(())
+    }
+
+    /// Syncs what an earlier process may have left in the kernel's hands.
+    pub fn resync(&mut self) -> io::Result<()> {
+        self.tail.file.sync()
+    }
+
+    /// Forgets the staged records.
+    pub fn discard(&mut self) {
+        self.buffer.clear();
+    }
+
+    /// Starts the next segment, then seals this one, which must be synced: so a segment without a seal is always the last, and a seal
+    /// always has a successor.
+    pub fn rotate(&mut self, revision: u64, oldest: u32) -> Result<(), RotateError> {
+        self.wipe().map_err(RotateError::Create)?;
+        let id = self.tail.id + 1;
+        let next = create_segment(&*self.disk, id, self.segment_bytes, revision, oldest).map_err(RotateError::Create)?;
+        self.stage(Kind::Seal, revision, 0, "", &[]);
+        self.append().map_err(RotateError::Seal)?;
+        self.sync().map_err(RotateError::Seal)?;
+        let begin = begin_bytes();
+        *self = Log::resume(self.disk.clone(), self.segment_bytes, next, self.segment_bytes, begin);
+        Ok(())
+    }
+
+    /// Removes a segment that nothing in the index names any more.
+    pub fn remove(&self, id: u32) -> io::Result<()> {
+        self.disk.remove(&Segment::name(id))?;
+        self.disk.sync_directory()
+    }
+}
+
+impl RotateError {
+    /// The cause.
+    pub fn into_io(self) -> io::Error {
+        match self {
+            RotateError::Create(error) | RotateError::Seal(error) => error,
+        }
+    }
+}
+
+/// Why there is no next segment.
+#[derive(Debug)]
+pub enum RotateError {
+    /// It could not be made; nothing has changed.
+    Create(io::Error),
+    /// The old one could not be sealed: the log must not go on.
+    Seal(io::Error),
+}
+
+fn begin_bytes() -> u32 {
+    record::padded(0, size_of::<u64>()) as u32
+}
+
+/// Makes a segment, durably, with its first record. It gets its name last, so a segment that exists begins as one.
+pub fn create_segment(disk: &dyn Disk, id: u32, len: u32, revision: u64, oldest: u32) -> io::Result<Arc<Segment>> {
+    const UNFINISHED: &str = "next.new";
+    let file = disk.create(UNFINISHED, u64::from(len))?;
+    let mut begin = Vec::new();
+    let value = u64::from(len).to_le_bytes();
+    record::encode(&Record { value: &value, ..Record::mark(Kind::Begin, revision, u64::from(oldest), 0) }, id, 0, &mut begin);
+    file.write_at(&begin, 0)?;
+    file.sync()?;
+    disk.rename(UNFINISHED, &Segment::name(id))?;
+    disk.sync_directory()?;
+    Ok(Arc::new(Segment { id, file }))
+}
+
+/// Where the first record after the beginning goes.
+pub fn first_offset() -> u32 {
+    begin_bytes()
+}

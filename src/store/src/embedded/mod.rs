@@ -1,0 +1,331 @@
+//! The embedded engine: a checksummed log with group commit as the truth, sled beside it as an index, a bounded window of recent changes.
+//!
+//! In memory: the changes that the index does not have yet (at most 65,536 keys), the recent changes without most of their values
+//! ([`history::Bounds`]), sled's cache (8 MiB), the queue of writes (32 MiB). Objects stay on the disk; the API server's watch cache holds them.
+
+mod cleaning;
+mod disk;
+mod history;
+mod index;
+mod indexer;
+mod log;
+mod read;
+mod record;
+mod recover;
+mod scan;
+mod segment;
+mod shared;
+mod watching;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt, io,
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+    thread::JoinHandle,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use tokio::sync::oneshot;
+
+use self::{
+    disk::{Directory, Disk, Lock},
+    history::History,
+    index::Index,
+    indexer::Indexer,
+    log::Log,
+    record::Kind,
+    recover::Recovered,
+    segment::Slot,
+    shared::{Done, Ending, Operation, ReadOnly, Refused, Request, Shared, State},
+    writer::{Start, Writer},
+};
+use crate::{Durability, Entry, Event, Expect, OpenError, Page, Range, ReadError, Store, WriteError};
+
+pub use self::{
+    history::Bounds,
+    record::{MAX_KEY_BYTES, MAX_VALUE_BYTES},
+};
+
+/// Waiting writes, in KiB: the queue's bound. Who comes later waits for a place.
+const QUEUE_KIB: usize = 32 << 10;
+/// Length of a segment: the step in which the log grows and is cleaned.
+const SEGMENT_BYTES: u32 = 16 << 20;
+/// Smallest segment; a value may take a quarter of one.
+const MIN_SEGMENT_BYTES: u32 = 16 << 10;
+
+/// How a store works.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Length of new segments of the log.
+    pub segment_bytes: u32,
+    /// How much of the past can be watched and read.
+    pub history: Bounds,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { segment_bytes: SEGMENT_BYTES, history: Bounds::default() }
+    }
+}
+
+/// A store in a directory of this machine.
+///
+/// Dropping it closes it in order, and waits for that; [`Store::close`] tells how it went.
+pub struct EmbeddedStore {
+    shared: Arc<Shared>,
+    largest_value: usize,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl EmbeddedStore {
+    /// Opens the store in `dir`, which is made if it is missing. Blocks: reads the log.
+    pub fn open(dir: &Path, options: Options) -> Result<Self, OpenError> {
+        let failed = |path: &Path, what: &'static str| {
+            let path = path.to_owned();
+            move |source| OpenError::Io { path, what, source }
+        };
+        Directory::open(dir).map_err(failed(dir, "the directory of the store cannot be made"))?;
+        let lock_path = dir.join("lock");
+        let lock = Lock::take(&lock_path).map_err(failed(&lock_path, "the store cannot be locked"))?;
+        let lock = lock.ok_or_else(|| OpenError::Locked(dir.to_owned()))?;
+        let log_path = dir.join("log");
+        let disk = Directory::open(&log_path).map_err(failed(&log_path, "the directory of the log cannot be made"))?;
+        Self::open_on(Arc::new(disk), &dir.join("index"), Some(lock), options)
+    }
+
+    fn open_on(disk: Arc<dyn Disk>, index_path: &Path, lock: Option<Lock>, options: Options) -> Result<Self, OpenError> {
+        let segment_bytes = options.segment_bytes.max(MIN_SEGMENT_BYTES).next_multiple_of(4096);
+        let is_new = !recover::exists(&*disk)?;
+        let mut index = open_index(index_path, is_new)?;
+        if is_new {
+            start_log(&*disk, &index, segment_bytes)?;
+        } else if index.summary().applied.0 < recover::first(&*disk)? {
+            index = create_index(index_path)?; // what it missed is no longer in the log
+        }
+        let recovered = recover::recover(&*disk, index.summary())?;
+        let clean = recovered.clean;
+        let (mut log, revision) = (resume(disk.clone(), segment_bytes, &recovered), recovered.revision);
+        let oldest = recovered.segments.keys().next().copied().unwrap_or(1);
+        let revision = if clean || is_new { revision } else { mark_unclean_end(&*disk, &mut log, revision, oldest)? };
+        let (live_bytes, sealed_bytes) = measure(&index, &recovered).map_err(|source| index_failed(index_path, source))?;
+        let Recovered { mut segments, changes, .. } = recovered;
+        segments.insert(log.tail().id, log.tail().clone());
+        let state = State { overlay: changes, history: History::new(revision, options.history), segments };
+        let reader = index.reader();
+        let shared = Arc::new(Shared::new(state, reader.clone(), QUEUE_KIB));
+        let thread_failed = |source| OpenError::Io { path: index_path.to_owned(), what: "a thread of the store cannot be started", source };
+        let indexer = Indexer::start(index, shared.clone()).map_err(thread_failed)?;
+        let start = Start { shared: shared.clone(), log, reader, indexer, lock, live_bytes, sealed_bytes, clean };
+        let (writer, until_gone) = (Writer::new(start), shared.clone());
+        let thread =
+            std::thread::Builder::new().name("store-log".to_owned()).spawn(move || run(writer, &until_gone)).map_err(thread_failed)?;
+        let largest_value = MAX_VALUE_BYTES.min(segment_bytes as usize / 4);
+        Ok(EmbeddedStore { shared, largest_value, writer: Some(thread) })
+    }
+
+    async fn write(&self, key: &str, operation: Operation, expect: Expect, durability: Durability) -> Result<Done, WriteError> {
+        let size = if let Operation::Put(value) = &operation { value.len() } else { 0 };
+        if key.len() > MAX_KEY_BYTES {
+            return Err(WriteError::KeyTooLong { size: key.len(), bound: MAX_KEY_BYTES });
+        }
+        if size > self.largest_value {
+            return Err(WriteError::TooLarge { size, bound: self.largest_value });
+        }
+        let closed = || WriteError::ReadOnly { reason: writer::CLOSED.to_owned(), source: None };
+        let kib = (key.len() + size) / 1024 + 1;
+        let permit = self.shared.permits.clone().acquire_many_owned(kib as u32).await.map_err(|_| closed())?;
+        let (answer, answered) = oneshot::channel();
+        let request = Request { key: Arc::from(key), operation, expect, durability, answer, _permit: permit };
+        {
+            let mut queue = self.shared.queue();
+            if self.shared.closed.load(Ordering::Acquire) {
+                return Err(closed()); // what comes after the last look into the tray would wait for ever
+            }
+            queue.requests.push_back(request);
+        }
+        self.shared.notify_writer();
+        match answered.await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(Refused::ReadOnly(why))) => Err(WriteError::ReadOnly { reason: why.reason.to_string(), source: why.source() }),
+            Ok(Err(Refused::Conflict(None))) => Err(WriteError::Conflict { current: None }),
+            Ok(Err(Refused::Conflict(Some(slot)))) => Err(WriteError::Conflict { current: Some(load(key, slot).await?) }),
+            Err(_) => Err(closed()),
+        }
+    }
+
+    fn ask_to_end(&self, ending: Ending) {
+        self.shared.permits.close();
+        self.shared.queue().ending = Some(ending);
+        self.shared.notify_writer();
+    }
+
+    /// Ends as a killed process does: nothing synced, nothing marked.
+    #[cfg(test)]
+    fn abandon(mut self) {
+        self.ask_to_end(Ending::Abandoned);
+        self.writer.take().map(JoinHandle::join);
+    }
+}
+
+/// Whatever ends the writer, nobody waits for it after.
+fn run(writer: Writer, shared: &Shared) {
+    struct Gone<'a>(&'a Shared);
+    impl Drop for Gone<'_> {
+        fn drop(&mut self) {
+            self.0.shut();
+        }
+    }
+    let _gone = Gone(shared);
+    writer.run();
+}
+
+fn start_log(disk: &dyn Disk, index: &Index, segment_bytes: u32) -> Result<(), OpenError> {
+    let seen = index.summary().revision;
+    if seen > 0 {
+        let what = format!(
+            "the log is gone, but the index beside it has seen revision {seen}; if the store is to start empty, remove {}",
+            index.path().display()
+        );
+        return Err(OpenError::Damaged { path: disk.path(""), offset: 0, what });
+    }
+    let created = log::create_segment(disk, 1, segment_bytes, 0, 1);
+    created.map(drop).map_err(|source| OpenError::Io { path: disk.path(""), what: "the log cannot be made", source })
+}
+
+fn resume(disk: Arc<dyn Disk>, segment_bytes: u32, recovered: &Recovered) -> Log {
+    Log::resume(disk, segment_bytes, recovered.tail.clone(), recovered.tail_len, recovered.end)
+}
+
+/// Readers may have seen lazily written revisions that are lost. None of them is given again: so says the log, before anything else happens.
+fn mark_unclean_end(disk: &dyn Disk, log: &mut Log, revision: u64, oldest: u32) -> Result<u64, OpenError> {
+    let next = revision + writer::REVISION_GAP;
+    let marked = log.resync().and_then(|()| {
+        if log.room() < record::MARK_BYTES {
+            log.rotate(revision, oldest).map_err(log::RotateError::into_io)?;
+        }
+        log.stage(Kind::Resume, next, 0, "", &[]);
+        log.append()?;
+        log.sync()
+    });
+    marked.map_err(|source| OpenError::Io { path: disk.path(""), what: "the log cannot be written", source })?;
+    Ok(next)
+}
+
+/// The index; a new one if it is missing or damaged.
+fn open_index(path: &Path, is_new: bool) -> Result<Index, OpenError> {
+    match Index::open(path) {
+        Ok(index) => Ok(index),
+        Err(error) => {
+            if !is_new {
+                tracing::warn!(%error, "the index cannot be used and is made again from the log");
+            }
+            create_index(path)
+        }
+    }
+}
+
+fn create_index(path: &Path) -> Result<Index, OpenError> {
+    Index::create(path).map_err(|source| index_failed(path, source))
+}
+
+fn index_failed(path: &Path, source: io::Error) -> OpenError {
+    OpenError::Io { path: path.to_owned(), what: "the index can be neither opened nor made", source }
+}
+
+/// Bytes of the records that live, and of the segments that are sealed.
+fn measure(index: &Index, recovered: &Recovered) -> io::Result<(u64, u64)> {
+    let (reader, mut live) = (index.reader(), index.summary().live_bytes);
+    let replaces = live > 0;
+    for (key, slot) in &recovered.changes {
+        if replaces && let Some(old) = reader.get(key)? {
+            live = live.saturating_sub(u64::from(old.len));
+        }
+        live += slot.as_ref().map_or(0, |slot| u64::from(slot.place.len));
+    }
+    Ok((live, recovered.sealed_bytes))
+}
+
+/// Reads the value of a key that a write met.
+async fn load(key: &str, slot: Slot) -> Result<Entry, WriteError> {
+    let key = Arc::from(key);
+    let loaded = tokio::task::spawn_blocking(move || slot.load(&key)).await.unwrap_or_else(|error| Err(io::Error::other(error)));
+    loaded.map_err(|source| WriteError::ReadOnly { reason: "the state of the key cannot be read".to_owned(), source: Some(source) })
+}
+
+async fn blocking<T: Send + 'static>(read: impl FnOnce() -> Result<T, ReadError> + Send + 'static) -> Result<T, ReadError> {
+    tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| Err(ReadError::Io(io::Error::other(error))))
+}
+
+#[async_trait]
+impl Store for EmbeddedStore {
+    fn revision(&self) -> u64 {
+        *self.shared.revision.borrow()
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Entry>, ReadError> {
+        let (shared, key) = (self.shared.clone(), Arc::from(key));
+        blocking(move || read::get(&shared, &key)).await
+    }
+
+    async fn range(&self, range: Range) -> Result<Page, ReadError> {
+        let shared = self.shared.clone();
+        blocking(move || read::range(&shared, &range)).await
+    }
+
+    async fn put(&self, key: &str, value: Bytes, expect: Expect, durability: Durability) -> Result<u64, WriteError> {
+        Ok(self.write(key, Operation::Put(value), expect, durability).await?.revision)
+    }
+
+    async fn delete(&self, key: &str, expect: Expect) -> Result<(u64, Entry), WriteError> {
+        let done = self.write(key, Operation::Delete, expect, Durability::Sync).await?;
+        let before = done.before.ok_or(WriteError::Conflict { current: None })?;
+        Ok((done.revision, load(key, before).await?))
+    }
+
+    async fn watch(&self, prefix: &str, after: u64) -> Result<BoxStream<'static, Result<Event, ReadError>>, ReadError> {
+        watching::watch(self.shared.clone(), prefix, after)
+    }
+
+    async fn compact(&self, revision: u64) -> Result<(), WriteError> {
+        self.shared.state().history.compact(revision);
+        Ok(())
+    }
+
+    async fn close(&self) -> Result<(), WriteError> {
+        let (answer, answered) = oneshot::channel();
+        if self.shared.permits.is_closed() {
+            return Ok(()); // it is closed, or closing on somebody else's word
+        }
+        self.ask_to_end(Ending::InOrder(answer));
+        match answered.await {
+            Ok(Err(ReadOnly { reason, source })) => {
+                Err(WriteError::ReadOnly { reason: reason.to_string(), source: ReadOnly { reason, source }.source() })
+            }
+            Ok(Ok(())) | Err(_) => Ok(()),
+        }
+    }
+}
+
+impl Drop for EmbeddedStore {
+    fn drop(&mut self) {
+        let Some(writer) = self.writer.take() else { return };
+        if !self.shared.permits.is_closed() {
+            self.ask_to_end(Ending::InOrder(oneshot::channel().0));
+        }
+        if writer.join().is_err() {
+            tracing::error!("the store's writer panicked");
+        }
+    }
+}
+
+impl fmt::Debug for EmbeddedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmbeddedStore").field("revision", &self.revision()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,465 @@
+//! The one thread that writes: takes what waits, appends it, syncs once, shows it to the readers, answers all.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::{
+    cleaning::Cleaning,
+    disk::Lock,
+    history::Past,
+    index::Reader,
+    indexer::{Indexer, Job},
+    log::{Log, RotateError},
+    record::{self, Kind},
+    segment::{Place, Slot},
+    shared::{Done, Ending, Operation, ReadOnly, Refused, Request, Shared},
+};
+use crate::{Durability, Expect};
+
+/// Bytes of one batch: bounds the memory of the writer and how long the first of a batch waits for the last.
+const BATCH_BYTES: usize = 4 << 20;
+/// A lazy write is on the disk after at most this.
+const LAZY_SYNC: Duration = Duration::from_millis(800);
+/// Lazy writes that may be visible and not on the disk; below [`REVISION_GAP`].
+const LAZY_WRITES: u64 = 8192;
+/// After an unclean end revisions go on this much further, so that none that a reader may have seen is given twice.
+pub const REVISION_GAP: u64 = 16384;
+/// Keys in the overlay from which on the index takes them; some 150 bytes each.
+const OVERLAY_KEYS: usize = 1024;
+/// Keys in the overlay from which on writes wait for the index.
+const OVERLAY_BOUND: usize = 65_536;
+
+const FULL: &str = "the disk takes no more of the log; free space on it, and writes go on";
+const SYNC_FAILED: &str =
+    "the log could not be synced, so the last writes may be lost; check the disk, then restart, which verifies what is on it";
+const INDEX_FAILED: &str = "the index failed; free space or check the disk, then restart, which makes it again from the log";
+/// After the close.
+pub const CLOSED: &str = "it is closed";
+
+/// The writer's own state.
+#[derive(Debug)]
+pub struct Writer {
+    shared: Arc<Shared>,
+    log: Log,
+    reader: Reader,
+    indexer: Option<Indexer>,
+    lock: Option<Lock>,
+    revision: u64,
+    /// Bytes in the log of the newest records of all keys.
+    live_bytes: u64,
+    /// Bytes of all sealed segments.
+    sealed_bytes: u64,
+    cleaning: Option<Cleaning>,
+    may_clean: bool,
+    /// Since when, and how many, lazy writes are visible and not synced.
+    lazy: Option<(Instant, u64)>,
+    /// The mark of a close in order is still the last word on the disk. The first write after it is synced, lazy or not.
+    fresh: bool,
+    /// Why there will be no more writes until the next start.
+    dead: Option<ReadOnly>,
+}
+
+/// What the writer starts with.
+#[derive(Debug)]
+pub struct Start {
+    /// Shared with the readers.
+    pub shared: Arc<Shared>,
+    /// The log's end.
+    pub log: Log,
+    /// The index.
+    pub reader: Reader,
+    /// The index's thread.
+    pub indexer: Indexer,
+    /// The lock on the directory; `None` on a disk of the tests.
+    pub lock: Option<Lock>,
+    /// Bytes of the newest records of all keys.
+    pub live_bytes: u64,
+    /// Bytes of all sealed segments.
+    pub sealed_bytes: u64,
+    /// Whether the log ends with the mark of a close in order.
+    pub clean: bool,
+}
+
+/// A batch that is not on the disk yet.
+#[derive(Default)]
+struct Staged {
+    keys: HashMap<Arc<str>, Option<Slot>>,
+    pasts: Vec<Past>,
+    answers: Vec<(Request, Result<Done, Refused>)>,
+    sync: bool,
+    live_bytes: i64,
+}
+
+impl Writer {
+    /// A writer that goes on where the log ends.
+    pub fn new(start: Start) -> Self {
+        let revision = start.shared.state().history.newest();
+        Writer {
+            shared: start.shared,
+            log: start.log,
+            reader: start.reader,
+            indexer: Some(start.indexer),
+            lock: start.lock,
+            revision,
+            live_bytes: start.live_bytes,
+            sealed_bytes: start.sealed_bytes,
+            cleaning: None,
+            may_clean: true,
+            lazy: None,
+            fresh: start.clean,
+            dead: None,
+        }
+    }
+
+    /// Works until it is told to end.
+    pub fn run(mut self) {
+        self.feed_index();
+        let ending = loop {
+            let mut queue = self.shared.queue();
+            while queue.requests.is_empty() && queue.ending.is_none() && self.cleaning.is_none() {
+                let timeout = self.lazy.map(|(since, _)| LAZY_SYNC.saturating_sub(since.elapsed()));
+                if timeout.is_some_and(|left| left.is_zero()) {
+                    break;
+                }
+                queue = self.shared.wait(queue, timeout);
+            }
+            #[cfg(test)]
+            if matches!(queue.ending, Some(Ending::Abandoned)) {
+                break queue.ending.take();
+            }
+            let mut requests = std::mem::take(&mut queue.requests);
+            let ending = if requests.is_empty() { queue.ending.take() } else { None };
+            drop(queue);
+            if ending.is_some() {
+                break ending;
+            }
+            while !requests.is_empty() {
+                self.batch(&mut requests);
+            }
+            if self.lazy.is_some_and(|(since, _)| since.elapsed() >= LAZY_SYNC) {
+                self.sync();
+            }
+            self.feed_index();
+            self.clean();
+        };
+        self.end(ending);
+    }
+
+    /// Takes as many of `requests` as fit into one batch, and answers them.
+    fn batch(&mut self, requests: &mut std::collections::VecDeque<Request>) {
+        let mut staged = Staged { sync: self.fresh, ..Staged::default() };
+        while let Some(request) = requests.pop_front() {
+            if self.log.room() < need(&request) || self.log.pending() > BATCH_BYTES {
+                requests.push_front(request);
+                break;
+            }
+            let refused = self.dead.clone();
+            let answer = match refused {
+                Some(why) => Err(Refused::ReadOnly(why)),
+                None => self.stage(&mut staged, &request),
+            };
+            staged.answers.push((request, answer));
+        }
+        if !staged.answers.is_empty() {
+            return self.commit(staged);
+        }
+        if let Err(why) = self.rotate()
+            && let Some(request) = requests.pop_front()
+        {
+            let _ = request.answer.send(Err(Refused::ReadOnly(why)));
+        }
+    }
+
+    fn stage(&mut self, staged: &mut Staged, request: &Request) -> Result<Done, Refused> {
+        let before = match staged.keys.get(&request.key) {
+            Some(state) => state.clone(),
+            None => self.current(&request.key).map_err(|source| Refused::ReadOnly(ReadOnly::because(INDEX_FAILED, source)))?,
+        };
+        let deletes = matches!(request.operation, Operation::Delete);
+        let holds = match request.expect {
+            Expect::Any => true,
+            Expect::Absent => before.is_none(),
+            Expect::Revision(revision) => before.as_ref().is_some_and(|slot| slot.modified == revision),
+        };
+        if !holds || (deletes && before.is_none()) {
+            return Err(Refused::Conflict(before));
+        }
+        let revision = self.revision + staged.pasts.len() as u64 + 1;
+        let created = before.as_ref().map_or(revision, |slot| slot.created);
+        let (after, value) = match &request.operation {
+            Operation::Put(value) => {
+                let place = self.log.stage(Kind::Put, revision, created, &request.key, value);
+                staged.live_bytes += i64::from(place.len);
+                (Some(Slot { created, modified: revision, place }), Some(value.clone()))
+            }
+            Operation::Delete => {
+                self.log.stage(Kind::Delete, revision, created, &request.key, &[]);
+                (None, None)
+            }
+        };
+        staged.live_bytes -= before.as_ref().map_or(0, |slot| i64::from(slot.place.len));
+        staged.sync |= request.durability == Durability::Sync;
+        staged.keys.insert(request.key.clone(), after.clone());
+        staged.pasts.push(Past { key: request.key.clone(), before: before.clone(), after, value, at: Instant::now() });
+        Ok(Done { revision, before })
+    }
+
+    /// The key's state before this batch. The index takes a change in before the overlay lets go of it, so one of them has it.
+    pub(super) fn current(&self, key: &str) -> io::Result<Option<Slot>> {
+        if let Some(state) = self.shared.state().overlay.get(key) {
+            return Ok(state.clone());
+        }
+        let located = self.reader.get(key)?;
+        located.map(|located| self.shared.state().slot(located)).transpose()
+    }
+
+    fn commit(&mut self, mut staged: Staged) {
+        let changes = staged.pasts.len() as u64;
+        let written = if changes == 0 { Ok(()) } else { self.write(staged.sync, changes) };
+        if let Err(why) = written {
+            for (request, _) in staged.answers {
+                let _ = request.answer.send(Err(Refused::ReadOnly(why.clone())));
+            }
+            return;
+        }
+        self.live_bytes = self.live_bytes.saturating_add_signed(staged.live_bytes);
+        self.revision += changes;
+        let mut state = self.shared.state();
+        state.overlay.extend(staged.keys.drain());
+        for past in staged.pasts {
+            state.history.push(past);
+        }
+        drop(state);
+        if changes > 0 {
+            self.shared.revision.send_replace(self.revision);
+        }
+        for (request, answer) in staged.answers {
+            let _ = request.answer.send(answer);
+        }
+    }
+
+    /// Appends what is staged, and syncs unless all of it is lazy.
+    fn write(&mut self, sync: bool, changes: u64) -> Result<(), ReadOnly> {
+        if let Some(why) = self.dead.clone() {
+            self.log.discard();
+            return Err(why);
+        }
+        self.log.append().map_err(|source| ReadOnly::because(FULL, source))?;
+        let (since, lazy) = self.lazy.unwrap_or((Instant::now(), 0));
+        self.lazy = Some((since, lazy + changes));
+        if sync || lazy + changes > LAZY_WRITES {
+            self.sync();
+        }
+        self.dead.clone().map_or(Ok(()), Err)
+    }
+
+    /// Syncs the log. If that fails there are no more writes.
+    pub(super) fn sync(&mut self) {
+        if self.dead.is_some() {
+            return;
+        }
+        match self.log.sync() {
+            Ok(()) => (self.lazy, self.fresh) = (None, false),
+            Err(source) => self.die(SYNC_FAILED, source),
+        }
+    }
+
+    fn die(&mut self, reason: &str, source: io::Error) {
+        tracing::error!(error = %source, "the store takes no more writes: {reason}");
+        (self.lazy, self.cleaning) = (None, None);
+        self.dead = Some(ReadOnly::because(reason, source));
+    }
+
+    fn rotate(&mut self) -> Result<(), ReadOnly> {
+        self.sync();
+        if let Some(why) = &self.dead {
+            return Err(why.clone());
+        }
+        let oldest = self.shared.state().segments.keys().next().copied().unwrap_or(1);
+        let old = self.log.capacity();
+        match self.log.rotate(self.revision, oldest) {
+            Ok(()) => {
+                let tail = self.log.tail().clone();
+                self.shared.state().segments.insert(tail.id, tail);
+                self.sealed_bytes += old;
+                Ok(())
+            }
+            Err(RotateError::Create(source)) => Err(ReadOnly::because(FULL, source)),
+            Err(RotateError::Seal(source)) => {
+                self.die(SYNC_FAILED, source);
+                self.dead.clone().map_or(Ok(()), Err)
+            }
+        }
+    }
+
+    /// Gives the overlay to the index when there is enough of it. Only what is synced: the index must not know more than the log.
+    fn feed_index(&mut self) {
+        let keys = self.shared.state().overlay.len();
+        if keys < OVERLAY_KEYS || self.dead.is_some() {
+            return;
+        }
+        let Some(indexer) = &mut self.indexer else { return };
+        match indexer.is_busy() {
+            Ok(true) if keys < OVERLAY_BOUND => {}
+            Ok(_) => {
+                self.sync();
+                if let Err(source) = self.apply_overlay() {
+                    self.die(INDEX_FAILED, source);
+                }
+            }
+            Err(source) => self.die(INDEX_FAILED, source),
+        }
+    }
+
+    /// Starts to apply the whole overlay; everything in it must be synced.
+    fn apply_overlay(&mut self) -> io::Result<()> {
+        let Some(indexer) = &mut self.indexer else { return Ok(()) };
+        indexer.finish()?;
+        if !self.log.is_synced() {
+            return Ok(());
+        }
+        let state = self.shared.state();
+        let changes = state.overlay.iter().map(|(key, slot)| (key.clone(), slot.clone())).collect();
+        drop(state);
+        indexer.submit(Job { changes, applied: self.log.position(), revision: self.revision })
+    }
+
+    /// Writes what lives in the oldest segment again, a slice at a time, and drops the segment, while more than half of the log is dead.
+    fn clean(&mut self) {
+        if self.cleaning.is_none() {
+            self.cleaning = self.next_to_clean();
+        }
+        let Some(mut cleaning) = self.cleaning.take() else { return };
+        match self.clean_slice(&mut cleaning) {
+            Ok(false) => self.cleaning = Some(cleaning),
+            Ok(true) => {}
+            Err(source) => {
+                tracing::warn!(error = %source, segment = cleaning.segment().id, "the log is not cleaned any more until the next start");
+                self.may_clean = false;
+            }
+        }
+    }
+
+    fn next_to_clean(&mut self) -> Option<Cleaning> {
+        let worth =
+            self.may_clean && self.dead.is_none() && super::cleaning::is_due(self.sealed_bytes, self.live_bytes, self.log.capacity());
+        let oldest = worth.then(|| self.shared.state().segments.values().next().cloned())??;
+        if oldest.id == self.log.tail().id {
+            return None;
+        }
+        match Cleaning::start(oldest) {
+            Ok(cleaning) => Some(cleaning),
+            Err(error) => {
+                tracing::warn!(%error, "the oldest segment cannot be read; the log is not cleaned any more until the next start");
+                self.may_clean = false;
+                None
+            }
+        }
+    }
+
+    /// Whether the segment is done.
+    fn clean_slice(&mut self, cleaning: &mut Cleaning) -> io::Result<bool> {
+        let refused = |why: ReadOnly| why.source().unwrap_or_else(|| io::Error::other(&*why.reason));
+        let segment = cleaning.segment().clone();
+        let mut kept: Vec<(Arc<str>, Option<Slot>)> = Vec::new();
+        let mut full = false;
+        while let Some((offset, found)) = cleaning.peek()? {
+            let lives = match found.kind {
+                Kind::Put | Kind::Keep => self.current(found.key)?.filter(|slot| lies_at(&slot.place, segment.id, offset)),
+                _ => None,
+            };
+            if let Some(slot) = lives {
+                full = self.log.room() < record::padded(found.key.len(), found.value.len());
+                if full || self.log.pending() > super::cleaning::SLICE_BYTES {
+                    break;
+                }
+                let place = self.log.stage(Kind::Keep, slot.modified, slot.created, found.key, found.value);
+                kept.push((Arc::from(found.key), Some(Slot { place, ..slot })));
+            }
+            cleaning.advance();
+        }
+        if !kept.is_empty() {
+            self.write(true, 0).map_err(refused)?;
+            self.shared.state().overlay.extend(kept);
+        }
+        if full {
+            self.rotate().map_err(refused)?;
+        }
+        if cleaning.peek()?.is_some() {
+            return Ok(false);
+        }
+        self.drop_segment(segment.id, cleaning.len())?;
+        Ok(true)
+    }
+
+    /// The index lets go of the segment first, then the log says that it is gone, then it goes.
+    fn drop_segment(&mut self, id: u32, len: u64) -> io::Result<()> {
+        self.sync();
+        self.apply_overlay()?;
+        if let Some(indexer) = &mut self.indexer {
+            indexer.finish()?;
+        }
+        if self.log.room() < record::MARK_BYTES {
+            self.rotate().map_err(|why| why.source().unwrap_or_else(|| io::Error::other(&*why.reason)))?;
+        }
+        self.log.stage(Kind::Drop, self.revision, u64::from(id) + 1, "", &[]);
+        self.write(true, 0).map_err(|why| why.source().unwrap_or_else(|| io::Error::other(&*why.reason)))?;
+        let gate = self.shared.gate.write().unwrap_or_else(PoisonError::into_inner);
+        self.shared.state().segments.remove(&id);
+        drop(gate);
+        self.sealed_bytes = self.sealed_bytes.saturating_sub(len);
+        self.log.remove(id)
+    }
+
+    fn end(mut self, ending: Option<Ending>) {
+        let orderly = matches!(ending, Some(Ending::InOrder(_)));
+        let result = if orderly { self.finish() } else { Ok(()) };
+        self.shared.shut();
+        if let Some(index) = self.indexer.take().and_then(Indexer::stop)
+            && let Err(error) = index.flush()
+        {
+            tracing::warn!(%error, "the index could not be written out; the next start makes it again from the log");
+        }
+        let Writer { reader, lock, .. } = self;
+        drop(reader);
+        drop(lock);
+        if let Some(Ending::InOrder(answer)) = ending {
+            let _ = answer.send(result);
+        }
+    }
+
+    /// Everything synced, the index complete and in the kernel's hands, and the log says so.
+    fn finish(&mut self) -> Result<(), ReadOnly> {
+        self.sync();
+        if let Some(why) = &self.dead {
+            return Err(why.clone());
+        }
+        let behind = !self.shared.state().overlay.is_empty();
+        let applied = if behind { self.apply_overlay() } else { Ok(()) };
+        let finished = applied.and_then(|()| self.indexer.as_mut().map_or(Ok(()), Indexer::finish));
+        if let Err(error) = finished {
+            tracing::warn!(%error, "the index is not complete; the next start makes it again from the log");
+        }
+        if self.fresh {
+            return Ok(()); // nothing was written, and the mark is there
+        }
+        self.log.stage(Kind::Close, self.revision, 0, "", &[]);
+        self.write(true, 0)
+    }
+}
+
+fn need(request: &Request) -> usize {
+    let value = match &request.operation {
+        Operation::Put(value) => value.len(),
+        Operation::Delete => 0,
+    };
+    record::padded(request.key.len(), value)
+}
+
+fn lies_at(place: &Place, segment: u32, offset: usize) -> bool {
+    place.segment.id == segment && place.offset as usize == offset
+}
