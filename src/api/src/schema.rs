@@ -4,6 +4,8 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
+use crate::protobuf::Layout;
+
 /// What a value is, in JSON and on the protobuf wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Type {
@@ -164,6 +166,8 @@ pub struct Schema {
     pub(crate) properties: Box<[Property]>,
     /// Which of the properties Go always writes; found at first use, when all links are complete.
     pub(crate) written: OnceLock<Box<[u16]>>,
+    /// Where the properties lie in protobuf; found at first use.
+    pub(crate) layout: OnceLock<Box<Layout>>,
 }
 
 impl Schema {
@@ -187,6 +191,7 @@ impl Schema {
             items: None,
             properties: Box::default(),
             written: OnceLock::new(),
+            layout: OnceLock::new(),
         }
     }
 
@@ -230,6 +235,15 @@ impl Schema {
             always.filter_map(|(i, _)| u16::try_from(i).ok()).collect()
         });
         indexes.iter().map(|i| &self.properties[usize::from(*i)])
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        self.layout.get_or_init(|| Box::new(Layout::of(&self.properties)))
+    }
+
+    /// A list that is a message of its own in protobuf (ExtraValue, Verbs).
+    pub(crate) fn is_named_list(&self) -> bool {
+        self.kind == Type::List && !self.message.is_empty()
     }
 
     /// Schema of a list's elements or a map's values.

@@ -216,12 +216,14 @@ impl<'a> Types<'a> {
             let number = wire.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0);
             let has = |flag: &str| flags.split(',').any(|f| f == flag);
             if has("inline") {
-                let mut deeper = through.to_vec();
-                if number != 0 {
-                    deeper.push(number);
-                }
+                let deeper = [through, &[number]].concat();
+                let start = out.len();
                 if let Some(inner) = self.messages.get(kind) {
                     self.fields(inner, &deeper, out);
+                }
+                if number == 0 {
+                    // TypeMeta: the envelope has it.
+                    out[start..].iter_mut().for_each(|property| property.number = 0);
                 }
                 continue;
             }
@@ -236,7 +238,10 @@ impl<'a> Types<'a> {
                 pointer: has("ptr"),
                 omit_empty: has("omitempty"),
                 omit_zero: has("omitzero"),
-                schema: self.value(kind, flags),
+                schema: match (name, kind, wire) {
+                    ("verbs", "[]string", "4 bytes") => Link::Ready(Arc::new(named_list(self.of_type("string")))),
+                    _ => self.value(kind, flags),
+                },
             });
         }
     }
@@ -263,7 +268,11 @@ impl<'a> Types<'a> {
         let link = if let Some(items) = kind.strip_prefix("[]") {
             Link::Ready(Arc::new(Schema { items: Some(self.of_type(items)), ..of(Type::List) }))
         } else if let Some(values) = kind.strip_prefix("map[string]") {
-            Link::Ready(Arc::new(Schema { items: Some(self.of_type(values)), ..of(Type::Map) }))
+            let items = match values.strip_prefix("[]") {
+                Some(names) => Link::Ready(Arc::new(named_list(self.of_type(names)))),
+                None => self.of_type(values),
+            };
+            Link::Ready(Arc::new(Schema { items: Some(items), ..of(Type::Map) }))
         } else {
             match kind {
                 "bool" => Link::Ready(Arc::new(of(Type::Boolean))),
@@ -281,6 +290,11 @@ impl<'a> Types<'a> {
         }
         link
     }
+}
+
+/// A list that protobuf has as a message of its own.
+fn named_list(items: Link) -> Schema {
+    Schema { items: Some(items), message: "meta/v1.Names".into(), ..Schema::of(Type::List) }
 }
 
 impl Link {

@@ -7,6 +7,8 @@ use serde_json::{Map, Value};
 use crate::decode::{DecodeError, MAX_DEPTH, MAX_REPORTED_FIELDS, Path};
 use crate::schema::{Property, Schema, Type};
 
+pub(crate) use scalar::{format_duration, format_time, parse_duration};
+
 /// Makes `value` canonical. Returns the paths of what the schema does not know (`spec.foo`), which are gone from `value`; names that differ
 /// in case only are taken and returned as well (upstream takes them unless validation is strict). A value of a wrong type is an error.
 pub fn prune(schema: &Schema, value: &mut Value) -> Result<Vec<String>, DecodeError> {

@@ -1,7 +1,6 @@
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::scalar::{format_duration, parse_duration};
 use super::*;
 use crate::catalogue::builtin;
 
