@@ -140,7 +140,7 @@ impl Index {
     /// Throws away what is at `path` and starts an empty index.
     pub fn create(path: &Path) -> io::Result<Self> {
         match fs::remove_dir_all(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Index::open(path),
         }
     }

@@ -89,12 +89,29 @@ impl Indexer {
     }
 }
 
-/// Applies, then takes out of the overlay what has not changed meanwhile. Readers wait, as the index must not move beneath them.
+/// Keys that are applied at once: how long readers wait, a few milliseconds.
+const KEYS_AT_ONCE: usize = 2048;
+
+/// Applies the job in pieces. Until the last one the index counts as where it was, and a crash makes the next start apply them again.
 fn apply(index: &mut Index, shared: &Shared, job: &Job) -> io::Result<()> {
+    if job.changes.is_empty() {
+        return apply_piece(index, shared, &[], job.applied, job.revision);
+    }
+    let mut pieces = job.changes.chunks(KEYS_AT_ONCE).peekable();
+    while let Some(piece) = pieces.next() {
+        let before = index.summary();
+        let (applied, revision) = if pieces.peek().is_none() { (job.applied, job.revision) } else { (before.applied, before.revision) };
+        apply_piece(index, shared, piece, applied, revision)?;
+    }
+    Ok(())
+}
+
+/// Applies, then takes out of the overlay what has not changed meanwhile. Readers wait, as the index must not move beneath them.
+fn apply_piece(index: &mut Index, shared: &Shared, piece: &[(Arc<str>, Option<Slot>)], applied: Position, revision: u64) -> io::Result<()> {
     let gate = shared.gate.write().unwrap_or_else(PoisonError::into_inner);
-    index.apply(&job.changes, job.applied, job.revision)?;
+    index.apply(piece, applied, revision)?;
     let mut state = shared.state();
-    for (key, applied) in &job.changes {
+    for (key, applied) in piece {
         if state.overlay.get(key).is_some_and(|now| same(now.as_ref(), applied.as_ref())) {
             state.overlay.remove(key);
         }

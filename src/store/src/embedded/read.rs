@@ -37,9 +37,11 @@ pub fn range(shared: &Shared, range: &Range) -> Result<Page, ReadError> {
 }
 
 type Changes = BTreeMap<Arc<str>, Option<Slot>>;
+type Segments = BTreeMap<u32, Arc<Segment>>;
+type Slots = Vec<(Arc<str>, Slot)>;
 
 /// What the index does not know about the range at its revision, the segments, and that revision.
-fn changes(shared: &Shared, range: &Range) -> Result<(Changes, BTreeMap<u32, Arc<Segment>>, u64), ReadError> {
+fn changes(shared: &Shared, range: &Range) -> Result<(Changes, Segments, u64), ReadError> {
     let state = shared.state();
     let (oldest, current) = (state.history.oldest(), state.history.newest());
     let revision = range.at.unwrap_or(current);
@@ -97,11 +99,7 @@ where
 }
 
 /// The first `limit` keys that exist, and how many more there are.
-fn take(
-    merged: impl Iterator<Item = io::Result<(Arc<str>, Found)>>,
-    segments: &BTreeMap<u32, Arc<Segment>>,
-    limit: usize,
-) -> io::Result<(Vec<(Arc<str>, Slot)>, u64)> {
+fn take(merged: impl Iterator<Item = io::Result<(Arc<str>, Found)>>, segments: &Segments, limit: usize) -> io::Result<(Slots, u64)> {
     let (mut slots, mut remaining) = (Vec::new(), 0);
     for found in merged {
         let (key, found) = found?;

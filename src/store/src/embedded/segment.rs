@@ -72,7 +72,7 @@ impl Slot {
         };
         let value = match record::read_alone(&bytes, segment.id, *offset) {
             Found::Record(found, _)
-                if &*found.key == &**key && found.revision == self.modified && matches!(found.kind, Kind::Put | Kind::Keep) =>
+                if found.key == &**key && found.revision == self.modified && matches!(found.kind, Kind::Put | Kind::Keep) =>
             {
                 record::value_range(found.key.len(), found.value.len())
             }
