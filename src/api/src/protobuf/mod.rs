@@ -2,7 +2,7 @@
 
 mod layout;
 mod reader;
-mod writer;
+pub(crate) mod writer;
 
 use serde_json::{Map, Value};
 

@@ -9,7 +9,7 @@ use super::layout::{Layout, Slot};
 use crate::schema::{Schema, Type};
 use crate::structural::parse_duration;
 
-pub(super) fn varint(mut value: u64, out: &mut Vec<u8>) {
+pub(crate) fn varint(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -21,7 +21,7 @@ fn tag(number: u32, wire: u64, out: &mut Vec<u8>) {
     varint(u64::from(number) << 3 | wire, out);
 }
 
-pub(super) fn bytes(number: u32, value: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn bytes(number: u32, value: &[u8], out: &mut Vec<u8>) {
     tag(number, 2, out);
     varint(value.len() as u64, out);
     out.extend_from_slice(value);
@@ -33,7 +33,7 @@ fn integer(number: u32, value: i64, out: &mut Vec<u8>) {
 }
 
 /// A field whose length is known only after its content is written.
-pub(super) fn delimited(number: u32, out: &mut Vec<u8>, content: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn delimited(number: u32, out: &mut Vec<u8>, content: impl FnOnce(&mut Vec<u8>)) {
     tag(number, 2, out);
     let start = out.len();
     content(out);
