@@ -1,0 +1,62 @@
+//! Answers: how values, statuses and plain texts become HTTP.
+
+use coracle_api::status::Status;
+use http::{
+    HeaderValue, Response, StatusCode,
+    header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS},
+};
+use serde_json::Value;
+
+use crate::body::{Body, full};
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// A failure as a Status body.
+pub fn status(status: &Status) -> Response<Body> {
+    let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut answer = json(code, &status.to_value());
+    if let Some(seconds) = status.details.as_ref().map(|d| d.retry_after_seconds).filter(|seconds| *seconds > 0) {
+        answer.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    answer
+}
+
+/// A JSON document.
+pub fn json(code: StatusCode, value: &Value) -> Response<Body> {
+    bytes(code, JSON, value.to_string())
+}
+
+/// A text.
+pub fn text(code: StatusCode, text: impl Into<String>) -> Response<Body> {
+    let mut answer = bytes(code, TEXT, text.into());
+    answer.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer
+}
+
+/// Bytes of a given type.
+pub fn bytes(code: StatusCode, content_type: HeaderValue, content: impl Into<bytes::Bytes>) -> Response<Body> {
+    let mut answer = Response::new(full(content));
+    *answer.status_mut() = code;
+    answer.headers_mut().insert(CONTENT_TYPE, content_type);
+    answer
+}
+
+/// A path that nobody serves: plain text, as upstream has it.
+pub fn page_not_found() -> Response<Body> {
+    text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+/// A resource that is not served, in a group and version that is.
+pub fn resource_not_found() -> Response<Body> {
+    let mut failure = Status::new(404, "NotFound", "the server could not find the requested resource");
+    failure.details = Some(Default::default());
+    status(&failure)
+}
+
+/// A method that the path does not have.
+pub fn method_not_allowed(allowed: &'static str) -> Response<Body> {
+    let mut answer = status(&Status::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource"));
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    answer
+}
