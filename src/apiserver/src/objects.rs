@@ -1,32 +1,31 @@
 //! Objects as they stand in the watch cache, for those who decide by them: authorizers, token checks, admission plugins.
 
-use std::{
-    fmt,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::{fmt, sync::Arc};
 
 use serde_json::Value;
 
+use crate::cache::{Cache, object::Object, stored};
+
 /// Reads without I/O. Namespaces are empty for cluster scope; in `list` an empty one means all.
 pub trait Objects: Send + Sync + fmt::Debug {
-    /// One object.
-    fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Arc<Value>>;
-    /// All of a kind.
-    fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Arc<Value>>;
+    /// One object, decoded.
+    fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Value>;
+    /// All of a kind, decoded.
+    fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Value>;
     /// A number that is another one after any object of the kind has changed.
     fn version(&self, group: &str, resource: &str) -> u64;
-    /// Pods that are bound to a node, each with its revision; the pod itself is decoded on demand.
+    /// The pods of a namespace that are bound to a node, each with its revision; decoded on demand.
     fn pods_on(&self, node: &str, namespace: &str) -> Vec<PodRecord>;
 }
 
 /// A pod that is not decoded yet.
 pub struct PodRecord {
     /// Of the pod.
-    pub name: Arc<str>,
-    /// Changes with the pod.
+    pub name: String,
+    /// Another one after the pod has changed.
     pub revision: u64,
     /// Decodes it.
-    pub decode: Box<dyn FnOnce() -> Option<Arc<Value>> + Send>,
+    pub decode: Box<dyn FnOnce() -> Value + Send>,
 }
 
 impl fmt::Debug for PodRecord {
@@ -35,35 +34,27 @@ impl fmt::Debug for PodRecord {
     }
 }
 
-/// The way to the objects for those who exist before the registry does, since it is opened with them. Empty before and after its life.
-#[derive(Clone, Debug, Default)]
-pub struct Lookup(Arc<RwLock<Option<Arc<dyn Objects>>>>);
-
-impl Lookup {
-    /// From now on, look here (nowhere, at shutdown: the registry holds plugins that hold this).
-    pub fn set(&self, objects: Option<Arc<dyn Objects>>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = objects;
+impl Objects for Cache {
+    fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Value> {
+        Self::get(self, group, resource, namespace, name).map(|object| object.value())
     }
 
-    fn objects(&self) -> Option<Arc<dyn Objects>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-impl Objects for Lookup {
-    fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
-        self.objects()?.get(group, resource, namespace, name)
-    }
-
-    fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Arc<Value>> {
-        self.objects().map(|objects| objects.list(group, resource, namespace)).unwrap_or_default()
+    fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Value> {
+        Self::list(self, group, resource, namespace).objects.iter().map(|object| object.value()).collect()
     }
 
     fn version(&self, group: &str, resource: &str) -> u64 {
-        self.objects().map(|objects| objects.version(group, resource)).unwrap_or_default()
+        self.collection(&stored(group, resource)).newest()
     }
 
     fn pods_on(&self, node: &str, namespace: &str) -> Vec<PodRecord> {
-        self.objects().map(|objects| objects.pods_on(node, namespace)).unwrap_or_default()
+        let Some(at) = self.collection("pods").fields.position("spec.nodeName") else { return Vec::new() };
+        let here = |object: &Arc<Object>| object.fields().get(at).is_some_and(|name| **name == *node);
+        let record = |object: Arc<Object>| PodRecord {
+            name: object.name().to_owned(),
+            revision: object.revision(),
+            decode: Box::new(move || object.value()),
+        };
+        Self::list(self, "", "pods", namespace).objects.into_iter().filter(here).map(record).collect()
     }
 }

@@ -94,6 +94,11 @@ impl Collection {
         self.read().objects.get(key).cloned()
     }
 
+    /// The revision of the last change.
+    pub fn newest(&self) -> u64 {
+        self.read().newest
+    }
+
     /// How many objects there are.
     pub fn len(&self) -> usize {
         self.read().objects.len()

@@ -6,10 +6,11 @@ mod snapshot;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use rules::{Rule, covers};
+pub(crate) use snapshot::rules_of;
 pub use snapshot::Snapshot;
 
 use super::{Decision, Question};
-use crate::objects::{Lookup, Objects as _};
+use crate::objects::Objects;
 
 /// The four kinds that RBAC is made of.
 const KINDS: [&str; 4] = ["clusterroles", "clusterrolebindings", "roles", "rolebindings"];
@@ -19,13 +20,13 @@ pub const GROUP: &str = "rbac.authorization.k8s.io";
 /// Answers from a snapshot that is made anew after any role or binding has changed.
 #[derive(Debug)]
 pub struct RbacAuthorizer {
-    objects: Lookup,
+    objects: Arc<dyn Objects>,
     current: Mutex<([u64; KINDS.len()], Arc<Snapshot>)>,
 }
 
 impl RbacAuthorizer {
     /// Over these objects.
-    pub fn new(objects: Lookup) -> Self {
+    pub fn new(objects: Arc<dyn Objects>) -> Self {
         Self { objects, current: Mutex::new(([u64::MAX; KINDS.len()], Arc::default())) }
     }
 

@@ -44,19 +44,19 @@ struct Applying<'a> {
 
 impl Snapshot {
     /// From the objects of the four kinds.
-    pub fn new<V: AsRef<Value>>(cluster_roles: &[V], cluster_bindings: &[V], roles: &[V], bindings: &[V]) -> Self {
-        let own: Vec<(&Value, Vec<Rule>)> = cluster_roles.iter().map(|role| (role.as_ref(), rules_of(role.as_ref()))).collect();
+    pub fn new(cluster_roles: &[Value], cluster_bindings: &[Value], roles: &[Value], bindings: &[Value]) -> Self {
+        let own: Vec<(&Value, Vec<Rule>)> = cluster_roles.iter().map(|role| (role, rules_of(role))).collect();
         let mut out = Self::default();
         for (role, rules) in &own {
             let rules = aggregated(role, &own).unwrap_or_else(|| rules.clone());
             out.cluster_roles.insert(text(role, "/metadata/name"), rules.into());
         }
-        for role in roles.iter().map(AsRef::as_ref) {
+        for role in roles {
             out.roles.insert((text(role, "/metadata/namespace"), text(role, "/metadata/name")), rules_of(role).into());
         }
-        out.cluster_bindings = cluster_bindings.iter().map(|value| binding(value.as_ref())).collect();
+        out.cluster_bindings = cluster_bindings.iter().map(binding).collect();
         for value in bindings {
-            let binding = binding(value.as_ref());
+            let binding = binding(value);
             out.bindings.entry(binding.namespace.clone()).or_default().push(binding);
         }
         out

@@ -77,7 +77,7 @@ fn snapshot() -> Snapshot {
         json!({"metadata": {"name": "e", "namespace": "a"}, "roleRef": {"kind": "ClusterRole", "name": "edit"},
             "subjects": [{"kind": "ServiceAccount", "name": "web", "namespace": "b"}]}),
     ];
-    Snapshot::new(&cluster_roles.map(Arc::new), &cluster_bindings.map(Arc::new), &roles.map(Arc::new), &bindings.map(Arc::new))
+    Snapshot::new(&cluster_roles, &cluster_bindings, &roles, &bindings)
 }
 
 #[test]

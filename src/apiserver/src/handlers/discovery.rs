@@ -1,0 +1,73 @@
+//! `/api` and `/apis`: what is served, group by group or all at once.
+
+use coracle_api::discovery;
+use http::{
+    HeaderValue, Response, StatusCode,
+    header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY},
+};
+use ring::digest;
+
+use crate::{
+    answer,
+    body::{Body, full},
+    request::Context,
+    server::Shared,
+};
+
+const AGGREGATED: HeaderValue = HeaderValue::from_static("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
+
+/// The answer.
+pub fn answer(shared: &Shared, cx: &Context, parts: &[&str]) -> Response<Body> {
+    let catalogue = shared.catalogue;
+    match parts {
+        ["api"] | ["apis"] if accepts_aggregated(cx) => {
+            let document = discovery::aggregated(catalogue, parts == ["api"]).to_string();
+            unless_known(cx, document, AGGREGATED)
+        }
+        ["api"] => answer::json(StatusCode::OK, &discovery::core_versions(&shared.advertised.to_string())),
+        ["apis"] => answer::json(StatusCode::OK, &discovery::groups(catalogue)),
+        ["api", version] => found(discovery::resources(catalogue, "", version)),
+        ["apis", group] => found(discovery::group(catalogue, group)),
+        ["apis", group, version] => found(discovery::resources(catalogue, group, version)),
+        _ => answer::page_not_found(),
+    }
+}
+
+fn found(document: Option<serde_json::Value>) -> Response<Body> {
+    document.map_or_else(answer::page_not_found, |document| answer::json(StatusCode::OK, &document))
+}
+
+/// Whether a clause of Accept asks for the aggregated form of the version that we have.
+fn accepts_aggregated(cx: &Context) -> bool {
+    let clauses = cx.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    clauses.into_iter().any(|clause| {
+        let has = |wanted: &str| clause.split(';').any(|part| part.trim() == wanted);
+        has("application/json") && has("g=apidiscovery.k8s.io") && has("v=v2") && has("as=APIGroupDiscoveryList")
+    })
+}
+
+/// The document with its hash as ETag, or 304 for a client that has it.
+pub(super) fn unless_known(cx: &Context, document: impl Into<bytes::Bytes>, content_type: HeaderValue) -> Response<Body> {
+    let document = document.into();
+    let tag = format!("\"{}\"", hash(&document));
+    let known = cx.headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    let mut answer = if known.flat_map(|value| value.split(',')).any(|value| value.trim().trim_start_matches("W/") == tag) {
+        let mut answer = Response::new(full(""));
+        *answer.status_mut() = StatusCode::NOT_MODIFIED;
+        answer
+    } else {
+        let mut answer = Response::new(full(document));
+        answer.headers_mut().insert(CONTENT_TYPE, content_type);
+        answer
+    };
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        answer.headers_mut().insert(ETAG, tag);
+    }
+    answer.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    answer
+}
+
+/// Of a document, in hexadecimal.
+fn hash(document: &[u8]) -> String {
+    digest::digest(&digest::SHA256, document).as_ref()[..32].iter().map(|byte| format!("{byte:02X}")).collect()
+}
