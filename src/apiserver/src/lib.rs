@@ -1,9 +1,25 @@
 //! The Kubernetes API server: HTTP, authentication, authorization, admission, registry, watch cache.
 
 pub mod admission;
+mod answer;
+pub mod authentication;
+pub mod authorization;
 pub mod body;
+mod bootstrap;
 pub mod cache;
+mod handlers;
+mod impersonation;
+mod in_flight;
+mod listener;
 pub mod local;
+mod metrics;
+mod names;
+mod node_proxy;
+pub mod objects;
+mod pipeline;
 pub mod registry;
 pub mod request;
+pub mod request_info;
 pub mod server;
+mod tls;
+mod uuid;

@@ -12,6 +12,7 @@ use http::{Request, Response};
 
 use crate::{
     body::{Body, BodyError},
+    pipeline,
     request::User,
     server::Shared,
 };
@@ -37,7 +38,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let _ = (&self.shared, &self.user, request);
-        todo!()
+        let (shared, user) = (Arc::clone(&self.shared), self.user.clone());
+        Box::pin(async move { Ok(pipeline::local(&shared, user, request).await) })
     }
 }

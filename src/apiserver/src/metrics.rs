@@ -10,7 +10,7 @@ use http::{HeaderValue, Response, StatusCode};
 
 use crate::{answer, body::Body, request::RequestInfo};
 
-/// Series that are kept; requests beyond them are counted as `other`, so that nobody fills the memory with odd paths.
+/// Series that are kept; requests beyond them are counted without names, so that nobody fills the memory with odd paths.
 const SERIES_BOUND: usize = 2048;
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
@@ -26,15 +26,20 @@ pub struct Metrics {
 impl Metrics {
     /// Counts an answered request.
     pub fn count(&self, info: &RequestInfo, code: StatusCode) {
-        let mut series = [&info.group, &info.version, &info.resource, &info.subresource, &info.verb].map(|text| text.to_uppercase_verb()).to_vec();
-        series.push(code.as_str().to_owned());
-        let Ok(series) = Series::try_from(series) else { return };
+        // What is not served at all has no names of its own.
+        let known = code != StatusCode::NOT_FOUND;
+        let name = |text: &str| if known { escape(text) } else { String::new() };
+        let series: Series = [
+            name(&info.group),
+            name(&info.version),
+            name(&info.resource),
+            name(&info.subresource),
+            escape(&info.verb).to_ascii_uppercase(),
+            code.as_str().to_owned(),
+        ];
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        if requests.len() >= SERIES_BOUND && !requests.contains_key(&series) {
-            *requests.entry(std::array::from_fn(|_| "other".to_owned())).or_default() += 1;
-        } else {
-            *requests.entry(series).or_default() += 1;
-        }
+        let series = if requests.len() >= SERIES_BOUND && !requests.contains_key(&series) { Series::default() } else { series };
+        *requests.entry(series).or_default() += 1;
     }
 
     /// The page.
@@ -49,4 +54,9 @@ impl Metrics {
         }
         answer::bytes(StatusCode::OK, TEXT, page)
     }
+}
+
+/// A label's value.
+fn escape(text: &str) -> String {
+    text.chars().filter(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\\')).collect()
 }

@@ -90,40 +90,27 @@ where
         Ok(user) => user,
         Err(status) => return answer::status(&status),
     };
-    let streams = request_info::long_running(&info);
-    let _place = match shared.in_flight.enter(&user, &info.verb) {
-        Ok(place) if streams => drop(place),
-        Ok(place) => return timed(shared, user, info, query, request, place).await,
+    let place = match shared.in_flight.enter(&user, &info.verb) {
+        Ok(place) => place,
         Err(status) => return answer::status(&status),
     };
     if let Err(status) = authorize(shared, &user, &info, &query) {
         return answer::status(&status);
     }
-    let answer = handlers::route(shared, context(user, info, query, &request), request).await;
-    until_shutdown(shared, answer)
-}
-
-async fn timed<B>(
-    shared: &Arc<Shared>,
-    user: User,
-    info: RequestInfo,
-    query: Vec<(String, String)>,
-    request: Request<B>,
-    place: Option<tokio::sync::OwnedSemaphorePermit>,
-) -> Response<Body>
-where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BodyError>,
-{
-    if let Err(status) = authorize(shared, &user, &info, &query) {
-        return answer::status(&status);
-    }
     let cx = context(user, info, query, &request);
-    let answer = tokio::time::timeout(REQUEST_TIMEOUT, handlers::route(shared, cx, request)).await;
-    drop(place);
-    answer.unwrap_or_else(|_| {
-        answer::status(&Status::new(504, "Timeout", "Timeout: request did not complete within the allotted timeout"))
-    })
+    let info = cx.info.clone();
+    let answer = if request_info::long_running(&info) {
+        drop(place);
+        until_shutdown(shared, handlers::route(shared, cx, request).await)
+    } else {
+        // The place is given back when the answer is known, not when the client has read it.
+        let _place = place;
+        let late = || Status::new(504, "Timeout", "Timeout: request did not complete within the allotted timeout");
+        let answer = tokio::time::timeout(REQUEST_TIMEOUT, handlers::route(shared, cx, request)).await;
+        answer.unwrap_or_else(|_| answer::status(&late()))
+    };
+    shared.metrics.count(&info, answer.status());
+    answer
 }
 
 fn authorize(shared: &Shared, user: &User, info: &RequestInfo, query: &[(String, String)]) -> Result<(), Status> {

@@ -3,13 +3,48 @@
 use std::{
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
-use coracle_pki::authority::Authority;
+use coracle_api::catalogue::{self, Catalogue};
+use coracle_pki::{
+    authority::Authority,
+    renewal::{RenewalError, Renewing},
+};
 use coracle_store::Store;
+use tokio::{net::TcpListener, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{local::Local, request::User};
+use crate::{
+    admission,
+    authentication::{
+        Authenticator,
+        certificate::{Verifier, VerifierError},
+        service_account::Tokens,
+    },
+    authorization::{Authorizers, masters, node::NodeAuthorizer, rbac::RbacAuthorizer},
+    bootstrap::{self, BootstrapError},
+    cache,
+    in_flight::InFlight,
+    listener,
+    local::Local,
+    metrics::Metrics,
+    names::{self, CidrError},
+    node_proxy::NodeClient,
+    registry::{self, Registry},
+    request::User,
+    tls,
+};
+
+/// How long requests and streams may take to end at shutdown.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+
+/// Read to see whether the store answers; nobody writes it.
+const HEALTH_KEY: &str = "/registry/health";
 
 /// What the server is told.
 #[derive(Clone, Debug)]
@@ -37,6 +72,9 @@ pub struct Config {
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The network of Services.
+    #[error("the service network is not usable")]
+    ServiceCidr(#[source] CidrError),
     /// Nobody listens.
     #[error("cannot listen on {address}")]
     Listen {
@@ -46,24 +84,120 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
+    /// The store's objects cannot be served.
+    #[error("cannot open the registry")]
+    Registry(#[source] cache::OpenError),
+    /// No serving or client certificate.
+    #[error("cannot make the API server's certificates")]
+    Certificate(#[source] RenewalError),
+    /// Client certificates cannot be verified.
+    #[error("cannot verify client certificates")]
+    Clients(#[source] VerifierError),
+    /// TLS does not take what it is given.
+    #[error("cannot set up TLS")]
+    Tls(#[source] rustls::Error),
+    /// What every cluster has could not be created.
+    #[error("cannot create the objects that every cluster has")]
+    Bootstrap(#[source] BootstrapError),
 }
 
 /// What all requests share.
 #[derive(Debug)]
-pub(crate) struct Shared {}
+pub(crate) struct Shared {
+    pub registry: Registry,
+    pub catalogue: &'static Catalogue,
+    pub authenticator: Authenticator,
+    pub authorizers: Arc<Authorizers>,
+    pub in_flight: InFlight,
+    pub metrics: Metrics,
+    pub nodes: NodeClient,
+    pub tokens: Arc<Tokens>,
+    /// Ends streams.
+    pub stop: CancellationToken,
+    /// What others reach the server by.
+    pub advertised: SocketAddr,
+    store: Arc<dyn Store>,
+    bootstrapped: AtomicBool,
+}
+
+impl Shared {
+    /// The objects that every cluster has exist.
+    pub fn bootstrapped(&self) -> bool {
+        self.bootstrapped.load(Ordering::Acquire)
+    }
+
+    /// The store can be read.
+    pub async fn store_answers(&self) -> bool {
+        self.store.get(HEALTH_KEY).await.is_ok()
+    }
+}
 
 /// A running API server.
 #[derive(Debug)]
 pub struct ApiServer {
     shared: Arc<Shared>,
     address: SocketAddr,
+    connections: TaskTracker,
 }
 
 impl ApiServer {
     /// Opens the registry over the store, creates what every cluster has, and listens.
     pub async fn start(config: Config, store: Arc<dyn Store>) -> Result<Self, StartError> {
-        let _ = (config, store);
-        todo!()
+        let first_service_ips = names::first_addresses(&config.service_cidr).map_err(StartError::ServiceCidr)?;
+        let wanted = SocketAddr::new(config.bind_address, config.port);
+        let listen = |source| StartError::Listen { address: wanted, source };
+        let listener = TcpListener::bind(wanted).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = Verifier::new(config.authority.client_ca(), &provider).map_err(StartError::Clients)?;
+        let (sans, ips) = names::of_server(&config, &first_service_ips);
+        let certificate = Renewing::server(Arc::clone(&config.authority), sans, ips).map_err(StartError::Certificate)?;
+        let tls = tls::server_config(Arc::new(certificate), verifier.for_handshake(), Arc::clone(&provider)).map_err(StartError::Tls)?;
+        let identity = Renewing::client(Arc::clone(&config.authority), "kube-apiserver-kubelet-client", &[masters::GROUP.into()]);
+        let identity = Arc::new(identity.map_err(StartError::Certificate)?);
+
+        let catalogue = catalogue::builtin();
+        let mut authorizers = None;
+        let plugins = |cache: &cache::Cache| {
+            let objects: Arc<dyn crate::objects::Objects> = Arc::new(cache.clone());
+            let both = Authorizers { node: NodeAuthorizer::new(Arc::clone(&objects)), rbac: RbacAuthorizer::new(Arc::clone(&objects)) };
+            let both = Arc::clone(authorizers.insert(Arc::new(both)));
+            admission::plugins(&objects, &both)
+        };
+        let registry_config = registry::Config { service_cidr: config.service_cidr.clone(), node_ports: config.node_ports.clone() };
+        let registry = Registry::open(Arc::clone(&store), catalogue, plugins, registry_config).await.map_err(StartError::Registry)?;
+        let objects: Arc<dyn crate::objects::Objects> = Arc::new((*registry).clone());
+        let authorizers = authorizers.unwrap_or_else(|| {
+            let (node, rbac) = (NodeAuthorizer::new(Arc::clone(&objects)), RbacAuthorizer::new(Arc::clone(&objects)));
+            Arc::new(Authorizers { node, rbac })
+        });
+
+        let issuer = format!("https://kubernetes.default.svc.{}", config.cluster_domain);
+        let tokens = Arc::new(Tokens::new(Arc::clone(&config.authority), objects, issuer));
+        let shared = Arc::new(Shared {
+            authenticator: Authenticator::new(verifier, Arc::clone(&tokens), config.bootstrap_token.clone()),
+            nodes: NodeClient::new(&config.authority, identity, &provider).map_err(StartError::Tls)?,
+            registry,
+            catalogue,
+            authorizers,
+            in_flight: InFlight::default(),
+            metrics: Metrics::default(),
+            tokens,
+            stop: CancellationToken::new(),
+            advertised: SocketAddr::new(config.advertise_address, address.port()),
+            store,
+            bootstrapped: AtomicBool::new(false),
+        });
+        let connections = TaskTracker::new();
+        connections.spawn(listener::run(listener, tls, Arc::clone(&shared), shared.stop.clone(), connections.clone()));
+        let server = Self { shared, address, connections };
+        if let Err(error) = bootstrap::run(&server.shared, &config, &first_service_ips).await {
+            server.shutdown().await;
+            return Err(StartError::Bootstrap(error));
+        }
+        server.shared.bootstrapped.store(true, Ordering::Release);
+        Ok(server)
     }
 
     /// Where it listens, with the port that the system chose.
@@ -78,9 +212,15 @@ impl ApiServer {
 
     /// Whether `/readyz` says ok: the registry serves and the objects of every cluster exist.
     pub fn ready(&self) -> bool {
-        false
+        self.shared.bootstrapped() && !self.shared.stop.is_cancelled()
     }
 
     /// Takes no new connections, ends watches, lets requests finish for a bounded time.
-    pub async fn shutdown(self) {}
+    pub async fn shutdown(self) {
+        self.shared.stop.cancel();
+        self.connections.close();
+        if timeout(SHUTDOWN_GRACE, self.connections.wait()).await.is_err() {
+            tracing::warn!(left = self.connections.len(), "connections are cut");
+        }
+    }
 }

@@ -37,6 +37,23 @@ pub struct Question<'a> {
 }
 
 impl<'a> Question<'a> {
+    /// A question of a user about nothing yet.
+    pub fn blank(user: &'a User) -> Self {
+        Self {
+            user,
+            verb: "",
+            is_resource: false,
+            group: "",
+            version: "",
+            resource: "",
+            subresource: "",
+            namespace: "",
+            name: "",
+            path: "",
+            field_selector: "",
+        }
+    }
+
     /// What the request at hand asks.
     pub fn of(user: &'a User, info: &'a RequestInfo, query: &'a [(String, String)]) -> Self {
         let selected = || request_info::selected_name(query).unwrap_or_default();

@@ -6,32 +6,35 @@ use http::{Response, StatusCode};
 
 use crate::{answer, body::Body, request::Context, server::Shared};
 
-/// A check: its name, whether only `/readyz` has it, and the state that it looks at.
+/// What the checks look at.
+struct Seen {
+    store_answers: bool,
+    bootstrapped: bool,
+    stopping: bool,
+}
+
+/// A check: its name, whether only `/readyz` has it, and when it passes.
 struct Check {
     name: &'static str,
     ready_only: bool,
-    passes: fn(&Shared) -> bool,
+    passes: fn(&Seen) -> bool,
 }
 
 const CHECKS: [Check; 6] = [
     Check { name: "ping", ready_only: false, passes: |_| true },
     // Named as upstream's, whatever engine the store is.
-    Check { name: "etcd", ready_only: false, passes: |shared| shared.store_answers() },
+    Check { name: "etcd", ready_only: false, passes: |seen| seen.store_answers },
     Check { name: "informer-sync", ready_only: true, passes: |_| true },
-    Check { name: "poststarthook/rbac/bootstrap-roles", ready_only: true, passes: |shared| shared.bootstrapped() },
-    Check { name: "poststarthook/scheduling/bootstrap-system-priority-classes", ready_only: true, passes: |shared| shared.bootstrapped() },
-    Check { name: "shutdown", ready_only: true, passes: |shared| !shared.stop.is_cancelled() },
+    Check { name: "poststarthook/rbac/bootstrap-roles", ready_only: true, passes: |seen| seen.bootstrapped },
+    Check { name: "poststarthook/scheduling/bootstrap-system-priority-classes", ready_only: true, passes: |seen| seen.bootstrapped },
+    Check { name: "shutdown", ready_only: true, passes: |seen| !seen.stopping },
 ];
 
-/// Whether `/readyz` would say ok.
-pub fn ready(shared: &Shared) -> bool {
-    CHECKS.iter().all(|check| (check.passes)(shared))
-}
-
 /// The answer of `/KIND` or `/KIND/CHECK`.
-pub fn answer(shared: &Shared, cx: &Context, kind: &str, check: &[&str]) -> Response<Body> {
+pub async fn answer(shared: &Shared, cx: &Context, kind: &str, check: &[&str]) -> Response<Body> {
+    let seen = Seen { store_answers: shared.store_answers().await, bootstrapped: shared.bootstrapped(), stopping: shared.stop.is_cancelled() };
     let of_kind = CHECKS.iter().filter(|check| kind == "readyz" || !check.ready_only);
-    let results: Vec<(&str, bool)> = of_kind.map(|check| (check.name, (check.passes)(shared))).collect();
+    let results: Vec<(&str, bool)> = of_kind.map(|check| (check.name, (check.passes)(&seen))).collect();
     let excluded: Vec<&str> = cx.query.iter().filter(|(key, _)| key == "exclude").map(|(_, value)| value.as_str()).collect();
     let verbose = cx.param("verbose").is_some();
     let (code, text) = if check.is_empty() {
@@ -50,18 +53,18 @@ fn report(title: &str, results: &[(&str, bool)], excluded: &[&str], verbose: boo
     let mut failed = false;
     for (name, passed) in results {
         let line = if excluded.contains(name) {
-            write!(list, "[+]{name} excluded: ok\n")
+            writeln!(list, "[+]{name} excluded: ok")
         } else if *passed {
-            write!(list, "[+]{name} ok\n")
+            writeln!(list, "[+]{name} ok")
         } else {
             failed = true;
-            write!(list, "[-]{name} failed: reason withheld\n")
+            writeln!(list, "[-]{name} failed: reason withheld")
         };
         // Writing to a String cannot fail.
         let _ = line;
     }
     for name in excluded.iter().filter(|name| results.iter().all(|(known, _)| known != *name)) {
-        let _ = write!(list, "warn: some health checks cannot be excluded: no matches for {name:?}\n");
+        let _ = writeln!(list, "warn: some health checks cannot be excluded: no matches for {name:?}");
     }
     match (failed, verbose) {
         (true, _) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{list}{title} check failed\n")),

@@ -4,6 +4,7 @@ pub mod discovery;
 pub mod health;
 pub mod openapi;
 pub mod openid;
+mod posted;
 pub mod reviews;
 pub mod token_request;
 pub mod version;
@@ -34,7 +35,7 @@ where
     B::Error: Into<BodyError>,
 {
     if !cx.info.is_resource {
-        return path(shared, &cx);
+        return path(shared, &cx).await;
     }
     let info = &cx.info;
     if shared.catalogue.versions(&info.group).iter().all(|version| *version != info.version) {
@@ -55,7 +56,7 @@ where
     };
     match (resource.group.as_str(), resource.kind.as_str(), cx.info.subresource.as_str(), cx.info.verb.as_str()) {
         ("", "ServiceAccount", "token", "create") => token_request::answer(shared, &cx, &body).await,
-        ("authentication.k8s.io" | "authorization.k8s.io", _, "", "create") => reviews::answer(shared, &cx, &resource.kind, &body),
+        ("authentication.k8s.io" | "authorization.k8s.io", _, "", "create") => reviews::answer(shared, &cx, resource, &body),
         _ => shared.registry.handle(&cx, body).await,
     }
 }
@@ -77,12 +78,12 @@ where
 }
 
 /// Paths that name no resource.
-fn path(shared: &Shared, cx: &Context) -> Response<Body> {
+async fn path(shared: &Shared, cx: &Context) -> Response<Body> {
     let parts: Vec<&str> = cx.info.path.split('/').filter(|part| !part.is_empty()).collect();
     match parts[..] {
         [] => index(shared),
         ["version"] => version::answer(),
-        ["healthz" | "livez" | "readyz", ref check @ ..] => health::answer(shared, cx, parts[0], check),
+        ["healthz" | "livez" | "readyz", ref check @ ..] => health::answer(shared, cx, parts[0], check).await,
         ["api" | "apis", ..] => discovery::answer(shared, cx, &parts),
         ["openapi", ref below @ ..] => openapi::answer(shared, cx, below),
         [".well-known", "openid-configuration"] => openid::configuration(shared),

@@ -1,0 +1,121 @@
+//! Reviews: questions in the form of objects. Whose token is this, who am I, may they do that, what may I do?
+
+mod access;
+
+use coracle_api::{catalogue::Resource, status::Status};
+use http::{Response, StatusCode};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::posted;
+use crate::{
+    answer,
+    authorization::{Decision, Question},
+    body::Body,
+    request::{Context, User},
+    server::Shared,
+};
+
+/// The answer to a posted review.
+pub(crate) fn answer(shared: &Shared, cx: &Context, resource: &Resource, body: &[u8]) -> Response<Body> {
+    match review(shared, cx, resource, body) {
+        Ok(value) => answer::json(StatusCode::CREATED, &value),
+        Err(status) => answer::status(&status),
+    }
+}
+
+fn review(shared: &Shared, cx: &Context, resource: &Resource, body: &[u8]) -> Result<Value, Status> {
+    let kind = resource.kind.as_str();
+    let mut review = posted::read(cx, &resource.schema, &resource.api_version(), kind, body)?;
+    let status = match kind {
+        "TokenReview" => token(shared, &review["spec"])?,
+        "SelfSubjectReview" => json!({"userInfo": user_info(&cx.user)}),
+        "SelfSubjectRulesReview" => rules(shared, cx, &review["spec"])?,
+        _ => {
+            if kind == "LocalSubjectAccessReview" && !cx.info.namespace.is_empty() {
+                review["metadata"]["namespace"] = cx.info.namespace.as_str().into();
+            }
+            let causes = access::validate(kind, &review["spec"], &cx.info.namespace);
+            if !causes.is_empty() {
+                return Err(Status::invalid("authorization.k8s.io", kind, "", causes));
+            }
+            let asked = access::Asked::of(&review["spec"], (kind == "SelfSubjectAccessReview").then_some(&cx.user));
+            access_status(shared.authorizers.decide(&asked.question()))
+        }
+    };
+    if kind == "SelfSubjectReview"
+        && let Some(metadata) = review["metadata"].as_object_mut()
+    {
+        metadata.insert("creationTimestamp".into(), Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into());
+    }
+    review["status"] = status;
+    Ok(review)
+}
+
+fn access_status(decision: Decision) -> Value {
+    let (allowed, denied, reason) = match decision {
+        Decision::Allow(reason) => (true, false, reason),
+        Decision::Deny(reason) => (false, true, reason),
+        Decision::NoOpinion(reason) => (false, false, reason),
+    };
+    let mut status = json!({"allowed": allowed});
+    if denied {
+        status["denied"] = true.into();
+    }
+    if !reason.is_empty() {
+        status["reason"] = reason.into();
+    }
+    status
+}
+
+fn token(shared: &Shared, spec: &Value) -> Result<Value, Status> {
+    let token = spec["token"].as_str().unwrap_or_default();
+    if token.is_empty() {
+        return Err(Status::bad_request("token is required for TokenReview in authentication"));
+    }
+    let wanted = access::strings(&spec["audiences"]);
+    // An error's text is for the log: who asks learns that the token does not hold.
+    let checked = if wanted.is_empty() || wanted == [shared.tokens.issuer()] {
+        let own = vec![shared.tokens.issuer().to_owned()];
+        shared.authenticator.bearer(token, Timestamp::now()).map(|user| (user, own)).map_err(|error| error.to_string())
+    } else {
+        shared.tokens.user(token, &wanted, Timestamp::now()).map_err(|error| error.to_string())
+    };
+    Ok(match checked {
+        Ok((user, audiences)) => json!({"authenticated": true, "user": user_info(&user), "audiences": audiences}),
+        Err(error) => json!({"user": {}, "error": format!("[invalid bearer token, {error}]")}),
+    })
+}
+
+/// UserInfo; what is empty is left out.
+pub(super) fn user_info(user: &User) -> Value {
+    let mut info = json!({"username": user.name, "groups": user.groups});
+    if !user.uid.is_empty() {
+        info["uid"] = user.uid.as_str().into();
+    }
+    if !user.extra.is_empty() {
+        info["extra"] = json!(user.extra);
+    }
+    info
+}
+
+/// What the user may do in a namespace: advice for user interfaces.
+fn rules(shared: &Shared, cx: &Context, spec: &Value) -> Result<Value, Status> {
+    let namespace = spec["namespace"].as_str().unwrap_or_default();
+    if namespace.is_empty() {
+        return Err(Status::bad_request("no namespace on request"));
+    }
+    let (mut rules, missing) = shared.authorizers.rbac.snapshot().rules(&cx.user, namespace);
+    let everything = Question { user: &cx.user, verb: "*", is_resource: true, group: "*", version: "*", resource: "*", ..Question::blank(&cx.user) };
+    if shared.authorizers.allows(&everything) {
+        let all = || vec!["*".to_owned()];
+        rules.insert(0, crate::authorization::rbac::Rule { verbs: all(), api_groups: all(), resources: all(), ..Default::default() });
+        rules.insert(1, crate::authorization::rbac::Rule { verbs: all(), non_resource_urls: all(), ..Default::default() });
+    }
+    let (paths, resources): (Vec<_>, Vec<_>) = rules.into_iter().partition(|rule| !rule.non_resource_urls.is_empty());
+    let mut status = json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": !missing.is_empty()});
+    if !missing.is_empty() {
+        status["evaluationError"] = missing.join(", ").into();
+    }
+    Ok(status)
+}

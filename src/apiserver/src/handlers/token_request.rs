@@ -1,0 +1,111 @@
+//! `serviceaccounts/NAME/token`: a token for an account, bound to what the request names.
+
+use coracle_api::status::{Cause, Status};
+use http::{Response, StatusCode};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::posted;
+use crate::{
+    answer,
+    authentication::service_account::{Bound, SHORTEST_S},
+    body::Body,
+    request::Context,
+    server::Shared,
+};
+
+const GROUP: &str = "authentication.k8s.io";
+const KIND: &str = "TokenRequest";
+/// Life of a token whose request names none, in seconds; upstream's default.
+const DEFAULT_S: i64 = 3600;
+/// Longest life that can be asked for, in seconds; upstream's bound.
+const LONGEST_S: i64 = 1 << 32;
+
+/// The answer.
+pub(crate) async fn answer(shared: &Shared, cx: &Context, body: &[u8]) -> Response<Body> {
+    match request(shared, cx, body) {
+        Ok(value) => answer::json(StatusCode::CREATED, &value),
+        Err(status) => answer::status(&status),
+    }
+}
+
+fn request(shared: &Shared, cx: &Context, body: &[u8]) -> Result<Value, Status> {
+    let (namespace, name) = (cx.info.namespace.as_str(), cx.info.name.as_str());
+    let schema = shared.catalogue.schema(GROUP, "v1", KIND).ok_or_else(|| Status::internal("the catalogue lacks TokenRequest"))?;
+    let mut request = posted::read(cx, schema, "authentication.k8s.io/v1", KIND, body)?;
+    let not_found = |resource: &str, name: &str| Status::not_found("", resource, name);
+    let account = shared.registry.get("", "serviceaccounts", namespace, name).ok_or_else(|| not_found("serviceaccounts", name))?;
+    let spec = &request["spec"];
+    let seconds = spec["expirationSeconds"].as_i64().unwrap_or(DEFAULT_S);
+    let causes = validate(seconds);
+    if !causes.is_empty() {
+        return Err(Status::invalid(GROUP, KIND, "", causes));
+    }
+    let bound = bound(shared, cx, &spec["boundObjectRef"])?;
+    let given: Vec<String> = spec["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    let audiences = if given.is_empty() { vec![shared.tokens.issuer().to_owned()] } else { given };
+    let now = Timestamp::now();
+    let issued = shared
+        .tokens
+        .issue((namespace, name, account.uid()), bound.as_ref(), &audiences, seconds, now)
+        .map_err(|error| Status::internal(error.to_string()))?;
+    let seconds_only = |time: Timestamp| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    request["metadata"]["name"] = name.into();
+    request["metadata"]["namespace"] = namespace.into();
+    request["metadata"]["creationTimestamp"] = seconds_only(now).into();
+    request["spec"]["audiences"] = json!(audiences);
+    request["spec"]["expirationSeconds"] = seconds.into();
+    request["status"] = json!({"token": issued.token, "expirationTimestamp": seconds_only(issued.expires)});
+    Ok(request)
+}
+
+fn validate(seconds: i64) -> Vec<Cause> {
+    let why = if seconds < SHORTEST_S {
+        "may not specify a duration less than 10 minutes"
+    } else if seconds > LONGEST_S {
+        "may not specify a duration larger than 2^32 seconds"
+    } else {
+        return Vec::new();
+    };
+    let message = format!("Invalid value: {seconds}: {why}");
+    vec![Cause { reason: "FieldValueInvalid", field: "spec.expirationSeconds".into(), message }]
+}
+
+/// What the token is bound to: it must exist and be the one that is meant, and a pod must run as the account.
+fn bound(shared: &Shared, cx: &Context, reference: &Value) -> Result<Option<Bound>, Status> {
+    if !reference.is_object() {
+        return Ok(None);
+    }
+    let text = |field: &str| reference[field].as_str().unwrap_or_default();
+    let (namespace, name) = (cx.info.namespace.as_str(), text("name"));
+    let (resource, namespace) = match (text("apiVersion"), text("kind")) {
+        ("v1", "Pod") => ("pods", namespace),
+        ("v1", "Secret") => ("secrets", namespace),
+        ("v1", "Node") => ("nodes", ""),
+        (version, kind) => return Err(Status::bad_request(format!("cannot bind token to object of type {version}, Kind={kind}"))),
+    };
+    let object = shared.registry.get("", resource, namespace, name).ok_or_else(|| Status::not_found("", resource, name))?;
+    let (uid, wanted) = (object.uid().to_owned(), text("uid"));
+    if !wanted.is_empty() && wanted != uid {
+        let why = format!("the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have been deleted and then recreated");
+        return Err(Status::conflict("", resource, name, &why));
+    }
+    let name = name.to_owned();
+    Ok(Some(match resource {
+        "secrets" => Bound::Secret { name, uid },
+        "nodes" => Bound::Node { name, uid },
+        _ => {
+            let pod = object.value();
+            let runs_as = pod.pointer("/spec/serviceAccountName").and_then(Value::as_str).unwrap_or_default();
+            if runs_as != cx.info.name {
+                let message = format!("cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.", cx.info.name);
+                return Err(Status::bad_request(message));
+            }
+            let node = pod.pointer("/spec/nodeName").and_then(Value::as_str).filter(|node| !node.is_empty()).map(|node| {
+                let uid = shared.registry.get("", "nodes", "", node).map(|node| node.uid().to_owned());
+                (node.to_owned(), uid)
+            });
+            Bound::Pod { name, uid, node }
+        }
+    }))
+}
