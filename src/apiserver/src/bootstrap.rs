@@ -150,7 +150,9 @@ async fn write(shared: &Shared, object: &Value, existing: Existing) -> Result<()
         Some(there) => {
             let mut wanted = object.clone();
             let mut now = there.value();
-            let changed = ["subsets", "endpoints", "ports", "addressType"].iter().any(|field| now[*field] != wanted[*field] && !wanted[*field].is_null());
+            let changed = ["subsets", "endpoints", "ports", "addressType"]
+                .iter()
+                .any(|field| now[*field] != wanted[*field] && !wanted[*field].is_null());
             if !changed {
                 return Ok(());
             }

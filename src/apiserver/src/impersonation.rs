@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName};
 use percent_encoding::percent_decode_str;
 
 use crate::{
-    authentication::{AUTHENTICATED, ANONYMOUS, UNAUTHENTICATED, service_account::USER_PREFIX},
+    authentication::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, service_account::USER_PREFIX},
     authorization::{Authorizers, Decision, Question},
     request::User,
 };

@@ -114,8 +114,8 @@ where
 }
 
 fn authorize(shared: &Shared, user: &User, info: &RequestInfo, query: &[(String, String)]) -> Result<(), Status> {
-    let open = |prefix: &&str| info.path.strip_prefix(**prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    if !info.is_resource && ALWAYS_ALLOWED.iter().any(|prefix| open(&prefix)) {
+    let open = |prefix: &str| info.path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if !info.is_resource && ALWAYS_ALLOWED.iter().any(|prefix| open(prefix)) {
         return Ok(());
     }
     let question = Question::of(user, info, query);

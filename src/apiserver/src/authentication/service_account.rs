@@ -54,15 +54,24 @@ pub enum TokenError {
     },
 }
 
+/// An object by name and uid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Its name.
+    pub name: String,
+    /// Which one of that name.
+    pub uid: String,
+}
+
 /// What a token is bound to besides its account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Bound {
-    /// With the node that the pod runs on, where known: name and uid.
-    Pod { name: String, uid: String, node: Option<(String, Option<String>)> },
-    /// Secret.
-    Secret { name: String, uid: String },
-    /// Node.
-    Node { name: String, uid: String },
+    /// A pod, with the node that it runs on, where known.
+    Pod(Named, Option<(String, Option<String>)>),
+    /// A Secret.
+    Secret(Named),
+    /// A node.
+    Node(Named),
 }
 
 /// A new token.
@@ -121,7 +130,7 @@ impl Tokens {
         let own = [self.issuer.clone()];
         let audiences = if audiences.is_empty() { &own[..] } else { audiences };
         let issued = now.as_second();
-        let extended = seconds == POD_TOKEN_S && matches!(bound, Some(Bound::Pod { .. })) && audiences == own;
+        let extended = seconds == POD_TOKEN_S && matches!(bound, Some(Bound::Pod(..))) && audiences == own;
         let mut private = Private {
             namespace: namespace.into(),
             serviceaccount: Reference::new(name, Some(uid)),
@@ -131,12 +140,12 @@ impl Tokens {
             warnafter: extended.then_some(issued + seconds),
         };
         match bound {
-            Some(Bound::Pod { name, uid, node }) => {
-                private.pod = Some(Reference::new(name, Some(uid)));
+            Some(Bound::Pod(pod, node)) => {
+                private.pod = Some(Reference::new(&pod.name, Some(&pod.uid)));
                 private.node = node.as_ref().map(|(name, uid)| Reference::new(name, uid.as_deref()));
             }
-            Some(Bound::Secret { name, uid }) => private.secret = Some(Reference::new(name, Some(uid))),
-            Some(Bound::Node { name, uid }) => private.node = Some(Reference::new(name, Some(uid))),
+            Some(Bound::Secret(secret)) => private.secret = Some(Reference::new(&secret.name, Some(&secret.uid))),
+            Some(Bound::Node(node)) => private.node = Some(Reference::new(&node.name, Some(&node.uid))),
             None => {}
         }
         let claims = Claims {

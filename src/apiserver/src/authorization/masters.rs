@@ -7,5 +7,9 @@ pub const GROUP: &str = "system:masters";
 
 /// Allows its members everything.
 pub fn decide(question: &Question<'_>) -> Decision {
-    if question.user.groups.iter().any(|group| group == GROUP) { Decision::Allow(String::new()) } else { Decision::NoOpinion(String::new()) }
+    if question.user.groups.iter().any(|group| group == GROUP) {
+        Decision::Allow(String::new())
+    } else {
+        Decision::NoOpinion(String::new())
+    }
 }

@@ -81,8 +81,11 @@ impl<'a> Question<'a> {
     pub fn refusal(&self, reason: &str) -> String {
         let user = &self.user.name;
         let mut text = if self.is_resource {
-            let place =
-                if self.namespace.is_empty() { "at the cluster scope".to_owned() } else { format!("in the namespace {:?}", self.namespace) };
+            let place = if self.namespace.is_empty() {
+                "at the cluster scope".to_owned()
+            } else {
+                format!("in the namespace {:?}", self.namespace)
+            };
             format!("User {user:?} cannot {} resource {:?} in API group {:?} {place}", self.verb, self.combined_resource(), self.group)
         } else {
             format!("User {user:?} cannot {} path {:?}", self.verb, self.path)

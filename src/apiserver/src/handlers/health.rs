@@ -32,7 +32,8 @@ const CHECKS: [Check; 6] = [
 
 /// The answer of `/KIND` or `/KIND/CHECK`.
 pub async fn answer(shared: &Shared, cx: &Context, kind: &str, check: &[&str]) -> Response<Body> {
-    let seen = Seen { store_answers: shared.store_answers().await, bootstrapped: shared.bootstrapped(), stopping: shared.stop.is_cancelled() };
+    let seen =
+        Seen { store_answers: shared.store_answers().await, bootstrapped: shared.bootstrapped(), stopping: shared.stop.is_cancelled() };
     let of_kind = CHECKS.iter().filter(|check| kind == "readyz" || !check.ready_only);
     let results: Vec<(&str, bool)> = of_kind.map(|check| (check.name, (check.passes)(&seen))).collect();
     let excluded: Vec<&str> = cx.query.iter().filter(|(key, _)| key == "exclude").map(|(_, value)| value.as_str()).collect();

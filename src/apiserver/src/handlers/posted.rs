@@ -19,7 +19,9 @@ pub fn read(cx: &Context, schema: &Schema, api_version: &str, kind: &str, body: 
         "application/yaml" => decode::yaml(body).map(|d| (d.value, d.duplicates)).map_err(refused)?,
         "application/json" | "" => decode::json(body).map(|d| (d.value, d.duplicates)).map_err(refused)?,
         other => {
-            let message = format!("the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf; got {other}");
+            let message = format!(
+                "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf; got {other}"
+            );
             return Err(Status::new(415, "UnsupportedMediaType", message));
         }
     };
@@ -49,5 +51,9 @@ pub fn read(cx: &Context, schema: &Schema, api_version: &str, kind: &str, body: 
 }
 
 fn refused_strictly(kind: &str, cx: &Context, all: &[String]) -> Status {
-    Status::bad_request(format!("{kind} in version {:?} cannot be handled as a {kind}: strict decoding error: {}", cx.info.version, all.join(", ")))
+    Status::bad_request(format!(
+        "{kind} in version {:?} cannot be handled as a {kind}: strict decoding error: {}",
+        cx.info.version,
+        all.join(", ")
+    ))
 }

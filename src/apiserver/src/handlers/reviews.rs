@@ -106,7 +106,8 @@ fn rules(shared: &Shared, cx: &Context, spec: &Value) -> Result<Value, Status> {
         return Err(Status::bad_request("no namespace on request"));
     }
     let (mut rules, missing) = shared.authorizers.rbac.snapshot().rules(&cx.user, namespace);
-    let everything = Question { user: &cx.user, verb: "*", is_resource: true, group: "*", version: "*", resource: "*", ..Question::blank(&cx.user) };
+    let everything =
+        Question { user: &cx.user, verb: "*", is_resource: true, group: "*", version: "*", resource: "*", ..Question::blank(&cx.user) };
     if shared.authorizers.allows(&everything) {
         let all = || vec!["*".to_owned()];
         rules.insert(0, crate::authorization::rbac::Rule { verbs: all(), api_groups: all(), resources: all(), ..Default::default() });

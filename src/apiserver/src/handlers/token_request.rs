@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::posted;
 use crate::{
     answer,
-    authentication::service_account::{Bound, SHORTEST_S},
+    authentication::service_account::{Bound, Named, SHORTEST_S},
     body::Body,
     request::Context,
     server::Shared,
@@ -86,26 +86,29 @@ fn bound(shared: &Shared, cx: &Context, reference: &Value) -> Result<Option<Boun
     };
     let object = shared.registry.get("", resource, namespace, name).ok_or_else(|| Status::not_found("", resource, name))?;
     let (uid, wanted) = (object.uid().to_owned(), text("uid"));
-    if !wanted.is_empty() && wanted != uid {
-        let why = format!("the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have been deleted and then recreated");
+    if !wanted.is_empty() && wanted != uid.as_str() {
+        let why = format!(
+            "the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have been deleted and then recreated"
+        );
         return Err(Status::conflict("", resource, name, &why));
     }
-    let name = name.to_owned();
+    let named = Named { name: name.to_owned(), uid };
     Ok(Some(match resource {
-        "secrets" => Bound::Secret { name, uid },
-        "nodes" => Bound::Node { name, uid },
+        "secrets" => Bound::Secret(named),
+        "nodes" => Bound::Node(named),
         _ => {
             let pod = object.value();
             let runs_as = pod.pointer("/spec/serviceAccountName").and_then(Value::as_str).unwrap_or_default();
             if runs_as != cx.info.name {
-                let message = format!("cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.", cx.info.name);
+                let message =
+                    format!("cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.", cx.info.name);
                 return Err(Status::bad_request(message));
             }
             let node = pod.pointer("/spec/nodeName").and_then(Value::as_str).filter(|node| !node.is_empty()).map(|node| {
                 let uid = shared.registry.get("", "nodes", "", node).map(|node| node.uid().to_owned());
                 (node.to_owned(), uid)
             });
-            Bound::Pod { name, uid, node }
+            Bound::Pod(named, node)
         }
     }))
 }

@@ -69,7 +69,7 @@ impl NodeClient {
                 Scheme::Https => &self.pods,
             };
             let name = ServerName::try_from(target.host.clone()).map_err(io::Error::other)?;
-            Ok(Stream::Tls(Box::new(connector.connect(name, stream).await?)))
+            Ok::<_, io::Error>(Stream::Tls(Box::new(connector.connect(name, stream).await?)))
         };
         match timeout(CONNECT_TIMEOUT, dial).await {
             Ok(Ok(stream)) => Ok(stream),

@@ -209,7 +209,10 @@ fn pod_proxy(objects: &dyn Objects, cx: &Context) -> Result<Target, Status> {
         "" => ports().next().and_then(of).unwrap_or(if scheme == Scheme::Https { 443 } else { 80 }),
         port => match port.parse() {
             Ok(number) => number,
-            Err(_) => ports().find(|entry| entry["name"] == port).and_then(of).ok_or_else(|| Status::bad_request(format!("no port {port:?} in pod {name}")))?,
+            Err(_) => ports()
+                .find(|entry| entry["name"] == port)
+                .and_then(of)
+                .ok_or_else(|| Status::bad_request(format!("no port {port:?} in pod {name}")))?,
         },
     };
     Ok(Target { scheme, host, port, path: rest(cx) })
@@ -234,7 +237,8 @@ fn service_proxy(objects: &dyn Objects, cx: &Context) -> Result<Target, Status> 
         let mut ports = slice["ports"].as_array().into_iter().flatten();
         let port = ports.find(|entry| entry["name"].as_str().unwrap_or_default() == port_name).and_then(|entry| entry["port"].as_u64());
         let ready = |endpoint: &&Value| endpoint.pointer("/conditions/ready") != Some(&Value::Bool(false));
-        let address = slice["endpoints"].as_array().into_iter().flatten().find(ready).and_then(|endpoint| endpoint["addresses"][0].as_str());
+        let address =
+            slice["endpoints"].as_array().into_iter().flatten().find(ready).and_then(|endpoint| endpoint["addresses"][0].as_str());
         if let (Some(port), Some(host)) = (port.and_then(|port| u16::try_from(port).ok()), address) {
             return Ok(Target { scheme, host: host.to_owned(), port, path: rest(cx) });
         }

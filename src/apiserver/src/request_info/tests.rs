@@ -51,7 +51,9 @@ fn resource_paths() {
 
 #[test]
 fn other_paths() {
-    for path in ["/", "/api", "/apis", "/api/v1", "/apis/apps", "/apis/apps/v1", "/healthz", "/version", "/a/b/c/d", "/openapi/v3/apis/apps/v1"] {
+    for path in
+        ["/", "/api", "/apis", "/api/v1", "/apis/apps", "/apis/apps/v1", "/healthz", "/version", "/a/b/c/d", "/openapi/v3/apis/apps/v1"]
+    {
         let info = read("GET", path);
         assert!(!info.is_resource, "{path}");
         assert_eq!((info.verb.as_str(), info.path.as_str()), ("get", path));

@@ -56,7 +56,7 @@ fn tokens() -> (tempfile::TempDir, Arc<Given>, Tokens) {
 }
 
 fn pod() -> Bound {
-    Bound::Pod { name: "p".into(), uid: "u-p".into(), node: Some(("n".into(), Some("u-n".into()))) }
+    Bound::Pod(Named { name: "p".into(), uid: "u-p".into() }, Some(("n".into(), Some("u-n".into()))))
 }
 
 #[test]

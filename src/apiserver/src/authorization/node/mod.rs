@@ -135,7 +135,9 @@ impl NodeAuthorizer {
         }
         let found = match question.resource {
             "persistentvolumes" => self.objects.get("", "persistentvolumes", "", question.name).is_some_and(|volume| {
-                let claim = |field: &str| volume.pointer(&format!("/spec/claimRef/{field}")).and_then(serde_json::Value::as_str).unwrap_or_default();
+                let claim = |field: &str| {
+                    volume.pointer(&format!("/spec/claimRef/{field}")).and_then(serde_json::Value::as_str).unwrap_or_default()
+                };
                 self.any(node, claim("namespace"), |pod| pod.claims.contains(claim("name")))
             }),
             "volumeattachments" => self

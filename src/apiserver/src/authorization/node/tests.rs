@@ -24,7 +24,8 @@ impl Objects for Given {
     }
 
     fn pods_on(&self, node: &str, namespace: &str) -> Vec<PodRecord> {
-        let record = |pod: Value| PodRecord { name: pod["metadata"]["name"].as_str().unwrap().into(), revision: 1, decode: Box::new(move || pod) };
+        let record =
+            |pod: Value| PodRecord { name: pod["metadata"]["name"].as_str().unwrap().into(), revision: 1, decode: Box::new(move || pod) };
         self.list("", "pods", namespace).into_iter().filter(|pod| pod["spec"]["nodeName"] == node).map(record).collect()
     }
 }
@@ -95,8 +96,19 @@ fn a_node_reaches_what_its_pods_reference() {
     ];
     for (verb, group, resource, namespace, name, field_selector, allowed) in cases {
         let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
-        let question =
-            Question { user: &node, verb, is_resource: true, group, version: "v1", resource, subresource, namespace, name, path: "", field_selector };
+        let question = Question {
+            user: &node,
+            verb,
+            is_resource: true,
+            group,
+            version: "v1",
+            resource,
+            subresource,
+            namespace,
+            name,
+            path: "",
+            field_selector,
+        };
         let decision = authorizer.decide(&question);
         assert_eq!(matches!(decision, Decision::Allow(_)), allowed, "{verb} {resource}/{subresource} {namespace}/{name}: {decision:?}");
     }

@@ -6,8 +6,8 @@ mod snapshot;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use rules::{Rule, covers};
-pub(crate) use snapshot::rules_of;
 pub use snapshot::Snapshot;
+pub(crate) use snapshot::rules_of;
 
 use super::{Decision, Question};
 use crate::objects::Objects;

@@ -115,7 +115,8 @@ impl Applying<'_> {
     /// In upstream's words, which `kubectl auth can-i` shows.
     fn reason(&self) -> String {
         let Binding { name, namespace, role_kind, role_name, .. } = self.binding;
-        let (kind, place) = if namespace.is_empty() { ("ClusterRoleBinding", name.clone()) } else { ("RoleBinding", format!("{name}/{namespace}")) };
+        let (kind, place) =
+            if namespace.is_empty() { ("ClusterRoleBinding", name.clone()) } else { ("RoleBinding", format!("{name}/{namespace}")) };
         let subject = match self.subject.kind.as_str() {
             "ServiceAccount" => format!("{}/{}", self.subject.name, self.subject.namespace),
             _ => self.subject.name.clone(),

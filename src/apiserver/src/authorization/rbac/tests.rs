@@ -30,7 +30,14 @@ fn rules_for_resources() {
         (&json!({"verbs": ["*"], "apiGroups": ["apps"], "resources": ["*/*"]}), "update", "apps", "deployments/scale", "", false),
         (&json!({"verbs": ["get"], "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["a"]}), "get", "", "secrets", "a", true),
         (&json!({"verbs": ["get"], "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["a"]}), "get", "", "secrets", "b", false),
-        (&json!({"verbs": ["list"], "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["a"]}), "list", "", "secrets", "", false),
+        (
+            &json!({"verbs": ["list"], "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["a"]}),
+            "list",
+            "",
+            "secrets",
+            "",
+            false,
+        ),
         (&json!({"verbs": ["get"], "nonResourceURLs": ["*"]}), "get", "", "pods", "", false),
         (&json!({"verbs": null}), "get", "", "pods", "", false),
     ];
@@ -71,7 +78,8 @@ fn snapshot() -> Snapshot {
         json!({"metadata": {"name": "viewers"}, "roleRef": {"kind": "ClusterRole", "name": "view"}, "subjects": [{"kind": "Group", "name": "dev"}]}),
         json!({"metadata": {"name": "lost"}, "roleRef": {"kind": "ClusterRole", "name": "gone"}, "subjects": [{"kind": "User", "name": "eve"}]}),
     ];
-    let roles = [json!({"metadata": {"name": "r", "namespace": "a"}, "rules": [{"verbs": ["*"], "apiGroups": [""], "resources": ["secrets"]}]})];
+    let roles =
+        [json!({"metadata": {"name": "r", "namespace": "a"}, "rules": [{"verbs": ["*"], "apiGroups": [""], "resources": ["secrets"]}]})];
     let bindings = [
         json!({"metadata": {"name": "b", "namespace": "a"}, "roleRef": {"kind": "Role", "name": "r"}, "subjects": [{"kind": "ServiceAccount", "name": "web"}]}),
         json!({"metadata": {"name": "e", "namespace": "a"}, "roleRef": {"kind": "ClusterRole", "name": "edit"},

@@ -22,7 +22,12 @@ impl Asked {
             name: text(&spec["user"]),
             uid: text(&spec["uid"]),
             groups: strings(&spec["groups"]),
-            extra: spec["extra"].as_object().into_iter().flatten().map(|(key, values)| (key.to_lowercase(), strings(values))).collect::<BTreeMap<_, _>>(),
+            extra: spec["extra"]
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(|(key, values)| (key.to_lowercase(), strings(values)))
+                .collect::<BTreeMap<_, _>>(),
         });
         let attributes = &spec["resourceAttributes"];
         let resource = attributes
@@ -62,9 +67,14 @@ pub(super) fn validate(kind: &str, spec: &Value, namespace: &str) -> Vec<Cause> 
     let mut out = Vec::new();
     let (resource, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
     match (resource.is_object(), path.is_object()) {
-        (true, true) => out.push(invalid("spec.nonResourceAttributes", "Invalid value: cannot be specified in combination with resourceAttributes")),
+        (true, true) => {
+            out.push(invalid("spec.nonResourceAttributes", "Invalid value: cannot be specified in combination with resourceAttributes"))
+        }
         (false, false) => {
-            out.push(invalid("spec.resourceAttributes", "Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified"));
+            out.push(invalid(
+                "spec.resourceAttributes",
+                "Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified",
+            ));
         }
         _ => {}
     }
@@ -105,10 +115,18 @@ fn requirements(selector: &Value, field: &str, labels: bool, out: &mut Vec<Cause
         let values = strings(&requirement["values"]);
         if labels {
             if let Err(error) = coracle_api::names::qualified(&key) {
-                out.push(Cause { reason: "FieldValueInvalid", field: format!("{at}.key"), message: format!("Invalid value: {key:?}: {error}") });
+                out.push(Cause {
+                    reason: "FieldValueInvalid",
+                    field: format!("{at}.key"),
+                    message: format!("Invalid value: {key:?}: {error}"),
+                });
             }
         } else if key.is_empty() {
-            out.push(Cause { reason: "FieldValueRequired", field: format!("{at}.key"), message: "Required value: must be specified".into() });
+            out.push(Cause {
+                reason: "FieldValueRequired",
+                field: format!("{at}.key"),
+                message: "Required value: must be specified".into(),
+            });
         }
         match operator.as_str() {
             "In" | "NotIn" if values.is_empty() => {

@@ -10,15 +10,15 @@ struct Given;
 
 impl Objects for Given {
     fn get(&self, _: &str, resource: &str, _: &str, name: &str) -> Option<Value> {
-        let pod = |node: &str, containers: Value| {
-            json!({"metadata": {"name": name, "namespace": "a"}, "spec": {"nodeName": node, "containers": containers}, "status": {"podIP": "10.42.0.5"}})
-        };
+        let pod = |node: &str, containers: Value| json!({"metadata": {"name": name, "namespace": "a"}, "spec": {"nodeName": node, "containers": containers}, "status": {"podIP": "10.42.0.5"}});
         match (resource, name) {
             ("pods", "web") => Some(pod("n", json!([{"name": "c", "ports": [{"containerPort": 8080, "name": "http"}]}]))),
             ("pods", "two") => Some(pod("n", json!([{"name": "c"}, {"name": "d"}]))),
             ("pods", "new") => Some(pod("", json!([{"name": "c"}]))),
-            ("nodes", "n") => Some(json!({"status": {"addresses": [{"type": "Hostname", "address": "n"}, {"type": "InternalIP", "address": "fd00::1"}],
-                "daemonEndpoints": {"kubeletEndpoint": {"Port": 10260}}}})),
+            ("nodes", "n") => {
+                Some(json!({"status": {"addresses": [{"type": "Hostname", "address": "n"}, {"type": "InternalIP", "address": "fd00::1"}],
+                "daemonEndpoints": {"kubeletEndpoint": {"Port": 10260}}}}))
+            }
             ("services", "web") => Some(json!({"spec": {"ports": [{"name": "http", "port": 80}, {"name": "x", "port": 81}]}})),
             _ => None,
         }
@@ -52,7 +52,10 @@ fn ask(uri: &str) -> Result<String, String> {
 #[test]
 fn targets() {
     for (uri, target) in [
-        ("/api/v1/namespaces/a/pods/web/log?follow=true&tailLines=5&x=y", "Node [fd00::1]:10260/containerLogs/a/web/c?follow=true&tailLines=5"),
+        (
+            "/api/v1/namespaces/a/pods/web/log?follow=true&tailLines=5&x=y",
+            "Node [fd00::1]:10260/containerLogs/a/web/c?follow=true&tailLines=5",
+        ),
         ("/api/v1/namespaces/a/pods/two/log?container=d", "Node [fd00::1]:10260/containerLogs/a/two/d"),
         (
             "/api/v1/namespaces/a/pods/web/exec?command=sh&command=-c&command=a+b&stdin=true&stdout=true&stderr=false&tty=1",
