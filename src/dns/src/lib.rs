@@ -1,1 +1,4 @@
 //! Cluster DNS: one round trip for a short or an external name, resident on the node.
+
+pub mod answer;
+pub mod records;
