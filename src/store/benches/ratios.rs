@@ -33,28 +33,26 @@ fn main() {
     opening(&runtime, dir.path());
 }
 
-/// One round of each, next to each other, because the disk's mood changes. Both write batches of 64 records.
+/// One round of ours, and the batches that it made once more on a bare file, right after it: the disk's mood changes.
 fn compare(runtime: &tokio::runtime::Runtime, store: &Arc<EmbeddedStore>, dir: &Path, round: usize) -> f64 {
-    let (bare, ours) = if round.is_multiple_of(2) {
-        let bare = bare(dir);
-        (bare, puts(runtime, store))
-    } else {
-        let ours = puts(runtime, store);
-        (bare(dir), ours)
-    };
+    let before = store.statistics();
+    let ours = puts(runtime, store);
+    let (syncs, bytes) = (store.statistics().syncs - before.syncs, store.statistics().appended_bytes - before.appended_bytes);
+    let bare = bare(dir, syncs, bytes / syncs);
     let rate = |time: Duration| PUTS_PER_ROUND as f64 / time.as_secs_f64();
-    println!("round {round}: store {:.0} puts/s, bare {:.0} records/s", rate(ours), rate(bare));
+    let size = PUTS_PER_ROUND as f64 / syncs as f64;
+    println!("round {round}: store {:.0} puts/s in batches of {size:.1}, bare {:.0} records/s", rate(ours), rate(bare));
     rate(ours) / rate(bare)
 }
 
-/// The same records in batches of one per writer, appended to a growing file, each batch with an fdatasync.
-fn bare(dir: &Path) -> Duration {
+/// So many batches of so many bytes, appended to a growing file, each with an fdatasync.
+fn bare(dir: &Path, batches: u64, bytes: u64) -> Duration {
     let path = dir.join("bare");
     let file = File::create(&path).expect("a file");
-    let batch = vec![0x5A; WRITERS * (VALUE_BYTES + 96)];
+    let batch = vec![0x5A; bytes as usize];
     let start = Instant::now();
-    for n in 0..PUTS_PER_ROUND / WRITERS {
-        file.write_all_at(&batch, (n * batch.len()) as u64).and_then(|()| file.sync_data()).expect("written");
+    for n in 0..batches {
+        file.write_all_at(&batch, n * bytes).and_then(|()| file.sync_data()).expect("written");
     }
     let time = start.elapsed();
     std::fs::remove_file(path).expect("removed");

@@ -23,7 +23,7 @@ const WRITERS: usize = 8;
 const SEGMENT_BYTES: u32 = 256 << 10;
 
 fn options() -> Options {
-    Options { segment_bytes: SEGMENT_BYTES, ..Options::default() }
+    Options { segment_bytes: SEGMENT_BYTES, unindexed_keys: 64, ..Options::default() }
 }
 
 fn runtime() -> tokio::runtime::Runtime {

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    path::{Path, PathBuf},
     sync::{Arc, PoisonError, mpsc},
     thread::JoinHandle,
 };
@@ -9,7 +10,7 @@ use std::{
 use super::{
     index::{Index, Position},
     segment::Slot,
-    shared::Shared,
+    shared::{Gate, Shared},
 };
 
 /// A batch for the index. It is on the disk: the index never knows more than the log.
@@ -28,18 +29,18 @@ pub struct Job {
 pub struct Indexer {
     jobs: Option<mpsc::SyncSender<Job>>,
     results: mpsc::Receiver<io::Result<()>>,
-    thread: Option<JoinHandle<Index>>,
+    thread: Option<JoinHandle<Option<Index>>>,
     busy: bool,
 }
 
 impl Indexer {
-    /// Starts the thread.
-    pub fn start(mut index: Index, shared: Arc<Shared>) -> io::Result<Self> {
+    /// Starts the thread. Without an index it makes one at `path` with the first job.
+    pub fn start(mut index: Option<Index>, path: PathBuf, shared: Arc<Shared>) -> io::Result<Self> {
         let (jobs, inbox) = mpsc::sync_channel::<Job>(1);
         let (outbox, results) = mpsc::sync_channel(1);
         let work = move || {
             while let Ok(job) = inbox.recv() {
-                if outbox.send(apply(&mut index, &shared, &job)).is_err() {
+                if outbox.send(apply(&mut index, &path, &shared, &job)).is_err() {
                     break;
                 }
             }
@@ -85,7 +86,7 @@ impl Indexer {
     /// Ends the thread and gives the index back.
     pub fn stop(mut self) -> Option<Index> {
         self.jobs = None;
-        self.thread.take()?.join().ok()
+        self.thread.take()?.join().ok()?
     }
 }
 
@@ -93,7 +94,11 @@ impl Indexer {
 const KEYS_AT_ONCE: usize = 2048;
 
 /// Applies the job in pieces. Until the last one the index counts as where it was, and a crash makes the next start apply them again.
-fn apply(index: &mut Index, shared: &Shared, job: &Job) -> io::Result<()> {
+fn apply(index: &mut Option<Index>, path: &Path, shared: &Shared, job: &Job) -> io::Result<()> {
+    let index = match index {
+        Some(index) => index,
+        None => index.insert(Index::create(path)?),
+    };
     if job.changes.is_empty() {
         return apply_piece(index, shared, &[], job.applied, job.revision);
     }
@@ -108,7 +113,8 @@ fn apply(index: &mut Index, shared: &Shared, job: &Job) -> io::Result<()> {
 
 /// Applies, then takes out of the overlay what has not changed meanwhile. Readers wait, as the index must not move beneath them.
 fn apply_piece(index: &mut Index, shared: &Shared, piece: &[(Arc<str>, Option<Slot>)], applied: Position, revision: u64) -> io::Result<()> {
-    let gate = shared.gate.write().unwrap_or_else(PoisonError::into_inner);
+    let mut gate = shared.gate.write().unwrap_or_else(PoisonError::into_inner);
+    *gate = Gate::Indexed(index.reader());
     index.apply(piece, applied, revision)?;
     let mut state = shared.state();
     for (key, applied) in piece {

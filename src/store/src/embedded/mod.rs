@@ -1,6 +1,6 @@
 //! The embedded engine: a checksummed log with group commit as the truth, sled beside it as an index, a bounded window of recent changes.
 //!
-//! In memory: the changes that the index does not have yet (at most 65,536 keys), the recent changes without most of their values
+//! In memory: the changes that the index does not have yet (some 1,024 keys, at most 65,536), the recent changes without most of their values
 //! ([`history::Bounds`]), sled's cache (8 MiB), the queue of writes (32 MiB). Objects stay on the disk; the API server's watch cache holds them.
 
 mod cleaning;
@@ -24,7 +24,7 @@ mod tests;
 use std::{
     fmt, io,
     path::Path,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, PoisonError, atomic::Ordering},
     thread::JoinHandle,
 };
 
@@ -50,12 +50,15 @@ use crate::{Durability, Entry, Event, Expect, OpenError, Page, Range, ReadError,
 pub use self::{
     history::Bounds,
     record::{MAX_KEY_BYTES, MAX_VALUE_BYTES},
+    shared::Statistics,
 };
 
 /// Waiting writes, in KiB: the queue's bound. Who comes later waits for a place.
 const QUEUE_KIB: usize = 32 << 10;
 /// Length of a segment: the step in which the log grows and is cleaned.
 const SEGMENT_BYTES: u32 = 16 << 20;
+/// See [`Options::unindexed_keys`].
+const UNINDEXED_KEYS: usize = 1024;
 /// Smallest segment; a value may take a quarter of one.
 const MIN_SEGMENT_BYTES: u32 = 16 << 10;
 
@@ -66,11 +69,14 @@ pub struct Options {
     pub segment_bytes: u32,
     /// How much of the past can be watched and read.
     pub history: Bounds,
+    /// Changed keys in memory (some 150 bytes each) from which on the index takes them. A store that never has so many has no index: reading
+    /// so few from the log is quicker than opening one.
+    pub unindexed_keys: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { segment_bytes: SEGMENT_BYTES, history: Bounds::default() }
+        Options { segment_bytes: SEGMENT_BYTES, history: Bounds::default(), unindexed_keys: UNINDEXED_KEYS }
     }
 }
 
@@ -102,31 +108,37 @@ impl EmbeddedStore {
     fn open_on(disk: Arc<dyn Disk>, index_path: &Path, lock: Option<Lock>, options: Options) -> Result<Self, OpenError> {
         let segment_bytes = options.segment_bytes.max(MIN_SEGMENT_BYTES).next_multiple_of(4096);
         let is_new = !recover::exists(&*disk)?;
-        let mut index = open_index(index_path, is_new)?;
+        let mut index = open_index(index_path)?;
         if is_new {
-            start_log(&*disk, &index, segment_bytes)?;
-        } else if index.summary().applied.0 < recover::first(&*disk)? {
-            index = create_index(index_path)?; // what it missed is no longer in the log
+            start_log(&*disk, index.as_ref(), segment_bytes)?;
         }
-        let recovered = recover::recover(&*disk, index.summary())?;
+        let first = recover::first(&*disk)?;
+        index = index.filter(|index| index.summary().applied.0 >= first); // what another missed is no longer in the log
+        let summary = index.as_ref().map(Index::summary).unwrap_or_default();
+        let recovered = recover::recover(&*disk, summary)?;
         let clean = recovered.clean;
         let (mut log, revision) = (resume(disk.clone(), segment_bytes, &recovered), recovered.revision);
         let oldest = recovered.segments.keys().next().copied().unwrap_or(1);
         let revision = if clean || is_new { revision } else { mark_unclean_end(&*disk, &mut log, revision, oldest)? };
-        let (live_bytes, sealed_bytes) = measure(&index, &recovered).map_err(|source| index_failed(index_path, source))?;
+        let (live_bytes, sealed_bytes) = measure(index.as_ref(), &recovered).map_err(|source| index_failed(index_path, source))?;
         let Recovered { mut segments, changes, .. } = recovered;
         segments.insert(log.tail().id, log.tail().clone());
         let state = State { overlay: changes, history: History::new(revision, options.history), segments };
-        let reader = index.reader();
-        let shared = Arc::new(Shared::new(state, reader.clone(), QUEUE_KIB));
+        let shared = Arc::new(Shared::new(state, index.as_ref().map(Index::reader), QUEUE_KIB));
         let thread_failed = |source| OpenError::Io { path: index_path.to_owned(), what: "a thread of the store cannot be started", source };
-        let indexer = Indexer::start(index, shared.clone()).map_err(thread_failed)?;
-        let start = Start { shared: shared.clone(), log, reader, indexer, lock, live_bytes, sealed_bytes, clean };
+        let indexer = Indexer::start(index, index_path.to_owned(), shared.clone()).map_err(thread_failed)?;
+        let index_from = options.unindexed_keys;
+        let start = Start { shared: shared.clone(), log, indexer, index_from, lock, live_bytes, sealed_bytes, clean };
         let (writer, until_gone) = (Writer::new(start), shared.clone());
         let thread =
             std::thread::Builder::new().name("store-log".to_owned()).spawn(move || run(writer, &until_gone)).map_err(thread_failed)?;
         let largest_value = MAX_VALUE_BYTES.min(segment_bytes as usize / 4);
         Ok(EmbeddedStore { shared, largest_value, writer: Some(thread) })
+    }
+
+    /// What it has written since it was opened.
+    pub fn statistics(&self) -> Statistics {
+        *self.shared.statistics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn write(&self, key: &str, operation: Operation, expect: Expect, durability: Durability) -> Result<Done, WriteError> {
@@ -148,8 +160,8 @@ impl EmbeddedStore {
                 return Err(closed()); // what comes after the last look into the tray would wait for ever
             }
             queue.requests.push_back(request);
+            self.shared.notify_writer(&queue);
         }
-        self.shared.notify_writer();
         match answered.await {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(Refused::ReadOnly(why))) => Err(WriteError::ReadOnly { reason: why.reason.to_string(), source: why.source() }),
@@ -161,8 +173,9 @@ impl EmbeddedStore {
 
     fn ask_to_end(&self, ending: Ending) {
         self.shared.permits.close();
-        self.shared.queue().ending = Some(ending);
-        self.shared.notify_writer();
+        let mut queue = self.shared.queue();
+        queue.ending = Some(ending);
+        self.shared.notify_writer(&queue);
     }
 
     /// Ends as a killed process does: nothing synced, nothing marked.
@@ -185,9 +198,9 @@ fn run(writer: Writer, shared: &Shared) {
     writer.run();
 }
 
-fn start_log(disk: &dyn Disk, index: &Index, segment_bytes: u32) -> Result<(), OpenError> {
-    let seen = index.summary().revision;
-    if seen > 0 {
+fn start_log(disk: &dyn Disk, index: Option<&Index>, segment_bytes: u32) -> Result<(), OpenError> {
+    if let Some(index) = index {
+        let seen = index.summary().revision;
         let what = format!(
             "the log is gone, but the index beside it has seen revision {seen}; if the store is to start empty, remove {}",
             index.path().display()
@@ -217,35 +230,31 @@ fn mark_unclean_end(disk: &dyn Disk, log: &mut Log, revision: u64, oldest: u32) 
     Ok(next)
 }
 
-/// The index; a new one if it is missing or damaged.
-fn open_index(path: &Path, is_new: bool) -> Result<Index, OpenError> {
+/// The index; `None` if it is missing or damaged, then it is made again from the log when there are enough keys.
+fn open_index(path: &Path) -> Result<Option<Index>, OpenError> {
+    let failed = |source| OpenError::Io { path: path.to_owned(), what: "the directory of the index cannot be read", source };
+    if !path.try_exists().map_err(failed)? {
+        return Ok(None);
+    }
     match Index::open(path) {
-        Ok(index) => Ok(index),
+        Ok(index) => Ok(Some(index).filter(|index| index.summary() != index::Summary::default())),
         Err(error) => {
-            if !is_new {
-                tracing::warn!(%error, "the index cannot be used and is made again from the log");
-            }
-            create_index(path)
+            tracing::warn!(%error, "the index cannot be used and is made again from the log");
+            Ok(None)
         }
     }
 }
 
-fn create_index(path: &Path) -> Result<Index, OpenError> {
-    Index::create(path).map_err(|source| index_failed(path, source))
-}
-
 fn index_failed(path: &Path, source: io::Error) -> OpenError {
-    OpenError::Io { path: path.to_owned(), what: "the index can be neither opened nor made", source }
+    OpenError::Io { path: path.to_owned(), what: "the index cannot be read", source }
 }
 
 /// Bytes of the records that live, and of the segments that are sealed.
-fn measure(index: &Index, recovered: &Recovered) -> io::Result<(u64, u64)> {
-    let (reader, mut live) = (index.reader(), index.summary().live_bytes);
-    let replaces = live > 0;
+fn measure(index: Option<&Index>, recovered: &Recovered) -> io::Result<(u64, u64)> {
+    let (reader, mut live) = (index.map(Index::reader), index.map_or(0, |index| index.summary().live_bytes));
     for (key, slot) in &recovered.changes {
-        if replaces && let Some(old) = reader.get(key)? {
-            live = live.saturating_sub(u64::from(old.len));
-        }
+        let old = reader.as_ref().map_or(Ok(None), |reader| reader.get(key))?;
+        live = live.saturating_sub(old.map_or(0, |old| u64::from(old.len)));
         live += slot.as_ref().map_or(0, |slot| u64::from(slot.place.len));
     }
     Ok((live, recovered.sealed_bytes))

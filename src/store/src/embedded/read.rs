@@ -5,18 +5,17 @@ use std::{collections::BTreeMap, io, iter::Peekable, ops::Bound, sync::Arc};
 use super::{
     index::Located,
     segment::{Segment, Slot},
-    shared::{Shared, closed, slot_in},
+    shared::{Shared, slot_in},
 };
 use crate::{Entry, Page, Range, ReadError};
 
 /// The key now. Blocks on the disk.
 pub fn get(shared: &Shared, key: &Arc<str>) -> Result<Option<Entry>, ReadError> {
     let gate = shared.index();
-    let index = gate.as_ref().ok_or_else(|| ReadError::Io(closed()))?;
     let recent = shared.state().overlay.get(key).cloned();
     let slot = match recent {
         Some(state) => state,
-        None => index.get(key).and_then(|located| located.map(|at| shared.state().slot(at)).transpose()).map_err(ReadError::Io)?,
+        None => gate.get(key).and_then(|located| located.map(|at| shared.state().slot(at)).transpose()).map_err(ReadError::Io)?,
     };
     drop(gate);
     slot.map(|slot| slot.load(key)).transpose().map_err(ReadError::Io)
@@ -25,9 +24,8 @@ pub fn get(shared: &Shared, key: &Arc<str>) -> Result<Option<Entry>, ReadError> 
 /// A page. The index is held still while the keys are collected; the values are read after. Blocks on the disk.
 pub fn range(shared: &Shared, range: &Range) -> Result<Page, ReadError> {
     let gate = shared.index();
-    let index = gate.as_ref().ok_or_else(|| ReadError::Io(closed()))?;
     let (changes, segments, revision) = changes(shared, range)?;
-    let indexed = index.range(&range.prefix, range.after.as_deref());
+    let indexed = gate.range(&range.prefix, range.after.as_deref()).map_err(ReadError::Io)?;
     let limit = if range.limit == 0 { usize::MAX } else { range.limit };
     let (slots, remaining) =
         take(Merged { indexed: indexed.peekable(), changes: changes.into_iter().peekable() }, &segments, limit).map_err(ReadError::Io)?;

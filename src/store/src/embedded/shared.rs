@@ -87,6 +87,8 @@ impl ReadOnly {
 pub struct Queue {
     /// In the order of their arrival.
     pub requests: VecDeque<Request>,
+    /// The writer wants to be woken when there are so many.
+    pub wanted: usize,
     /// Asked to end; who asked hears from it when all is on the disk and the lock is free.
     pub ending: Option<Ending>,
 }
@@ -112,34 +114,57 @@ pub struct State {
     pub segments: BTreeMap<u32, Arc<Segment>>,
 }
 
+/// The way to the index.
+#[derive(Debug)]
+pub enum Gate {
+    /// There is none yet: the overlay knows all keys.
+    Unindexed,
+    /// This one.
+    Indexed(Reader),
+    /// The store is closed.
+    Closed,
+}
+
+/// What the writer did since the store was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Times that fdatasync returned.
+    pub syncs: u64,
+    /// Bytes that were appended to the log.
+    pub appended_bytes: u64,
+}
+
 /// Shared by the store's handle, its streams, the writer and the indexer.
 #[derive(Debug)]
 pub struct Shared {
     state: Mutex<State>,
-    /// The index while the store is open. Who reads index and state together holds it for reading, and the index does not move beneath
+    /// The index. Who reads index and state together holds it for reading, and the index does not move beneath
     /// them; the indexer holds it for writing while it applies, the writer while it drops a segment.
-    pub gate: RwLock<Option<Reader>>,
+    pub gate: RwLock<Gate>,
     /// The newest visible revision; every change of it wakes the watchers.
     pub revision: watch::Sender<u64>,
     /// Set when the store is closed, and seen with the next change of `revision`.
     pub closed: std::sync::atomic::AtomicBool,
     queue: Mutex<Queue>,
     arrived: Condvar,
+    /// What the writer did.
+    pub statistics: Mutex<Statistics>,
     /// Bounds the queue, in KiB.
     pub permits: Arc<Semaphore>,
 }
 
 impl Shared {
     /// Of a store that was just opened.
-    pub fn new(state: State, index: Reader, queue_kib: usize) -> Self {
+    pub fn new(state: State, index: Option<Reader>, queue_kib: usize) -> Self {
         let revision = watch::Sender::new(state.history.newest());
         Shared {
             state: Mutex::new(state),
-            gate: RwLock::new(Some(index)),
+            gate: RwLock::new(index.map_or(Gate::Unindexed, Gate::Indexed)),
             revision,
             closed: false.into(),
             queue: Mutex::default(),
             arrived: Condvar::new(),
+            statistics: Mutex::default(),
             permits: Arc::new(Semaphore::new(queue_kib)),
         }
     }
@@ -153,7 +178,7 @@ impl Shared {
     pub fn shut(&self) {
         self.closed.store(true, std::sync::atomic::Ordering::Release);
         self.permits.close();
-        *self.gate.write().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.gate.write().unwrap_or_else(PoisonError::into_inner) = Gate::Closed;
         self.queue().requests.clear();
         self.revision.send_modify(|_| {});
     }
@@ -163,9 +188,11 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells the writer that there is something in its tray.
-    pub fn notify_writer(&self) {
-        self.arrived.notify_one();
+    /// Tells the writer that there is something in its tray; that is, what it gave leave for waits.
+    pub fn notify_writer(&self, queue: &Queue) {
+        if queue.requests.len() >= queue.wanted || queue.ending.is_some() {
+            self.arrived.notify_one();
+        }
     }
 
     /// Waits until something arrives or `timeout` has passed.
@@ -177,8 +204,29 @@ impl Shared {
     }
 
     /// The index, held still.
-    pub fn index(&self) -> RwLockReadGuard<'_, Option<Reader>> {
+    pub fn index(&self) -> RwLockReadGuard<'_, Gate> {
         self.gate.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Gate {
+    /// What the index says about `key`.
+    pub fn get(&self, key: &str) -> io::Result<Option<Located>> {
+        match self {
+            Gate::Unindexed => Ok(None),
+            Gate::Indexed(index) => index.get(key),
+            Gate::Closed => Err(closed()),
+        }
+    }
+
+    /// The keys of the index that start with `prefix` and come after `after`, in order.
+    pub fn range(&self, prefix: &str, after: Option<&str>) -> io::Result<impl Iterator<Item = io::Result<(Arc<str>, Located)>> + use<>> {
+        let entries = match self {
+            Gate::Unindexed => None,
+            Gate::Indexed(index) => Some(index.range(prefix, after)),
+            Gate::Closed => return Err(closed()),
+        };
+        Ok(entries.into_iter().flatten())
     }
 }
 
@@ -199,6 +247,6 @@ pub fn slot_in(segments: &BTreeMap<u32, Arc<Segment>>, located: Located) -> io::
 }
 
 /// The error of a reader that comes after the close.
-pub fn closed() -> io::Error {
+fn closed() -> io::Error {
     io::Error::other("the store is closed")
 }

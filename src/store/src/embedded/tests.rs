@@ -19,7 +19,7 @@ fn runtime() -> Runtime {
 }
 
 fn small() -> Options {
-    Options { segment_bytes: 64 << 10, ..Options::default() }
+    Options { segment_bytes: 64 << 10, unindexed_keys: 8, ..Options::default() }
 }
 
 fn open(dir: &Path) -> EmbeddedStore {
@@ -199,10 +199,28 @@ fn a_revision_that_may_have_been_seen_is_not_given_twice() {
     assert!(runtime.block_on(store.watch("", jumped)).is_ok());
 }
 
+#[test]
+fn a_store_of_few_keys_has_no_index() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let runtime = runtime();
+    for turn in 0..20u8 {
+        let store = open(dir.path());
+        runtime.block_on(put(&store, "/a", &[turn]));
+        runtime.block_on(put(&store, &format!("/b/{}", turn % 4), &[turn; 9000]));
+        runtime.block_on(store.close()).expect("closed");
+    }
+    assert!(!dir.path().join("index").exists());
+    let store = open(dir.path());
+    assert_eq!(runtime.block_on(store.range(all())).expect("a page").entries.len(), 5);
+}
+
 #[tokio::test]
 async fn an_idle_store_writes_nothing() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = open(dir.path());
+    for n in 0..20 {
+        put(&store, &format!("/k/{n}"), b"1").await;
+    }
     put(&store, "/a", b"1").await;
     store.put("/b", Bytes::from_static(b"2"), Expect::Any, Durability::Lazy).await.expect("a put");
     let stamps = || {

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io,
-    sync::{Arc, PoisonError},
+    sync::{Arc, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -16,7 +16,7 @@ use super::{
     log::{Log, RotateError},
     record::{self, Kind},
     segment::{Place, Slot},
-    shared::{Done, Ending, Operation, ReadOnly, Refused, Request, Shared},
+    shared::{Done, Ending, Gate, Operation, Queue, ReadOnly, Refused, Request, Shared},
 };
 use crate::{Durability, Expect};
 
@@ -28,8 +28,6 @@ const LAZY_SYNC: Duration = Duration::from_millis(800);
 const LAZY_WRITES: u64 = 8192;
 /// After an unclean end revisions go on this much further, so that none that a reader may have seen is given twice.
 pub const REVISION_GAP: u64 = 16384;
-/// Keys in the overlay from which on the index takes them; some 150 bytes each.
-const OVERLAY_KEYS: usize = 1024;
 /// Keys in the overlay from which on writes wait for the index.
 const OVERLAY_BOUND: usize = 65_536;
 
@@ -37,6 +35,12 @@ const FULL: &str = "the disk takes no more of the log; free space on it, and wri
 const SYNC_FAILED: &str =
     "the log could not be synced, so the last writes may be lost; check the disk, then restart, which verifies what is on it";
 const INDEX_FAILED: &str = "the index failed; free space or check the disk, then restart, which makes it again from the log";
+/// After a batch of several, the next one waits for as many, but at most this part of what the sync took: who was answered asks again
+/// at once, and the first of them shall not have a sync of its own.
+const GATHER_DIVISOR: u32 = 2;
+/// And never longer than this, however slow the disk.
+const GATHER: Duration = Duration::from_millis(2);
+
 /// After the close.
 pub const CLOSED: &str = "it is closed";
 
@@ -45,7 +49,9 @@ pub const CLOSED: &str = "it is closed";
 pub struct Writer {
     shared: Arc<Shared>,
     log: Log,
-    reader: Reader,
+    /// The index, once there is one.
+    reader: Option<Reader>,
+    index_from: usize,
     indexer: Option<Indexer>,
     lock: Option<Lock>,
     revision: u64,
@@ -59,6 +65,8 @@ pub struct Writer {
     lazy: Option<(Instant, u64)>,
     /// The mark of a close in order is still the last word on the disk. The first write after it is synced, lazy or not.
     fresh: bool,
+    /// How many requests the last batch had, and how long its sync took.
+    gathering: (usize, Duration),
     /// Why there will be no more writes until the next start.
     dead: Option<ReadOnly>,
 }
@@ -70,10 +78,10 @@ pub struct Start {
     pub shared: Arc<Shared>,
     /// The log's end.
     pub log: Log,
-    /// The index.
-    pub reader: Reader,
     /// The index's thread.
     pub indexer: Indexer,
+    /// Keys in the overlay from which on the index takes them.
+    pub index_from: usize,
     /// The lock on the directory; `None` on a disk of the tests.
     pub lock: Option<Lock>,
     /// Bytes of the newest records of all keys.
@@ -101,7 +109,9 @@ impl Writer {
         Writer {
             shared: start.shared,
             log: start.log,
-            reader: start.reader,
+            reader: None,
+            index_from: start.index_from,
+            gathering: (1, Duration::ZERO),
             indexer: Some(start.indexer),
             lock: start.lock,
             revision,
@@ -119,14 +129,7 @@ impl Writer {
     pub fn run(mut self) {
         self.feed_index();
         let ending = loop {
-            let mut queue = self.shared.queue();
-            while queue.requests.is_empty() && queue.ending.is_none() && self.cleaning.is_none() {
-                let timeout = self.lazy.map(|(since, _)| LAZY_SYNC.saturating_sub(since.elapsed()));
-                if timeout.is_some_and(|left| left.is_zero()) {
-                    break;
-                }
-                queue = self.shared.wait(queue, timeout);
-            }
+            let mut queue = self.wait();
             #[cfg(test)]
             if matches!(queue.ending, Some(Ending::Abandoned)) {
                 break queue.ending.take();
@@ -137,6 +140,7 @@ impl Writer {
             if ending.is_some() {
                 break ending;
             }
+            self.gathering = (requests.len().max(1), Duration::ZERO);
             while !requests.is_empty() {
                 self.batch(&mut requests);
             }
@@ -147,6 +151,30 @@ impl Writer {
             self.clean();
         };
         self.end(ending);
+    }
+
+    /// Waits until there is something to do: a batch worth its sync, a lazy write whose time has come, or the end.
+    fn wait(&self) -> MutexGuard<'_, Queue> {
+        let mut queue = self.shared.queue();
+        let (wanted, gather) = (self.gathering.0, (self.gathering.1 / GATHER_DIVISOR).min(GATHER));
+        let until = Instant::now() + gather;
+        while wanted > 1 && queue.requests.len() < wanted && queue.ending.is_none() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            queue.wanted = wanted;
+            queue = self.shared.wait(queue, Some(left));
+        }
+        queue.wanted = 1;
+        while queue.requests.is_empty() && queue.ending.is_none() && self.cleaning.is_none() {
+            let timeout = self.lazy.map(|(since, _)| LAZY_SYNC.saturating_sub(since.elapsed()));
+            if timeout.is_some_and(|left| left.is_zero()) {
+                break;
+            }
+            queue = self.shared.wait(queue, timeout);
+        }
+        queue
     }
 
     /// Takes as many of `requests` as fit into one batch, and answers them.
@@ -209,11 +237,17 @@ impl Writer {
     }
 
     /// The key's state before this batch. The index takes a change in before the overlay lets go of it, so one of them has it.
-    pub(super) fn current(&self, key: &str) -> io::Result<Option<Slot>> {
+    fn current(&mut self, key: &str) -> io::Result<Option<Slot>> {
         if let Some(state) = self.shared.state().overlay.get(key) {
             return Ok(state.clone());
         }
-        let located = self.reader.get(key)?;
+        if self.reader.is_none()
+            && let Gate::Indexed(reader) = &*self.shared.index()
+        {
+            self.reader = Some(reader.clone());
+        }
+        let Some(reader) = &self.reader else { return Ok(None) };
+        let located = reader.get(key)?;
         located.map(|located| self.shared.state().slot(located)).transpose()
     }
 
@@ -248,7 +282,9 @@ impl Writer {
             self.log.discard();
             return Err(why);
         }
+        let bytes = self.log.pending() as u64;
         self.log.append().map_err(|source| ReadOnly::because(FULL, source))?;
+        self.shared.statistics.lock().unwrap_or_else(PoisonError::into_inner).appended_bytes += bytes;
         let (since, lazy) = self.lazy.unwrap_or((Instant::now(), 0));
         self.lazy = Some((since, lazy + changes));
         if sync || lazy + changes > LAZY_WRITES {
@@ -258,12 +294,16 @@ impl Writer {
     }
 
     /// Syncs the log. If that fails there are no more writes.
-    pub(super) fn sync(&mut self) {
+    fn sync(&mut self) {
         if self.dead.is_some() {
             return;
         }
+        let start = Instant::now();
         match self.log.sync() {
-            Ok(()) => (self.lazy, self.fresh) = (None, false),
+            Ok(()) => {
+                (self.lazy, self.fresh, self.gathering.1) = (None, false, start.elapsed());
+                self.shared.statistics.lock().unwrap_or_else(PoisonError::into_inner).syncs += 1;
+            }
             Err(source) => self.die(SYNC_FAILED, source),
         }
     }
@@ -299,7 +339,7 @@ impl Writer {
     /// Gives the overlay to the index when there is enough of it. Only what is synced: the index must not know more than the log.
     fn feed_index(&mut self) {
         let keys = self.shared.state().overlay.len();
-        if keys < OVERLAY_KEYS || self.dead.is_some() {
+        if keys < self.index_from || self.dead.is_some() {
             return;
         }
         let Some(indexer) = &mut self.indexer else { return };
@@ -321,6 +361,9 @@ impl Writer {
         indexer.finish()?;
         if !self.log.is_synced() {
             return Ok(());
+        }
+        if state_is_small(&self.shared, self.index_from) {
+            return Ok(()); // no index: the log tells all that an opening needs
         }
         let state = self.shared.state();
         let changes = state.overlay.iter().map(|(key, slot)| (key.clone(), slot.clone())).collect();
@@ -450,6 +493,11 @@ impl Writer {
         self.log.stage(Kind::Close, self.revision, 0, "", &[]);
         self.write(true, 0)
     }
+}
+
+/// Whether there is no index, and nothing for which to make one.
+fn state_is_small(shared: &Shared, index_from: usize) -> bool {
+    matches!(*shared.index(), Gate::Unindexed) && shared.state().overlay.len() < index_from
 }
 
 fn need(request: &Request) -> usize {

@@ -8,7 +8,12 @@ use super::{
 };
 
 fn open_on(disk: &FaultDisk, index: &Path) -> Result<EmbeddedStore, OpenError> {
-    EmbeddedStore::open_on(Arc::new(disk.clone()), index, None, Options { segment_bytes: 16 << 10, ..Options::default() })
+    EmbeddedStore::open_on(
+        Arc::new(disk.clone()),
+        index,
+        None,
+        Options { segment_bytes: 16 << 10, unindexed_keys: 8, ..Options::default() },
+    )
 }
 
 /// What a key may be after a power cut: its last acknowledged state, or that of any later write whose outcome is not known.
