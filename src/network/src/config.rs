@@ -1,8 +1,20 @@
 //! What the dataplane of one cluster on one node must know before it starts.
 
-use std::{net::IpAddr, ops::RangeInclusive, path::PathBuf};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr},
+    ops::RangeInclusive,
+    path::PathBuf,
+};
 
-use crate::Cidr;
+use crate::{
+    Cidr,
+    kernel::object::fnv,
+    netlink::{Socket, route},
+};
+
+/// A cluster's id is part of names on the machine.
+const MAX_CLUSTER_ID: usize = 32;
 
 /// The dataplane of one cluster on this node. All names on the machine (pins, links, nftables table) carry `cluster_id`.
 #[derive(Clone, Debug)]
@@ -12,7 +24,7 @@ pub struct Config {
     /// Attachments and network namespaces (`netns/<sandbox>`). Gone with a reboot or not, both are right.
     pub state_dir: PathBuf,
     /// This node's part of the cluster's pod range; its first address is the node's own in it. No two clusters of a machine may share it
-    /// (`free_pod_cidr` finds one).
+    /// ([`free_pod_cidr`] finds one).
     pub pod_cidr: Cidr,
     /// All pods of all nodes: not masqueraded.
     pub cluster_cidr: Cidr,
@@ -34,5 +46,94 @@ impl Config {
     /// The node's address in its pod range: `10.42.0.1`. Reachable from pods and from the node.
     pub fn gateway(&self) -> Option<IpAddr> {
         self.pod_cidr.nth(1)
+    }
+
+    /// What is wrong, in words for who wrote it.
+    pub(crate) fn check(&self) -> Result<Ipv4Addr, String> {
+        let id = &self.cluster_id;
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if id.is_empty() || id.len() > MAX_CLUSTER_ID || !id.bytes().all(plain) {
+            return Err(format!("cluster id {id:?} is not 1 to {MAX_CLUSTER_ID} of a-z, 0-9 and -"));
+        }
+        for (what, range) in [("pod", self.pod_cidr), ("cluster", self.cluster_cidr), ("service", self.service_cidr)] {
+            if !range.address().is_ipv4() {
+                return Err(format!("{what} range {range} is not IPv4, and IPv6 is not served yet"));
+            }
+        }
+        if !self.cluster_cidr.contains(self.pod_cidr.address()) || self.pod_cidr.prefix() < self.cluster_cidr.prefix() {
+            return Err(format!("pod range {} is not within the cluster's range {}", self.pod_cidr, self.cluster_cidr));
+        }
+        if overlap(self.cluster_cidr, self.service_cidr) {
+            return Err(format!("cluster range {} and service range {} overlap", self.cluster_cidr, self.service_cidr));
+        }
+        match self.gateway() {
+            Some(IpAddr::V4(gateway)) if self.pod_cidr.prefix() <= 30 => Ok(gateway),
+            _ => Err(format!("pod range {} has no room for a node and a pod", self.pod_cidr)),
+        }
+    }
+}
+
+/// A part of `cluster_cidr` of `prefix` bits that no address or route of this machine touches; where the search begins depends on the cluster's id, so that
+/// clusters that start at once do not meet. `None` when all are taken.
+pub fn free_pod_cidr(cluster_id: &str, cluster_cidr: Cidr, prefix: u8) -> io::Result<Option<Cidr>> {
+    let mut socket = Socket::open(libc::NETLINK_ROUTE)?;
+    let mut taken = route::routes(&mut socket)?;
+    taken.extend(route::addresses(&mut socket)?.into_iter().filter_map(|(_, address, _)| Cidr::new(address.into(), 32)));
+    // A route that is as wide as the whole range (a VPN's, the default) says nothing about its parts.
+    taken.retain(|of| of.prefix() > cluster_cidr.prefix());
+    let bits = u32::from(prefix.saturating_sub(cluster_cidr.prefix())).min(16);
+    let (count, start) = (1u32 << bits, fnv(cluster_id.as_bytes()) as u32);
+    let candidates = (0..count).filter_map(|n| cluster_cidr.subnet(prefix, start.wrapping_add(n) % count));
+    Ok(candidates.into_iter().find(|candidate| !taken.iter().any(|of| overlap(*of, *candidate))))
+}
+
+fn overlap(a: Cidr, b: Cidr) -> bool {
+    a.contains(b.address()) || b.contains(a.address())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(id: &str, pods: &str, cluster: &str, services: &str) -> Config {
+        let cidr = |text: &str| text.parse().expect("a range");
+        Config {
+            cluster_id: id.into(),
+            state_dir: "/nowhere".into(),
+            pod_cidr: cidr(pods),
+            cluster_cidr: cidr(cluster),
+            service_cidr: cidr(services),
+            node_name: "n".into(),
+            node_ip: Ipv4Addr::LOCALHOST.into(),
+            cgroup: "/nowhere".into(),
+            root_hooks: false,
+            node_port_range: 30000..=32767,
+        }
+    }
+
+    #[test]
+    fn a_wrong_configuration_says_what_is_wrong() {
+        for (config, word) in [
+            (config("", "10.42.0.0/24", "10.42.0.0/16", "10.43.0.0/16"), "cluster id"),
+            (config("A", "10.42.0.0/24", "10.42.0.0/16", "10.43.0.0/16"), "cluster id"),
+            (config("../a", "10.42.0.0/24", "10.42.0.0/16", "10.43.0.0/16"), "cluster id"),
+            (config("a", "10.44.0.0/24", "10.42.0.0/16", "10.43.0.0/16"), "within"),
+            (config("a", "10.0.0.0/8", "10.42.0.0/16", "10.43.0.0/16"), "within"),
+            (config("a", "10.42.0.0/24", "10.42.0.0/15", "10.43.0.0/16"), "overlap"),
+            (config("a", "10.42.0.0/31", "10.42.0.0/16", "10.43.0.0/16"), "room"),
+            (config("a", "fd00::/64", "fd00::/48", "10.43.0.0/16"), "IPv6"),
+        ] {
+            let error = config.check().expect_err("refused");
+            assert!(error.contains(word), "{error}");
+        }
+        assert_eq!(config("a", "10.42.7.0/24", "10.42.0.0/16", "10.43.0.0/16").check(), Ok(Ipv4Addr::new(10, 42, 7, 1)));
+    }
+
+    #[test]
+    fn a_free_range_is_inside_and_depends_on_the_cluster() {
+        let cluster = "10.42.0.0/16".parse().expect("a range");
+        let of = |id: &str| free_pod_cidr(id, cluster, 24).expect("netlink").expect("free");
+        assert!(cluster.contains(of("a").address()));
+        assert_ne!(of("a"), of("b"));
     }
 }

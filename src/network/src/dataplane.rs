@@ -1,11 +1,44 @@
-//! The dataplane of one cluster on this node: started, adopted after a restart, torn down.
+//! The dataplane of one cluster on this node: started, or adopted after a restart; gives pods their place.
 
-use std::{io, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, Ipv4Addr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use async_trait::async_trait;
+use coracle_client::Informers;
+use coracle_ebpf_common::{Frontend, Node};
+use tokio::io::{Interest, unix::AsyncFd};
 use tokio_util::sync::CancellationToken;
 
-use crate::{AttachError, Attachment, Config, PodNetwork, PodRequest};
+use crate::{
+    AttachError, Attachment, Config, PodNetwork, PodRequest,
+    kernel::{
+        attach::{self, Style},
+        bpf::Hook,
+        object::{self, LoadError, Pins, Programs},
+        tables::{TableError, Tables, address},
+    },
+    netlink::Socket,
+    node::{self, NodeError},
+    pods::{
+        book::{Book, Record},
+        wire::{GATEWAY, WireError, Wiring},
+    },
+    services::{
+        desired::{self, Desired},
+        ledger::{Ledger, Owner},
+        plan::Op,
+        watch::{self, Sink},
+    },
+};
+
+/// MTU of pods when no interface has the node's address.
+const DEFAULT_MTU: u32 = 1500;
+/// `RTMGRP_IPV4_IFADDR`: addresses that come and go.
+const ADDRESS_CHANGES: u32 = 0x10;
 
 /// Why the dataplane did not start.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +56,7 @@ pub enum StartError {
         source: io::Error,
     },
     /// The kernel refused a program or map.
-    #[error("the kernel does not take the eBPF object ({what}); `coracle doctor` says what it lacks")]
+    #[error("the kernel does not take the dataplane ({what}); `coracle doctor` says what it lacks")]
     Object {
         /// Which program or map.
         what: String,
@@ -33,51 +66,294 @@ pub enum StartError {
     },
 }
 
-/// What could not be taken down.
-#[derive(Debug, thiserror::Error)]
-pub enum TeardownError {
-    /// A step on the machine.
-    #[error("{what}")]
-    System {
-        /// What was tried, on which link, path or address.
-        what: String,
-        /// Why it failed.
-        #[source]
-        source: io::Error,
-    },
+impl From<NodeError> for StartError {
+    fn from(error: NodeError) -> Self {
+        StartError::System { what: error.what, source: error.source }
+    }
+}
+
+impl From<LoadError> for StartError {
+    fn from(error: LoadError) -> Self {
+        StartError::Object { what: "programs".into(), source: Box::new(error) }
+    }
+}
+
+impl From<TableError> for StartError {
+    fn from(error: TableError) -> Self {
+        StartError::Object { what: "maps".into(), source: Box::new(error) }
+    }
 }
 
 /// The running user space of the dataplane. The kernel side is pinned, and serves on when this ends by whatever death.
+#[derive(Clone, Debug)]
+pub struct Dataplane {
+    inner: Arc<Inner>,
+}
+
 #[derive(Debug)]
-pub struct Dataplane {}
+struct Inner {
+    config: Config,
+    wiring: Wiring,
+    programs: Programs,
+    /// Held for the length of an attachment: links are made one after the other (the kernel has one lock for them too).
+    book: Mutex<Book>,
+    /// Held for single writes, so that a backend that goes waits for nobody.
+    maps: Mutex<Maps>,
+}
+
+#[derive(Debug)]
+struct Maps {
+    tables: Tables,
+    ledger: Ledger,
+}
 
 impl Dataplane {
     /// Loads and pins the programs, or adopts those of an earlier process without a gap in traffic; then follows Services and EndpointSlices
     /// until `shutdown`. Does not wait for the API server: what is in the maps stays until both lists are known.
     pub async fn start(config: Config, client: kube::Client, shutdown: CancellationToken) -> Result<Arc<Dataplane>, StartError> {
-        let _ = (config, client, shutdown);
-        Err(StartError::Config("the dataplane is still being built".into()))
+        Self::start_shared(config, Informers::new(client), shutdown).await
+    }
+
+    /// The same, on informers that other roles of the process use too.
+    pub async fn start_shared(config: Config, informers: Informers, shutdown: CancellationToken) -> Result<Arc<Dataplane>, StartError> {
+        let dataplane = Self::open(config).await?;
+        let inner = &dataplane.inner;
+        tokio::spawn(watch::run(informers, inner.config.node_name.clone(), Arc::clone(inner) as Arc<dyn Sink>, shutdown.clone()));
+        let changes = Socket::listen(libc::NETLINK_ROUTE, ADDRESS_CHANGES)
+            // SAFETY: the socket owns its descriptor, always the same one, until it is dropped.
+            .and_then(|socket| Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?))
+            .map_err(|source| StartError::System { what: "listen for changes of addresses".into(), source })?;
+        tokio::spawn(follow_addresses(Arc::clone(inner), changes, shutdown));
+        Ok(Arc::new(dataplane))
+    }
+
+    /// Everything but what needs the API server: pods reach each other, and Services as an earlier process left them.
+    pub async fn open(config: Config) -> Result<Dataplane, StartError> {
+        let opened = blocking(move || Inner::open(config, style())).await;
+        let inner = opened.map_err(|source| StartError::System { what: "start".into(), source })??;
+        Ok(Dataplane { inner: Arc::new(inner) })
+    }
+
+    /// The node's address in its pod range; DNS and others that serve pods from the node listen on it.
+    pub fn gateway(&self) -> Ipv4Addr {
+        self.inner.wiring.node
+    }
+}
+
+impl Inner {
+    fn open(config: Config, style: Style) -> Result<Inner, StartError> {
+        let gateway = config.check().map_err(StartError::Config)?;
+        let system = |what: String| move |source| StartError::System { what, source };
+        let pins = Pins::of(&config.cluster_id);
+        let programs = object::load(&pins)?;
+        let mut tables = Tables::open(&pins.maps)?;
+        let book = Book::open(&config.state_dir, config.pod_cidr).map_err(system(format!("open {}", config.state_dir.display())))?;
+        tables.set_node(this_node(&config).map_err(system("read the node's network namespace".into()))?)?;
+        node::prepare(&config, gateway)?;
+        tables.set_node_addresses(&node::addresses()?)?;
+        let uplink = node::uplink(config.node_ip)?;
+        let cgroup = node::cgroup(&config)?;
+        attach::to_cgroup(&pins, &programs, &cgroup).map_err(system(format!("attach socket hooks to {}", cgroup.display())))?;
+        if let Some(uplink) = uplink.as_ref().filter(|_| config.root_hooks) {
+            attach::to_link(&pins, style, &programs, "from_outside", "uplink-in", uplink.index, Hook::TcxIngress)
+                .and_then(|()| attach::to_link(&pins, style, &programs, "to_outside", "uplink-out", uplink.index, Hook::TcxEgress))
+                .map_err(system(format!("attach to the interface of {}", config.node_ip)))?;
+        }
+        let mtu = uplink.map_or(DEFAULT_MTU, |uplink| uplink.mtu.min(65_535));
+        let wiring = Wiring { cluster_id: config.cluster_id.clone(), pins, style, node: gateway, mtu };
+        let mut maps = Maps { ledger: Ledger::default(), tables };
+        maps.adopt(&book)?;
+        let dataplane = Self { config, wiring, programs, book: Mutex::new(book), maps: Mutex::new(maps) };
+        dataplane.renew_links()?;
+        Ok(dataplane)
+    }
+
+    /// Links of pods that an older build left get this build's programs, then the older ones go.
+    fn renew_links(&self) -> Result<(), StartError> {
+        if self.programs.fresh {
+            for record in self.book().records() {
+                self.wiring
+                    .renew(&self.programs, &record.sandbox)
+                    .map_err(|error| wire_failure(error, |what, source| StartError::System { what, source }))?;
+            }
+        }
+        let what = format!("remove other builds' programs in {}", self.wiring.pins.root.display());
+        object::remove_others(&self.wiring.pins).map_err(|source| StartError::System { what, source })
+    }
+
+    fn attach(&self, request: &PodRequest) -> Result<Attachment, AttachError> {
+        let mut book = self.book();
+        let record = book.enter(request)?;
+        let result = self.wire(&record, &book);
+        match result {
+            Ok(()) => Ok(book.attachment(&record)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn wire(&self, record: &Record, book: &Book) -> Result<(), AttachError> {
+        let system = |what, source| AttachError::System { what, source };
+        let Some(ip) = record.addresses.first().copied() else {
+            return Err(system(format!("sandbox {} has no address", record.sandbox), io::ErrorKind::InvalidData.into()));
+        };
+        let netns = book.netns(&record.sandbox);
+        let wired = self.wiring.connect(&self.programs, &record.sandbox, ip, &netns).map_err(|error| wire_failure(error, system))?;
+        let mut maps = self.maps();
+        let failed = |error: TableError| system(format!("write down sandbox {}", record.sandbox), error.into());
+        maps.tables.put_pod(ip, wired.pod, wired.netns).map_err(failed)?;
+        maps.set(&Owner::Sandbox(record.sandbox.clone()), desired::host_ports(&record.host_ports(), ip)).map_err(failed)
+    }
+
+    fn detach(&self, sandbox: &str) -> Result<(), AttachError> {
+        let system = |what, source| AttachError::System { what, source };
+        let mut book = self.book();
+        let Some(record) = book.get(sandbox).cloned() else { return Ok(()) };
+        {
+            let mut maps = self.maps();
+            let failed = |error: TableError| system(format!("strike out sandbox {sandbox}"), error.into());
+            maps.set(&Owner::Sandbox(sandbox.to_owned()), BTreeMap::new()).map_err(failed)?;
+            for ip in &record.addresses {
+                maps.tables.drop_pod(*ip).map_err(failed)?;
+            }
+        }
+        self.wiring.disconnect(sandbox, &book.netns(sandbox)).map_err(|error| wire_failure(error, system))?;
+        book.strike(sandbox).map_err(|source| system(format!("strike out sandbox {sandbox}"), source))
+    }
+
+    fn renew_addresses(&self) -> Result<(), StartError> {
+        let addresses = node::addresses()?;
+        Ok(self.maps().tables.set_node_addresses(&addresses)?)
+    }
+
+    // A panic elsewhere leaves book and maps as their files and kernel maps are; nothing is half done in memory.
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn maps(&self) -> MutexGuard<'_, Maps> {
+        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Maps {
+    /// Begins with what the maps hold, mended; forgets pods that are in no book.
+    fn adopt(&mut self, book: &Book) -> Result<(), TableError> {
+        self.reread()?;
+        for record in book.records() {
+            if let Some(ip) = record.addresses.first() {
+                self.set(&Owner::Sandbox(record.sandbox.clone()), desired::host_ports(&record.host_ports(), *ip))?;
+            }
+        }
+        let known: Vec<_> = book.records().flat_map(|record| record.addresses.iter().map(|ip| (address(*ip), *ip))).collect();
+        for stale in self.tables.pods()?.into_iter().filter(|pod| !known.iter().any(|(address, _)| address == pod)) {
+            self.tables.drop_pod(IpAddr::V4(Ipv4Addr::from(stale[3].to_ne_bytes())))?;
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, owner: &Owner, wanted: BTreeMap<Frontend, Desired>) -> Result<(), TableError> {
+        let ops = self.ledger.set(owner, wanted);
+        self.apply(&ops)
+    }
+
+    fn apply(&mut self, ops: &[Op]) -> Result<(), TableError> {
+        let result = ops.iter().try_for_each(|op| self.tables.apply(op));
+        if result.is_err() {
+            // The memory is ahead of the maps: go back to what they say.
+            self.reread()?;
+        }
+        result
+    }
+
+    fn reread(&mut self) -> Result<(), TableError> {
+        let dump = self.tables.dump()?;
+        let mend = self.ledger.adopt(&dump);
+        mend.iter().try_for_each(|op| self.tables.apply(op))
+    }
+}
+
+impl Sink for Inner {
+    fn set(&self, owner: &Owner, wanted: BTreeMap<Frontend, Desired>) -> Result<(), TableError> {
+        self.maps().set(owner, wanted)
+    }
+
+    fn complete(&self) -> Result<(), TableError> {
+        let mut maps = self.maps();
+        let ops = maps.ledger.prune();
+        maps.apply(&ops)
     }
 }
 
 #[async_trait]
 impl PodNetwork for Dataplane {
-    async fn attach(&self, _pod: &PodRequest) -> Result<Attachment, AttachError> {
-        Err(AttachError::Exhausted("nothing".into()))
+    async fn attach(&self, pod: &PodRequest) -> Result<Attachment, AttachError> {
+        let (inner, pod) = (Arc::clone(&self.inner), pod.clone());
+        blocking(move || inner.attach(&pod)).await.map_err(|source| AttachError::System { what: "attach".into(), source })?
     }
 
-    async fn detach(&self, _sandbox: &str) -> Result<(), AttachError> {
-        Ok(())
+    async fn detach(&self, sandbox: &str) -> Result<(), AttachError> {
+        let (inner, sandbox) = (Arc::clone(&self.inner), sandbox.to_owned());
+        blocking(move || inner.detach(&sandbox)).await.map_err(|source| AttachError::System { what: "detach".into(), source })?
     }
 
     async fn attachments(&self) -> Result<Vec<Attachment>, AttachError> {
-        Ok(Vec::new())
+        let inner = Arc::clone(&self.inner);
+        // The book may be held for as long as an attachment takes.
+        let list = move || {
+            let book = inner.book();
+            book.records().map(|record| book.attachment(record)).collect()
+        };
+        blocking(list).await.map_err(|source| AttachError::System { what: "list attachments".into(), source })
     }
 }
 
-/// Removes all that a cluster's dataplane put on this machine: pins, links, routes, namespaces, the nftables table, `state_dir`. Works with
-/// nothing running, and on a machine where there is nothing.
-pub fn teardown(cluster_id: &str, state_dir: &Path) -> Result<(), TeardownError> {
-    let _ = (cluster_id, state_dir);
-    Ok(())
+async fn follow_addresses(inner: Arc<Inner>, changes: AsyncFd<Socket>, shutdown: CancellationToken) {
+    loop {
+        let mut ready = tokio::select! {
+            () = shutdown.cancelled() => return,
+            ready = changes.readable() => match ready {
+                Ok(ready) => ready,
+                Err(_) => return,
+            },
+        };
+        // What was heard is not read: a look at the whole follows, also when something was lost.
+        if changes.get_ref().drain().kind() == io::ErrorKind::WouldBlock {
+            ready.clear_ready();
+        }
+        let inner = Arc::clone(&inner);
+        match blocking(move || inner.renew_addresses()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the node's addresses changed, and the dataplane does not know them all"),
+            Err(_) => return,
+        }
+    }
+}
+
+fn this_node(config: &Config) -> io::Result<Node> {
+    let mask = u32::MAX.checked_shl(32 - u32::from(config.service_cidr.prefix())).unwrap_or(0);
+    let mut services_mask = [u32::MAX; 4];
+    services_mask[3] = mask.to_be();
+    Ok(Node {
+        netns: Socket::open(libc::NETLINK_ROUTE)?.netns_cookie()?,
+        services: address(config.service_cidr.address()),
+        services_mask,
+        hairpin: address(GATEWAY.into()),
+    })
+}
+
+/// TCX where the kernel has it.
+fn style() -> Style {
+    match aya::util::KernelVersion::current() {
+        Ok(version) if version >= aya::util::KernelVersion::new(6, 6, 0) => Style::Tcx,
+        _ => Style::Clsact,
+    }
+}
+
+fn wire_failure<E>(error: WireError, make: impl FnOnce(String, io::Error) -> E) -> E {
+    let what = error.to_string();
+    make(what, error.source)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
 }

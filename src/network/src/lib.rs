@@ -3,16 +3,23 @@
 pub mod cidr;
 pub mod config;
 pub mod dataplane;
+mod kernel;
+mod netlink;
+mod node;
+mod pods;
 pub mod probe;
+mod services;
+mod teardown;
 
 use std::{fmt, net::IpAddr, path::PathBuf};
 
 use async_trait::async_trait;
 
 pub use cidr::Cidr;
-pub use config::Config;
-pub use dataplane::{Dataplane, StartError, TeardownError, teardown};
+pub use config::{Config, free_pod_cidr};
+pub use dataplane::{Dataplane, StartError};
 pub use probe::{Finding, probe};
+pub use teardown::{TeardownError, teardown};
 
 /// What a pod needs of the network, known before its sandbox exists.
 #[derive(Clone, Debug)]

@@ -6,7 +6,7 @@ pub mod tc;
 
 use std::{
     io,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
 
 /// Answers are read in pieces of this many bytes; the kernel's dumps use at most 32 KiB.
@@ -252,6 +252,12 @@ impl Socket {
                 return Err(error);
             }
         }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

@@ -39,9 +39,11 @@ pub fn masquerade(socket: &mut Socket, cluster_id: &str, pods: Cidr, cluster: Ci
         new_table(&table),
         delete_table(&table),
         new_table(&table),
-        request(NEWCHAIN, libc::NLM_F_CREATE).text(1, &table).text(3, CHAIN).text(7, "nat").nested(4, |hook| {
-            hook.attribute(1, &HOOK_POSTROUTING.to_be_bytes()).attribute(2, &PRIORITY.to_be_bytes())
-        }),
+        request(NEWCHAIN, libc::NLM_F_CREATE)
+            .text(1, &table)
+            .text(3, CHAIN)
+            .text(7, "nat")
+            .nested(4, |hook| hook.attribute(1, &HOOK_POSTROUTING.to_be_bytes()).attribute(2, &PRIORITY.to_be_bytes())),
         request(NEWRULE, libc::NLM_F_CREATE | libc::NLM_F_APPEND).text(1, &table).text(2, CHAIN).nested(4, |mut list| {
             for expression in rule.into_iter().flatten() {
                 list = list.nested(1, expression);

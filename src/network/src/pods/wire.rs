@@ -1,0 +1,177 @@
+//! A pod's link: a /32 on a veth, its gateway a fixed neighbour, the programs on the host's end. Every step may be repeated.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr},
+    os::fd::AsFd,
+    path::Path,
+};
+
+use coracle_ebpf_common::Pod;
+
+use super::netns;
+use crate::{
+    kernel::{
+        attach::{self, Style},
+        bpf::Hook,
+        object::{Pins, Programs, fnv},
+    },
+    netlink::{Socket, route, route::Mac},
+};
+
+/// The gateway of every pod: no host has it, the neighbour is written down.
+pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// The pod's own end.
+const POD_LINK: &str = "eth0";
+const LOOPBACK_INDEX: u32 = 1;
+const SCOPE_UNIVERSE: u8 = 0;
+/// Locally administered, unicast.
+const MAC_PREFIX: u8 = 0x0a;
+
+/// What all pods of a cluster share.
+#[derive(Debug)]
+pub struct Wiring {
+    /// Tells clusters apart in names.
+    pub cluster_id: String,
+    /// Where the links of programs are pinned.
+    pub pins: Pins,
+    /// How programs get onto links.
+    pub style: Style,
+    /// The node's address in the pod range: source of the host's packets to pods.
+    pub node: Ipv4Addr,
+    /// Of all links.
+    pub mtu: u32,
+}
+
+/// What could not be done to a pod's link.
+#[derive(Debug, thiserror::Error)]
+#[error("{step} of sandbox {sandbox}")]
+pub struct WireError {
+    step: &'static str,
+    sandbox: String,
+    /// Why.
+    #[source]
+    pub source: io::Error,
+}
+
+/// Where a wired pod stands: its entry in the maps.
+#[derive(Clone, Copy, Debug)]
+pub struct Wired {
+    /// The entry.
+    pub pod: Pod,
+    /// Cookie of its network namespace.
+    pub netns: u64,
+}
+
+impl Wiring {
+    /// Makes (or completes) namespace and link of a sandbox, with the programs on it.
+    pub fn connect(&self, programs: &Programs, sandbox: &str, ip: IpAddr, netns: &Path) -> Result<Wired, WireError> {
+        let fail = |step| move |source| WireError { step, sandbox: sandbox.to_owned(), source };
+        let IpAddr::V4(ip) = ip else { return Err(fail("address")(io::ErrorKind::Unsupported.into())) };
+        let name = link_name(&self.cluster_id, sandbox);
+        let mut inside = netns::open_or_create(netns).map_err(fail("network namespace"))?;
+        let mut host = Socket::open(libc::NETLINK_ROUTE).map_err(fail("netlink"))?;
+        let (mac, host_mac) = (mac(&name, 0), mac(&name, 1));
+        let found = route::find_link(&mut host, &name).map_err(fail("link"))?;
+        let known = route::find_link(&mut inside.socket, POD_LINK).map_err(fail("link"))?.is_some();
+        if let Some(stale) = found.as_ref().filter(|_| !known) {
+            // Its other end is in a namespace that is no longer this sandbox's.
+            if !stale.alias.is_empty() && stale.alias != alias(&self.cluster_id, sandbox) {
+                let taken = io::Error::new(io::ErrorKind::AlreadyExists, format!("{name} is the link of {}", stale.alias));
+                return Err(fail("link")(taken));
+            }
+            host.call(route::delete_link(stale.index)).map_err(fail("link"))?;
+        }
+        if !known {
+            let veth = route::Veth { name: &name, mac: host_mac, peer: POD_LINK, peer_mac: mac, mtu: self.mtu };
+            host.call(route::add_veth(&veth, inside.fd.as_fd())).map_err(fail("link"))?;
+        }
+        let missing = || io::Error::from_raw_os_error(libc::ENODEV);
+        let link = route::find_link(&mut host, &name).and_then(|link| link.ok_or_else(missing)).map_err(fail("link"))?;
+        let eth0 = route::find_link(&mut inside.socket, POD_LINK).and_then(|link| link.ok_or_else(missing)).map_err(fail("link"))?;
+        // First the programs, then the link goes up: no packet of the pod passes without them.
+        attach::to_link(&self.pins, self.style, programs, "from_pod", &pin(&name, "in"), link.index, Hook::TcxIngress)
+            .and_then(|()| attach::to_link(&self.pins, self.style, programs, "to_pod", &pin(&name, "out"), link.index, Hook::TcxEgress))
+            .map_err(fail("programs"))?;
+        disable_ipv6(&name).map_err(fail("sysctl"))?;
+        host.call_all(vec![
+            route::set_up(link.index, &alias(&self.cluster_id, sandbox)),
+            route::add_link_route(ip, 32, link.index, self.node),
+            route::add_neighbour(link.index, ip, mac),
+        ])
+        .map_err(|(_, error)| fail("route")(error))?;
+        inside
+            .socket
+            .call_all(vec![
+                route::set_up(LOOPBACK_INDEX, ""),
+                route::set_up(eth0.index, ""),
+                route::add_address(eth0.index, ip, 32, SCOPE_UNIVERSE),
+                route::add_neighbour(eth0.index, GATEWAY, host_mac),
+                route::add_default_route(GATEWAY, eth0.index),
+            ])
+            .map_err(|(_, error)| fail("address")(error))?;
+        let cookie = inside.socket.netns_cookie().map_err(fail("network namespace"))?;
+        Ok(Wired { pod: Pod { ifindex: link.index, identity: 0, mac, host_mac, flags: 0 }, netns: cookie })
+    }
+
+    /// Gives the links of a sandbox this build's programs; `false` when the sandbox has no link.
+    pub fn renew(&self, programs: &Programs, sandbox: &str) -> Result<bool, WireError> {
+        let fail = |step| move |source| WireError { step, sandbox: sandbox.to_owned(), source };
+        let name = link_name(&self.cluster_id, sandbox);
+        let mut host = Socket::open(libc::NETLINK_ROUTE).map_err(fail("netlink"))?;
+        let Some(link) = route::find_link(&mut host, &name).map_err(fail("link"))? else { return Ok(false) };
+        attach::to_link(&self.pins, self.style, programs, "from_pod", &pin(&name, "in"), link.index, Hook::TcxIngress)
+            .and_then(|()| attach::to_link(&self.pins, self.style, programs, "to_pod", &pin(&name, "out"), link.index, Hook::TcxEgress))
+            .map_err(fail("programs"))?;
+        Ok(true)
+    }
+
+    /// Takes link and namespace of a sandbox away.
+    pub fn disconnect(&self, sandbox: &str, netns: &Path) -> Result<(), WireError> {
+        let fail = |step| move |source| WireError { step, sandbox: sandbox.to_owned(), source };
+        let name = link_name(&self.cluster_id, sandbox);
+        attach::detach(&self.pins, &pin(&name, "in"))
+            .and_then(|()| attach::detach(&self.pins, &pin(&name, "out")))
+            .map_err(fail("programs"))?;
+        let mut host = Socket::open(libc::NETLINK_ROUTE).map_err(fail("netlink"))?;
+        if let Some(link) = route::find_link(&mut host, &name).map_err(fail("link"))? {
+            match host.call(route::delete_link(link.index)) {
+                Err(error) if error.raw_os_error() != Some(libc::ENODEV) => return Err(fail("link")(error)),
+                _ => {}
+            }
+        }
+        netns::remove(netns).map_err(fail("network namespace"))
+    }
+}
+
+/// What the names of all links of a cluster begin with.
+pub fn link_prefix(cluster_id: &str) -> String {
+    format!("cor{:04x}", fnv(cluster_id.as_bytes()) & 0xffff)
+}
+
+/// What a link's alias says: whose it is.
+pub fn alias(cluster_id: &str, what: &str) -> String {
+    format!("coracle/{cluster_id}/{what}")
+}
+
+/// Keeps IPv6's own chatter off a link of the host; a kernel without IPv6 has none.
+pub fn disable_ipv6(link: &str) -> io::Result<()> {
+    match std::fs::write(format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6"), "1") {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Fifteen bytes, as many as a link's name may have.
+fn link_name(cluster_id: &str, sandbox: &str) -> String {
+    format!("{}{:08x}", link_prefix(cluster_id), fnv(sandbox.as_bytes()) as u32)
+}
+
+fn pin(link: &str, direction: &str) -> String {
+    format!("{link}-{direction}")
+}
+
+fn mac(link: &str, end: u8) -> Mac {
+    let hash = fnv(link.as_bytes()).to_be_bytes();
+    [MAC_PREFIX, hash[4], hash[5], hash[6], hash[7], (hash[3] & 0xfe) | end]
+}

@@ -1,0 +1,1 @@
+//! Restarts, other builds, other clusters, teardown.
