@@ -6,6 +6,8 @@ pub mod deployment;
 pub mod endpointslice;
 pub mod execute;
 pub mod merge;
+#[cfg(test)]
+mod model;
 pub mod owner;
 pub mod plan;
 pub mod pods;

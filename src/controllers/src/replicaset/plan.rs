@@ -160,4 +160,4 @@ fn some_count(n: usize) -> Option<i32> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
