@@ -24,6 +24,8 @@ pub struct Status {
     pub message: String,
     /// Group, plural or kind, name, uid: of the object in question.
     pub details: Option<Details>,
+    /// `metadata.continue`: how an expired list can go on, inconsistently.
+    pub continuation: String,
 }
 
 /// Which object a [`Status`] is about.
@@ -46,7 +48,7 @@ pub struct Details {
 impl Status {
     /// A status without details.
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: None }
+        Self { code, reason, message: message.into(), details: None, continuation: String::new() }
     }
 
     /// With the object that it is about.
@@ -106,6 +108,9 @@ impl Status {
     pub fn to_value(&self) -> Value {
         let mut out =
             json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": self.message, "code": self.code});
+        if !self.continuation.is_empty() {
+            out["metadata"]["continue"] = self.continuation.as_str().into();
+        }
         if !self.reason.is_empty() {
             out["reason"] = self.reason.into();
         }

@@ -1,6 +1,7 @@
 //! The Kubernetes API server: HTTP, authentication, authorization, admission, registry, watch cache.
 
 pub mod admission;
+pub mod allocator;
 mod answer;
 pub mod authentication;
 pub mod authorization;
@@ -16,10 +17,12 @@ mod metrics;
 mod names;
 mod node_proxy;
 pub mod objects;
+pub mod output;
 mod pipeline;
 pub mod registry;
 pub mod request;
 pub mod request_info;
 pub mod server;
+pub mod strategy;
 mod tls;
 mod uuid;

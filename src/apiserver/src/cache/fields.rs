@@ -31,6 +31,7 @@ const PODS: &[Row] = &[
     ("spec.hostNetwork", &["spec.hostNetwork"], "false"),
     ("status.phase", &["status.phase"], ""),
     ("status.podIP", &["status.podIPs.0.ip", "status.podIP"], ""),
+    ("status.podIPs", &["status.podIPs.0.ip", "status.podIP"], ""),
     ("status.nominatedNodeName", &["status.nominatedNodeName"], ""),
 ];
 const EVENTS: &[Row] = &[
@@ -56,7 +57,7 @@ fn rows(kind: &str) -> &'static [Row] {
         "nodes" => &[("spec.unschedulable", &["spec.unschedulable"], "false")],
         "services" => &[("spec.clusterIP", &["spec.clusterIP"], ""), ("spec.type", &["spec.type"], "")],
         "persistentvolumes" | "persistentvolumeclaims" => &[("name", &["metadata.name"], "")],
-        "replicationcontrollers" | "replicasets.apps" => &[("status.replicas", &["status.replicas"], "0")],
+        "replicationcontrollers" => &[("status.replicas", &["status.replicas"], "0")],
         "jobs.batch" => &[("status.successful", &["status.succeeded"], "0")],
         "certificatesigningrequests.certificates.k8s.io" => &[("spec.signerName", &["spec.signerName"], "")],
         "resourceslices.resource.k8s.io" => &[("spec.nodeName", &["spec.nodeName"], ""), ("spec.driver", &["spec.driver"], "")],

@@ -234,6 +234,19 @@ pub fn encode(object: &Value) -> Option<Bytes> {
     Some(out.into())
 }
 
+/// The JSON of a stored form, with a revision spliced in if there is one.
+pub fn with_revision(stored: &Bytes, revision: Option<u64>) -> Bytes {
+    let json = stored.slice(HEADER_BYTES.min(stored.len())..);
+    let Some(revision) = revision else { return json };
+    let head = usize::from(u16::from_le_bytes([stored[1], stored[2]]));
+    let at = (head + METADATA.len()).min(json.len());
+    let mut out = Vec::with_capacity(json.len() + 48);
+    out.extend_from_slice(&json[..at]);
+    out.extend_from_slice(format!("\"resourceVersion\":\"{revision}\",").as_bytes());
+    out.extend_from_slice(&json[at..]);
+    out.into()
+}
+
 fn write_fields(out: &mut Vec<u8>, map: &Map<String, Value>, but: &[&str]) -> Option<()> {
     let mut first = true;
     for (key, value) in map.iter().filter(|(key, _)| !but.contains(&key.as_str())) {

@@ -1,18 +1,47 @@
 //! The registry: every resource request that is not a stream to a node ends here, for every kind alike.
 
+mod body;
+mod bootstrap;
+mod chance;
+mod create;
+mod delete;
+mod options;
+mod patch;
+mod read;
+mod select;
+mod target;
+mod update;
+mod watch;
+mod write;
+
 use std::{fmt, ops::Deref, ops::RangeInclusive, sync::Arc};
 
 use bytes::Bytes;
-use coracle_api::catalogue::Catalogue;
+use coracle_api::{catalogue::Catalogue, status::Status};
 use coracle_store::Store;
 use http::Response;
 
+use target::Target;
+
 use crate::{
     admission::Plugin,
+    allocator::{Holding, Services, range::RangeError},
     body::Body,
-    cache::{Cache, OpenError},
+    cache::{self, Cache},
+    output::{self, format::Format},
     request::Context,
 };
+
+/// Why the registry did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// No objects.
+    #[error("the registry cannot read its objects")]
+    Cache(#[from] cache::OpenError),
+    /// No addresses for Services.
+    #[error("the range of Service addresses is not valid")]
+    Range(#[from] RangeError),
+}
 
 /// What the registry is told.
 #[derive(Clone, Debug)]
@@ -34,7 +63,7 @@ struct Inner {
     store: Arc<dyn Store>,
     catalogue: &'static Catalogue,
     admission: Vec<Arc<dyn Plugin>>,
-    config: Config,
+    services: Services,
 }
 
 impl fmt::Debug for Registry {
@@ -59,14 +88,67 @@ impl Registry {
         admission: impl FnOnce(&Cache) -> Vec<Arc<dyn Plugin>>,
         config: Config,
     ) -> Result<Self, OpenError> {
+        let services = Services::new(&config.service_cidr, config.node_ports)?;
         let cache = Cache::open(Arc::clone(&store)).await?;
+        for service in cache.list("", "services", "").objects {
+            services.restore(&Holding::of(&service.value()));
+        }
         let admission = admission(&cache);
-        Ok(Self { inner: Arc::new(Inner { cache, store, catalogue, admission, config }) })
+        Ok(Self { inner: Arc::new(Inner { cache, store, catalogue, admission, services }) })
+    }
+
+    /// The cache, to be kept by others.
+    pub fn cache(&self) -> &Cache {
+        &self.inner.cache
     }
 
     /// Answers a resource request.
     pub async fn handle(&self, cx: &Context, body: Bytes) -> Response<Body> {
-        let _ = (cx, body, &self.inner.store, &self.inner.catalogue, &self.inner.admission, &self.inner.config);
-        todo!()
+        match self.inner.answer(cx, &body).await {
+            Ok(response) => response,
+            Err(status) => output::status(&status),
+        }
+    }
+}
+
+impl Inner {
+    async fn answer(&self, cx: &Context, body: &Bytes) -> Result<Response<Body>, Status> {
+        let target = Target::find(self.catalogue, &self.cache, &cx.info)?;
+        let verb = cx.info.verb.as_str();
+        let format = Format::negotiate(&cx.headers, cx.param("pretty"), verb == "watch")?;
+        let (cache, format) = (&self.cache, &format);
+        if !target.subresource.is_empty() {
+            let served = target.resource.subresource(&target.subresource).ok_or_else(target::unknown)?;
+            if !served.verbs.iter().any(|v| v == verb) {
+                return Err(target::not_allowed());
+            }
+            return self.subresource(&target, cx, body, format).await;
+        }
+        // A HEAD is a get for authorization, and nothing here.
+        if !target.resource.serves(verb) || cx.method == http::Method::HEAD {
+            return Err(target::not_allowed());
+        }
+        let whole_cluster = target.resource.namespaced && target.namespace.is_empty();
+        match verb {
+            "get" => read::get(cache, &target, cx, format).await,
+            "list" => read::list(cache, &target, cx, format).await,
+            "watch" => watch::watch(cache, &target, cx, format).await,
+            "create" | "deletecollection" if whole_cluster => Err(target::not_allowed()),
+            "create" if target.name.is_empty() => create::create(self, &target, cx, body, format).await,
+            "update" => update::update(self, &target, cx, body, format).await,
+            "patch" => patch::patch(self, &target, cx, body, format).await,
+            "delete" => delete::delete(self, &target, cx, body, format).await,
+            "deletecollection" => delete::delete_collection(self, &target, cx, body, format).await,
+            _ => Err(target::not_allowed()),
+        }
+    }
+
+    async fn subresource(&self, target: &Target, cx: &Context, body: &Bytes, format: &Format) -> Result<Response<Body>, Status> {
+        match cx.info.verb.as_str() {
+            "get" => read::get(&self.cache, target, cx, format).await,
+            "update" => update::update(self, target, cx, body, format).await,
+            "patch" => patch::patch(self, target, cx, body, format).await,
+            _ => Err(target::not_allowed()),
+        }
     }
 }

@@ -1,0 +1,68 @@
+//! Objects that the server itself writes: what every cluster has from its first second.
+
+use bytes::Bytes;
+use coracle_api::status::Status;
+use serde_json::Value;
+
+use super::{Registry, create, target::Target, update, write};
+use crate::{
+    request::{Context, RequestInfo, User},
+    strategy::meta,
+};
+
+impl Registry {
+    fn own_target(&self, object: &Value, verb: &str) -> Result<(Target, Context), Status> {
+        let api_version = object["apiVersion"].as_str().unwrap_or_default();
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let kind = object["kind"].as_str().unwrap_or_default();
+        let resource = self
+            .inner
+            .catalogue
+            .kind(group, version, kind)
+            .ok_or_else(|| Status::internal(format!("no kind {kind:?} is registered for version {api_version:?}")))?;
+        let info = RequestInfo {
+            verb: verb.to_owned(),
+            is_resource: true,
+            group: group.to_owned(),
+            version: version.to_owned(),
+            resource: resource.plural.clone(),
+            namespace: meta::text(object, "namespace").to_owned(),
+            name: meta::text(object, "name").to_owned(),
+            ..RequestInfo::default()
+        };
+        let target = Target::find(self.inner.catalogue, self.cache(), &info)?;
+        let user = User { name: "system:apiserver".into(), groups: vec!["system:masters".into()], ..User::default() };
+        let cx = Context { user, info, query: Vec::new(), method: http::Method::POST, headers: http::HeaderMap::new() };
+        Ok((target, cx))
+    }
+
+    /// Creates an object, unless one of its name is there; no plugin is asked. True when it was created.
+    pub async fn create_if_absent(&self, object: Value) -> Result<bool, Status> {
+        let (target, cx) = self.own_target(&object, "create")?;
+        if target.collection.get(&target.key()).is_some() {
+            return Ok(false);
+        }
+        match create::insert(&self.inner, &target, &cx, object, &write::internal_options(), true).await {
+            Ok(_) => Ok(true),
+            Err(status) if status.reason == "AlreadyExists" => Ok(false),
+            Err(status) => Err(status),
+        }
+    }
+
+    /// Changes an object that is there; no plugin is asked. `make` gets it as it is stored and may be called again when another write was first.
+    pub async fn change(
+        &self,
+        group: &str,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+        make: &mut (dyn FnMut(&Value) -> Value + Send),
+    ) -> Result<Bytes, Status> {
+        let target = Target::of(self.inner.catalogue, self.cache(), group, resource, namespace, name).ok_or_else(super::target::unknown)?;
+        let user = User { name: "system:apiserver".into(), groups: vec!["system:masters".into()], ..User::default() };
+        let info = RequestInfo { verb: "patch".into(), group: group.into(), resource: resource.into(), ..RequestInfo::default() };
+        let cx = Context { user, info, query: Vec::new(), method: http::Method::PATCH, headers: http::HeaderMap::new() };
+        let options = write::internal_options();
+        update::change(&self.inner, &target, &cx, &options, true, &mut |old| Ok(make(old))).await.map(|written| written.json)
+    }
+}

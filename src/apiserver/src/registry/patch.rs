@@ -1,0 +1,136 @@
+//! PATCH: JSON patch, merge patch and strategic merge patch.
+
+use bytes::Bytes;
+use coracle_api::{
+    decode::{self, Decoded},
+    defaulting,
+    patch::{self, PatchError},
+    status::{Cause, Status},
+};
+use http::Response;
+use serde_json::Value;
+
+use super::{
+    Inner,
+    body::{self, Expected, Settle},
+    options::{FieldValidation, WriteOptions},
+    read::{answer, include},
+    target::Target,
+    update,
+};
+use crate::{
+    body::Body,
+    output::{self, format::Format},
+    request::Context,
+    strategy::meta,
+};
+
+/// A patch, read once and applied as often as it takes.
+#[derive(Debug)]
+pub enum Patch {
+    /// RFC 6902.
+    Json(Value),
+    /// RFC 7396.
+    Merge(Value),
+    /// Kubernetes' own.
+    Strategic(Value),
+}
+
+impl Patch {
+    /// Of the request's media type.
+    pub fn read(cx: &Context, body: &Bytes, custom: bool) -> Result<(Self, Vec<String>), Status> {
+        let supported = if custom {
+            "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
+        } else {
+            "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml"
+        };
+        let media = body::media(cx);
+        let make: fn(Value) -> Self = match media.as_str() {
+            "application/json-patch+json" => Self::Json,
+            "application/merge-patch+json" => Self::Merge,
+            "application/strategic-merge-patch+json" if !custom => Self::Strategic,
+            _ => return Err(body::unsupported(supported)),
+        };
+        if body.len() > body::MAX_BODY_BYTES {
+            return Err(body::too_large());
+        }
+        let Decoded { value, duplicates } = decode::json(body).map_err(|error| body::refused(&error, None))?;
+        Ok((make(value), duplicates))
+    }
+
+    /// The object that the patch makes of `object`.
+    pub fn apply(&self, object: &mut Value, schema: &coracle_api::schema::Schema) -> Result<(), Status> {
+        let applied = match self {
+            Self::Json(patch) => patch::json(object, patch),
+            Self::Merge(patch) => patch::merge(object, patch),
+            Self::Strategic(patch) => patch::strategic(schema, object, patch),
+        };
+        applied.map_err(|error| match error {
+            PatchError::Malformed(why) => Status::bad_request(why),
+            PatchError::TooMany(_) => Status::new(413, "RequestEntityTooLarge", error.to_string()),
+            PatchError::Inapplicable(_) => Status::new(422, "Invalid", error.to_string()),
+        })
+    }
+}
+
+/// Applies a patch to an object in the version of the path and makes the result canonical.
+pub fn patched(
+    patch: &Patch,
+    current: &Value,
+    expected: Expected<'_>,
+    validation: FieldValidation,
+    warnings: &mut Vec<String>,
+) -> Result<Value, Status> {
+    let mut object = current.clone();
+    patch.apply(&mut object, expected.schema)?;
+    let decoded = Decoded { value: object, duplicates: Vec::new() };
+    let body = body::settle(decoded, expected, validation).map_err(|error| match error {
+        Settle::Status(status) => status,
+        Settle::Strict(problems) => {
+            let message = format!("Invalid value: strict decoding error: {}", problems.join(", "));
+            Status::invalid("", "", "", vec![Cause { reason: "FieldValueInvalid", field: "patch".into(), message }])
+        }
+    })?;
+    *warnings = body.warnings;
+    Ok(body.object)
+}
+
+/// Answers a PATCH.
+pub async fn patch(inner: &Inner, target: &Target, cx: &Context, body: &Bytes, format: &Format) -> Result<Response<Body>, Status> {
+    let options = WriteOptions::read(cx, "PatchOptions")?;
+    let resource = &target.resource;
+    let (patch, duplicates) = Patch::read(cx, body, resource.custom)?;
+    if options.force.is_some() {
+        let cause = Cause { reason: "FieldValueForbidden", field: "force".into(), message: "Forbidden: may not be specified for non-apply patch".into() };
+        return Err(Status::invalid("meta.k8s.io", "PatchOptions", "", vec![cause]));
+    }
+    let doubled: Vec<String> = duplicates.iter().map(|path| format!("duplicate field \"{path}\"")).collect();
+    if options.field_validation == FieldValidation::Strict && !doubled.is_empty() {
+        return Err(Status::bad_request(format!("strict decoding error: {}", doubled.join(", "))));
+    }
+    let expected = Expected { group: &resource.group, version: &resource.version, kind: &resource.kind, schema: &resource.schema };
+    let mut warnings = Vec::new();
+    let written = update::change(inner, target, cx, &options, false, &mut |old| {
+        let mut object = patched(&patch, &target.outward(old.clone()), expected, options.field_validation, &mut warnings)?;
+        check_identity(target, &mut object)?;
+        defaulting::apply(resource, &mut object);
+        Ok(target.inward(object))
+    })
+    .await?;
+    let mut response = answer(200, target, format, include(cx)?, written.json);
+    if options.field_validation == FieldValidation::Warn {
+        output::warn(&mut response, &doubled);
+    }
+    output::warn(&mut response, &warnings);
+    Ok(response)
+}
+
+/// A patch may not rename or move.
+fn check_identity(target: &Target, object: &mut Value) -> Result<(), Status> {
+    super::create::settle_namespace(target, object)?;
+    let name = meta::text(object, "name");
+    if name == target.name {
+        return Ok(());
+    }
+    Err(Status::bad_request(format!("the name of the object ({name}) does not match the name on the URL ({})", target.name)))
+}

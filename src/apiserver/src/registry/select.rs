@@ -1,0 +1,93 @@
+//! Which objects of a collection a list or a watch means.
+
+use coracle_api::{
+    selector::{FieldSelector, LabelSelector},
+    status::Status,
+};
+
+use super::{options::ListOptions, target::Target};
+use crate::cache::{collection::Change, fields, object::Action, object::Object, scope};
+
+/// Where a selected field stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Name,
+    Namespace,
+    Record(usize),
+}
+
+/// A namespace and selectors.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    prefix: String,
+    labels: LabelSelector,
+    fields: Vec<(Place, String, bool)>,
+}
+
+impl Selection {
+    /// Of a request; a name in the path of a watch counts as a field.
+    pub fn of(target: &Target, options: &ListOptions) -> Result<Self, Status> {
+        let labels = LabelSelector::parse(&options.labels).map_err(|error| Status::bad_request(error.to_string()))?;
+        let parsed = FieldSelector::parse(&options.fields).map_err(|error| Status::bad_request(error.to_string()))?;
+        let mut fields = Vec::new();
+        for requirement in parsed.requirements {
+            let place = match requirement.field.as_str() {
+                "metadata.name" => Place::Name,
+                "metadata.namespace" => Place::Namespace,
+                other => {
+                    let name = fields::stored_name(&target.resource.group, &target.resource.plural, other);
+                    let position = target.collection.fields.position(name);
+                    position.map(Place::Record).ok_or_else(|| Status::bad_request(format!("field label not supported: {other}")))?
+                }
+            };
+            fields.push((place, requirement.value, requirement.negated));
+        }
+        if !target.name.is_empty() {
+            fields.push((Place::Name, target.name.clone(), false));
+        }
+        Ok(Self { prefix: scope(&target.namespace), labels, fields })
+    }
+
+    /// What the keys start with.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Whether everything under the prefix is meant.
+    pub fn is_everything(&self) -> bool {
+        self.fields.is_empty() && self.labels.is_everything()
+    }
+
+    /// The one key that can match, if the selection names an object.
+    pub fn only_key(&self) -> Option<String> {
+        let exact = |place: Place| self.fields.iter().find(|(p, _, negated)| *p == place && !negated).map(|(_, value, _)| value.as_str());
+        let name = exact(Place::Name)?;
+        (!self.prefix.is_empty()).then(|| format!("{}{name}", self.prefix))
+    }
+
+    /// Whether an object is meant.
+    pub fn matches(&self, object: &Object) -> bool {
+        object.key().starts_with(&self.prefix)
+            && self.fields.iter().all(|(place, want, negated)| {
+                let value = match place {
+                    Place::Name => object.name(),
+                    Place::Namespace => object.namespace(),
+                    Place::Record(at) => object.fields().get(*at).map_or("", |value| value),
+                };
+                (value == want) != *negated
+            })
+            && (self.labels.is_everything() || self.labels.matches(|key| object.label(key)))
+    }
+
+    /// What a change means to a watcher: an object that enters or leaves the selection is added or deleted.
+    pub fn action(&self, change: &Change) -> Option<Action> {
+        let before = change.previous.as_ref().is_some_and(|object| self.matches(object));
+        let after = change.action != Action::Deleted && self.matches(&change.object);
+        match (before, after) {
+            (false, true) => Some(Action::Added),
+            (true, true) => Some(Action::Modified),
+            (true, false) => Some(Action::Deleted),
+            (false, false) => None,
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! PUT, and what every change of an object goes through: preconditions, what may not change, retries when another write was first.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coracle_api::{
+    defaulting,
+    status::{Cause, Status},
+    validation,
+};
+use http::Response;
+use serde_json::Value;
+
+use super::{
+    Inner,
+    body::{self, Expected},
+    create,
+    options::WriteOptions,
+    read::{answer, include},
+    target::Target,
+    write::{Put, Write, Written},
+};
+use crate::{
+    admission::Operation,
+    body::Body,
+    cache::object::Object,
+    output::{self, format::Format},
+    request::Context,
+    strategy::{self, meta},
+};
+
+/// Writes to one object that may come in between before a change gives up.
+const MAX_ATTEMPTS: usize = 32;
+/// What clients match on.
+pub const MODIFIED: &str = "the object has been modified; please apply your changes to the latest version and try again";
+
+/// Answers a PUT.
+pub async fn update(inner: &Inner, target: &Target, cx: &Context, body: &Bytes, format: &Format) -> Result<Response<Body>, Status> {
+    let options = WriteOptions::read(cx, "UpdateOptions")?;
+    let resource = &target.resource;
+    let expected = Expected { group: &resource.group, version: &resource.version, kind: &resource.kind, schema: &resource.schema };
+    let body = body::object(cx, body, expected, options.field_validation)?;
+    let mut object = body.object;
+    create::settle_namespace(target, &mut object)?;
+    let name = meta::text(&object, "name").to_owned();
+    if name.is_empty() {
+        meta::of(&mut object).insert("name".into(), target.name.as_str().into());
+    } else if name != target.name {
+        return Err(Status::bad_request(format!("the name of the object ({name}) does not match the name on the URL ({})", target.name)));
+    }
+    defaulting::apply(&target.resource, &mut object);
+    let object = target.inward(object);
+    let written = change(inner, target, cx, &options, false, &mut |_| Ok(object.clone())).await;
+    let written = match written {
+        Err(status) if status.code == 404 && upserts(inner, target, cx) && is_about(&status, target) => {
+            let mut object = target.outward(object);
+            meta::of(&mut object).remove("resourceVersion");
+            meta::of(&mut object).remove("uid");
+            create::insert(inner, target, cx, object, &options, false).await?
+        }
+        other => other?,
+    };
+    let mut response = answer(if written.created { 201 } else { 200 }, target, format, include(cx)?, written.json);
+    output::warn(&mut response, &body.warnings);
+    Ok(response)
+}
+
+fn upserts(inner: &Inner, target: &Target, cx: &Context) -> bool {
+    let write = Write { inner, target, cx, admitted: false, dry_run: false };
+    target.subresource.is_empty() && write.kind().creates_on_update()
+}
+
+/// Not, for example, about a missing namespace.
+fn is_about(status: &Status, target: &Target) -> bool {
+    status.details.as_ref().is_some_and(|d| d.kind == target.resource.plural && d.name == target.name)
+}
+
+/// What a change makes of the object as it is, both in the stored version; called anew for each attempt.
+pub type Make<'m> = dyn FnMut(&Value) -> Result<Value, Status> + Send + 'm;
+
+/// Changes an object.
+pub async fn change(
+    inner: &Inner,
+    target: &Target,
+    cx: &Context,
+    options: &WriteOptions,
+    admitted: bool,
+    make: &mut Make<'_>,
+) -> Result<Written, Status> {
+    let write = Write { inner, target, cx, admitted, dry_run: options.dry_run };
+    for _ in 0..MAX_ATTEMPTS {
+        let held = target.collection.get(&target.key()).ok_or_else(|| target.not_found())?;
+        let old = held.value();
+        let new = make(&old)?;
+        if let Some(written) = attempt(&write, &held, &old, new).await? {
+            return Ok(written);
+        }
+    }
+    Err(target.conflict(MODIFIED))
+}
+
+/// One attempt; `None` when another write was first.
+async fn attempt(write: &Write<'_>, held: &Arc<Object>, old: &Value, mut new: Value) -> Result<Option<Written>, Status> {
+    let target = write.target;
+    preconditions(write, held, &new)?;
+    meta::carry_over(&mut new, old);
+    let kind = write.kind();
+    write.mutate(Operation::Update, &mut new, Some(old)).await?;
+    if target.subresource.is_empty() {
+        strategy::prepare_update(kind, &mut new, old);
+    } else {
+        strategy::prepare_subresource(kind, &target.subresource, &mut new, old);
+        meta::of(&mut new).remove("resourceVersion");
+    }
+    write.canonical(&mut new)?;
+    let reservation = if target.subresource.is_empty() { write.reserve(&mut new, Some(old))? } else { None };
+    let causes = validation::update(&target.stored, &new, old, &target.subresource);
+    if !causes.is_empty() {
+        return Err(target.invalid(causes));
+    }
+    write.validate(Operation::Update, Some(&new), Some(old)).await?;
+    if deleted_by(&new, old, kind) {
+        let deleted = write.delete(held).await?;
+        return Ok(deleted.then(|| Written { json: held_json(&new, held), created: false }));
+    }
+    if is_same(&new, old) {
+        return Ok(Some(Written { json: held.json(), created: false }));
+    }
+    Ok(match write.put(&new, Some(held), reservation).await? {
+        Put::Done(json) => Some(Written { json, created: false }),
+        Put::Lost => None,
+    })
+}
+
+fn held_json(new: &Value, held: &Object) -> Bytes {
+    let mut out = new.clone();
+    meta::of(&mut out).insert("resourceVersion".into(), held.revision().to_string().into());
+    serde_json::to_vec(&out).map_or_else(|_| held.json(), Bytes::from)
+}
+
+fn preconditions(write: &Write<'_>, held: &Object, new: &Value) -> Result<(), Status> {
+    let target = write.target;
+    let uid = meta::text(new, "uid");
+    if !uid.is_empty() && uid != held.uid() {
+        return Err(target.conflict(&format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", held.uid())));
+    }
+    let text = meta::text(new, "resourceVersion");
+    let revision = if text.is_empty() { 0 } else { text.parse().map_err(|_| Status::new(500, "", format!("the resourceVersion {text:?} is not a number")))? };
+    if revision == 0u64 {
+        if !write.kind().unconditional_updates() && write.cx.info.verb == "update" {
+            let cause = Cause {
+                reason: "FieldValueInvalid",
+                field: "metadata.resourceVersion".into(),
+                message: "Invalid value: 0: must be specified for an update".into(),
+            };
+            return Err(target.invalid(vec![cause]));
+        }
+        return Ok(());
+    }
+    if revision == held.revision() { Ok(()) } else { Err(target.conflict(MODIFIED)) }
+}
+
+/// Whether nothing changed, the resourceVersion aside.
+fn is_same(new: &Value, old: &Value) -> bool {
+    let metadata = |object: &Value| {
+        let mut metadata = object["metadata"].clone();
+        if let Some(map) = metadata.as_object_mut() {
+            map.remove("resourceVersion");
+        }
+        metadata
+    };
+    let (Some(a), Some(b)) = (new.as_object(), old.as_object()) else { return false };
+    a.len() == b.len() && a.iter().all(|(key, value)| if key == "metadata" { true } else { b.get(key) == Some(value) }) && metadata(new) == metadata(old)
+}
+
+/// Whether an update takes away the last thing that held a deleted object.
+fn deleted_by(new: &Value, old: &Value, kind: strategy::Kind<'_>) -> bool {
+    let grace = old["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
+    let held = (kind.group, kind.plural) == ("", "namespaces") && new["spec"]["finalizers"].as_array().is_some_and(|list| !list.is_empty());
+    meta::is_deleting(old) && grace == 0 && meta::finalizers(new).is_empty() && !held
+}

@@ -1,0 +1,303 @@
+//! WATCH: a stream of events from the cache's changes.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use coracle_api::{catalogue, protobuf, status::Status};
+use futures::{Stream, stream};
+use http::{HeaderValue, Response, header};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+
+use super::{
+    options::ListOptions,
+    read::{self, include},
+    select::Selection,
+    target::Target,
+};
+use crate::{
+    body::{Body, BodyError},
+    cache::{
+        Cache,
+        collection::{Change, Expired},
+        object::{Action, Object},
+        watcher::Watcher,
+    },
+    output::{
+        format::{Format, Media, Shape},
+        no_cache,
+        transform::{self, Include},
+    },
+    request::Context,
+};
+
+/// A watch without `timeoutSeconds` ends after between this and twice this, so that clients spread their reconnects.
+const MIN_TIMEOUT: Duration = Duration::from_secs(1800);
+/// Between two bookmarks.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// A bookmark comes this long before the watch ends.
+const LAST_BOOKMARK: Duration = Duration::from_secs(2);
+/// Events of one batch are sent as one piece up to this size.
+const PIECE_BYTES: usize = 64 << 10;
+/// Marks the bookmark after the initial events.
+const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+
+/// Where a watch begins.
+enum Start {
+    /// With the objects that are there.
+    Now { mark_end: bool },
+    /// With the changes after a revision.
+    After(u64),
+}
+
+/// Everything that one watch needs until it ends.
+struct Stage {
+    cache: Cache,
+    target: Target,
+    selection: Selection,
+    watcher: Watcher,
+    encoder: Encoder,
+    start: Option<(Start, u64)>,
+    bookmarks: bool,
+    next_bookmark: Instant,
+    ends: Instant,
+    last_bookmark_sent: bool,
+}
+
+/// Writes events in the form that was asked for.
+struct Encoder {
+    target: Target,
+    format: Format,
+    include: Include,
+    headings_sent: bool,
+}
+
+/// Answers a watch.
+pub async fn watch(cache: &Cache, target: &Target, cx: &Context, format: &Format) -> Result<Response<Body>, Status> {
+    let options = ListOptions::read(cx)?;
+    let selection = Selection::of(target, &options)?;
+    let revision: u64 = match options.resource_version.as_str() {
+        "" => 0,
+        text => text.parse().map_err(|_| Status::new(500, "", format!("the resourceVersion {text:?} is not a number")))?,
+    };
+    let start = match options.send_initial_events {
+        Some(true) => Start::Now { mark_end: options.bookmarks },
+        // Upstream: from the newest revision.
+        Some(false) if revision == 0 => Start::After(0),
+        None if revision == 0 => Start::Now { mark_end: false },
+        _ => Start::After(revision),
+    };
+    if options.resource_version.is_empty() {
+        cache.catch_up().await;
+    }
+    let begin = match start {
+        Start::After(0) | Start::Now { .. } => cache.revision(),
+        Start::After(revision) => revision,
+    };
+    let timeout = options.timeout_seconds.map_or_else(random_timeout, Duration::from_secs);
+    let now = Instant::now();
+    let stage = Stage {
+        cache: cache.clone(),
+        target: target.clone(),
+        selection,
+        watcher: cache.watch(&target.stored.group, &target.stored.plural, begin),
+        encoder: Encoder { target: target.clone(), format: format.clone(), include: include(cx)?, headings_sent: false },
+        start: Some((start, revision)),
+        bookmarks: options.bookmarks,
+        next_bookmark: now + BOOKMARK_EVERY,
+        ends: now + timeout,
+        last_bookmark_sent: timeout <= LAST_BOOKMARK,
+    };
+    let mut response = Response::new(StreamBody::new(frames(stage)).boxed_unsync());
+    let content_type = match format.media {
+        Media::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        Media::Json | Media::Yaml => "application/json",
+    };
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    no_cache(&mut response);
+    Ok(response)
+}
+
+fn random_timeout() -> Duration {
+    let spread = u64::from(super::chance::byte()) * MIN_TIMEOUT.as_secs() / 256;
+    MIN_TIMEOUT + Duration::from_secs(spread)
+}
+
+fn frames(stage: Stage) -> impl Stream<Item = Result<Frame<Bytes>, BodyError>> {
+    stream::unfold(Some(stage), |stage| async move {
+        let mut stage = stage?;
+        match tokio::time::timeout_at(stage.ends, stage.step()).await {
+            Ok(Ok(piece)) => Some((Ok(Frame::data(piece)), Some(stage))),
+            // One ERROR event, then the end.
+            Ok(Err(status)) => Some((Ok(Frame::data(stage.encoder.error(&status))), None)),
+            Err(_) => None,
+        }
+    })
+}
+
+impl Stage {
+    /// The next piece of the stream.
+    async fn step(&mut self) -> Result<Bytes, Status> {
+        if let Some((start, revision)) = self.start.take() {
+            let piece = self.begin(start, revision).await?;
+            if !piece.is_empty() {
+                return Ok(piece);
+            }
+        }
+        loop {
+            let bookmark_at = if self.last_bookmark_sent { self.next_bookmark } else { self.next_bookmark.min(self.ends - LAST_BOOKMARK) };
+            let changes = tokio::select! {
+                changes = self.watcher.next() => changes.map_err(gone)?,
+                () = tokio::time::sleep_until(bookmark_at), if self.bookmarks => {
+                    let now = Instant::now();
+                    self.next_bookmark = now + BOOKMARK_EVERY;
+                    self.last_bookmark_sent |= now >= self.ends - LAST_BOOKMARK;
+                    return Ok(self.encoder.bookmark(self.watcher.position(), false));
+                }
+            };
+            let piece = self.write(&changes);
+            if !piece.is_empty() {
+                return Ok(piece);
+            }
+        }
+    }
+
+    /// The events before the first change.
+    async fn begin(&mut self, start: Start, revision: u64) -> Result<Bytes, Status> {
+        match start {
+            Start::After(0) => Ok(Bytes::new()),
+            Start::After(_) => {
+                // A revision of the future comes, or the client's patience ends.
+                self.cache.wait(revision).await;
+                Ok(Bytes::new())
+            }
+            Start::Now { mark_end } => {
+                if revision > 0 {
+                    read::wait_for(&self.cache, revision).await?;
+                }
+                let snapshot = self.target.collection.snapshot(self.selection.prefix(), self.cache.revision());
+                let (group, plural) = (&self.target.stored.group, &self.target.stored.plural);
+                self.watcher = self.cache.watch(group, plural, snapshot.revision);
+                let mut out = Vec::new();
+                for object in snapshot.objects.iter().filter(|object| self.selection.matches(object)) {
+                    self.encoder.event(Action::Added, object, object.revision(), &mut out);
+                }
+                if mark_end {
+                    out.extend_from_slice(&self.encoder.bookmark(snapshot.revision, true));
+                }
+                Ok(out.into())
+            }
+        }
+    }
+
+    fn write(&mut self, changes: &[Arc<Change>]) -> Bytes {
+        let selected: Vec<(&Change, Action)> =
+            changes.iter().filter_map(|change| Some((&**change, self.selection.action(change)?))).collect();
+        if let [(change, action)] = selected[..] {
+            // The usual case, and the one that shares bytes among all watchers.
+            if self.encoder.plain() && (action == Action::Deleted) == (change.action == Action::Deleted) {
+                return change.object.event(action);
+            }
+        }
+        let mut out = Vec::with_capacity(PIECE_BYTES.min(selected.len() * 2048));
+        for (change, action) in selected {
+            // Who leaves a selection is shown as it last was in it.
+            let left = action == Action::Deleted && change.action != Action::Deleted;
+            let object = change.previous.as_ref().filter(|_| left).unwrap_or(&change.object);
+            self.encoder.event(action, object, change.revision, &mut out);
+        }
+        out.into()
+    }
+}
+
+fn gone(expired: Expired) -> Status {
+    read::expired(expired.to_string())
+}
+
+impl Encoder {
+    /// Whether events are the cache's own bytes.
+    fn plain(&self) -> bool {
+        self.format.media == Media::Json && self.format.shape == Shape::Whole && self.target.as_stored()
+    }
+
+    /// Appends the event of an object.
+    fn event(&mut self, action: Action, object: &Object, revision: u64, out: &mut Vec<u8>) {
+        if self.plain() {
+            if revision == object.revision() {
+                object.write_event(action, out);
+            } else {
+                out.extend_from_slice(&object.event_at(action, revision));
+            }
+            return;
+        }
+        let mut value = object.value();
+        value["metadata"]["resourceVersion"] = revision.to_string().into();
+        let value = self.shaped(self.target.outward(value));
+        self.write(action.word(), &value, out);
+    }
+
+    /// A bookmark at a revision.
+    fn bookmark(&mut self, revision: u64, initial_events_end: bool) -> Bytes {
+        let mut metadata = json!({"resourceVersion": revision.to_string()});
+        // Go writes the zero time of an object without one.
+        if !self.target.resource.custom {
+            metadata["creationTimestamp"] = Value::Null;
+        }
+        if initial_events_end {
+            metadata["annotations"] = json!({INITIAL_EVENTS_END: "true"});
+        }
+        let object = json!({"kind": self.target.resource.kind, "apiVersion": self.target.resource.api_version(), "metadata": metadata});
+        let object = self.shaped(object);
+        let mut out = Vec::new();
+        self.write("BOOKMARK", &object, &mut out);
+        out.into()
+    }
+
+    /// The ERROR event that ends a watch.
+    fn error(&self, status: &Status) -> Bytes {
+        let mut out = Vec::new();
+        self.write_as("ERROR", "Status", &status.to_value(), &mut out);
+        out.into()
+    }
+
+    fn shaped(&mut self, object: Value) -> Value {
+        match &self.format.shape {
+            Shape::Whole => object,
+            Shape::Partial(version) => transform::partial(&object, version),
+            Shape::Table(version) => {
+                let resource = &self.target.resource;
+                let headings = (!self.headings_sent).then(|| transform::headings(resource));
+                self.headings_sent = true;
+                let metadata = Map::from_iter([("resourceVersion".to_owned(), object["metadata"]["resourceVersion"].clone())]);
+                let row = transform::row(resource, &object, version, self.include, Timestamp::now());
+                transform::table(version, metadata, headings, vec![row])
+            }
+        }
+    }
+
+    fn write(&self, word: &str, object: &Value, out: &mut Vec<u8>) {
+        let message = match self.format.shape {
+            Shape::Whole => "",
+            Shape::Partial(_) => "PartialObjectMetadata",
+            Shape::Table(_) => "Table",
+        };
+        self.write_as(word, message, object, out);
+    }
+
+    fn write_as(&self, word: &str, message: &str, object: &Value, out: &mut Vec<u8>) {
+        if self.format.media == Media::Protobuf {
+            let schema = catalogue::builtin().message(message).unwrap_or(&self.target.resource.schema);
+            let event = protobuf::encode_event(word, &protobuf::encode(schema, object));
+            // Frames of a stream have their length before them.
+            out.extend_from_slice(&u32::try_from(event.len()).unwrap_or(u32::MAX).to_be_bytes());
+            out.extend_from_slice(&event);
+            return;
+        }
+        // A Value can always be written.
+        let _ = serde_json::to_writer(&mut *out, &json!({"type": word, "object": object}));
+        out.push(b'\n');
+    }
+}

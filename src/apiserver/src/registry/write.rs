@@ -1,0 +1,180 @@
+//! What all writes share: admission, the last checks, the store, the cache.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coracle_api::{status::Status, structural};
+use coracle_store::{Durability, Expect, WriteError};
+use serde_json::Value;
+
+use super::{Inner, body, options::WriteOptions, target::Target};
+use crate::{
+    admission::{Attributes, Operation},
+    allocator::{Holding, Reservation},
+    cache::object::{self, Object},
+    request::{Context, RequestInfo},
+    strategy::{Kind, service},
+};
+
+/// One write on its way.
+pub struct Write<'a> {
+    pub inner: &'a Inner,
+    pub target: &'a Target,
+    pub cx: &'a Context,
+    /// Bootstrap writes are not for plugins to judge.
+    pub admitted: bool,
+    pub dry_run: bool,
+}
+
+/// An object as it was written.
+#[derive(Debug)]
+pub struct Written {
+    /// JSON in the stored version.
+    pub json: Bytes,
+    /// It was not there before.
+    pub created: bool,
+}
+
+/// What the store said of a put.
+pub enum Put {
+    /// It is written, at this revision, and the cache has seen it.
+    Done(Bytes),
+    /// Somebody else wrote first; the cache has seen it.
+    Lost,
+}
+
+impl Write<'_> {
+    /// The kind, for strategies.
+    pub fn kind(&self) -> Kind<'_> {
+        let stored = &self.target.stored;
+        Kind {
+            group: &stored.group,
+            plural: &stored.plural,
+            has_status: stored.subresource("status").is_some(),
+            custom: stored.custom,
+        }
+    }
+
+    fn info(&self) -> RequestInfo {
+        RequestInfo { name: self.target.name.clone(), namespace: self.cx.info.namespace.clone(), ..self.cx.info.clone() }
+    }
+
+    /// Lets the plugins change the object, or refuse.
+    pub async fn mutate(&self, operation: Operation, object: &mut Value, old: Option<&Value>) -> Result<(), Status> {
+        if self.admitted {
+            return Ok(());
+        }
+        let info = self.info();
+        let kind = object["kind"].as_str().unwrap_or_default().to_owned();
+        let write = Attributes { operation, user: &self.cx.user, info: &info, kind: &kind, old, dry_run: self.dry_run };
+        for plugin in &self.inner.admission {
+            plugin.mutate(&write, object).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets the plugins refuse.
+    pub async fn validate(&self, operation: Operation, object: Option<&Value>, old: Option<&Value>) -> Result<(), Status> {
+        if self.admitted {
+            return Ok(());
+        }
+        let info = self.info();
+        let kind = object.or(old).and_then(|o| o["kind"].as_str()).unwrap_or_default().to_owned();
+        let write = Attributes { operation, user: &self.cx.user, info: &info, kind: &kind, old, dry_run: self.dry_run };
+        for plugin in &self.inner.admission {
+            plugin.validate(&write, object).await?;
+        }
+        Ok(())
+    }
+
+    /// What a Service needs of the cluster's addresses and ports; given back unless it is kept.
+    pub fn reserve(&self, object: &mut Value, old: Option<&Value>) -> Result<Option<Reservation>, Status> {
+        if !self.target.is("", "services") {
+            return Ok(None);
+        }
+        let mut reservation = self.inner.services.begin();
+        service::allocate(object, old, &mut reservation, &mut super::chance::number).map_err(|causes| self.target.invalid(causes))?;
+        Ok(Some(reservation))
+    }
+
+    /// Canonical form again, after strategies and plugins had their say.
+    pub fn canonical(&self, object: &mut Value) -> Result<(), Status> {
+        structural::prune(&self.target.stored.schema, object).map(drop).map_err(|error| body::refused(&error, None))
+    }
+
+    fn encode(&self, object: &Value) -> Result<Bytes, Status> {
+        object::encode(object).ok_or_else(|| Status::internal("the object has no kind, apiVersion or metadata"))
+    }
+
+    /// Writes the object, unless it is a dry run, and waits until the cache shows it.
+    pub async fn put(&self, object: &Value, old: Option<&Arc<Object>>, reservation: Option<Reservation>) -> Result<Put, Status> {
+        let value = self.encode(object)?;
+        if self.dry_run {
+            return Ok(Put::Done(object::with_revision(&value, old.map(|old| old.revision()))));
+        }
+        let expect = old.map_or(Expect::Absent, |old| Expect::Revision(old.revision()));
+        let durability = if self.kind().is_lazy() { Durability::Lazy } else { Durability::Sync };
+        match self.inner.store.put(&self.target.store_key(), value.clone(), expect, durability).await {
+            Ok(revision) => {
+                if let Some(reservation) = reservation {
+                    reservation.keep();
+                    if let Some(old) = old {
+                        self.inner.services.release(&Holding::of(&old.value()).without(&Holding::of(object)));
+                    }
+                }
+                self.inner.cache.wait(revision).await;
+                Ok(Put::Done(object::with_revision(&value, Some(revision))))
+            }
+            Err(WriteError::Conflict { current }) => {
+                self.catch_up(current.map(|entry| entry.modified)).await;
+                Ok(Put::Lost)
+            }
+            Err(error) => Err(refused(&error)),
+        }
+    }
+
+    /// Deletes the object as it was seen; false when somebody else wrote first.
+    pub async fn delete(&self, old: &Arc<Object>) -> Result<bool, Status> {
+        if self.dry_run {
+            return Ok(true);
+        }
+        match self.inner.store.delete(&self.target.store_key(), Expect::Revision(old.revision())).await {
+            Ok((revision, _)) => {
+                if self.target.is("", "services") {
+                    self.inner.services.release(&Holding::of(&old.value()));
+                }
+                self.inner.cache.wait(revision).await;
+                Ok(true)
+            }
+            Err(WriteError::Conflict { current }) => {
+                self.catch_up(current.map(|entry| entry.modified)).await;
+                Ok(false)
+            }
+            Err(error) => Err(refused(&error)),
+        }
+    }
+
+    /// Until the cache shows what made a write fail.
+    async fn catch_up(&self, revision: Option<u64>) {
+        match revision {
+            Some(revision) => self.inner.cache.wait(revision).await,
+            None => self.inner.cache.catch_up().await,
+        }
+    }
+}
+
+fn refused(error: &WriteError) -> Status {
+    match error {
+        WriteError::TooLarge { .. } => Status::new(413, "RequestEntityTooLarge", format!("Request entity too large: {error}")),
+        WriteError::ReadOnly { source, .. } => {
+            let why = source.as_ref().map_or(String::new(), |cause| format!(": {cause}"));
+            Status::internal(format!("Internal error occurred: {error}{why}"))
+        }
+        WriteError::Conflict { .. } => Status::internal(error.to_string()),
+    }
+}
+
+/// The options of a write from inside.
+pub fn internal_options() -> WriteOptions {
+    WriteOptions::default()
+}

@@ -1,0 +1,65 @@
+//! Namespaces, Secrets, definitions, API services and signing requests.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::meta;
+
+/// The label that every namespace carries.
+const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
+/// A namespace is Active, held by the finalizer `kubernetes`, and labelled with its name.
+pub fn prepare_namespace(namespace: &mut Value, old: Option<&Value>) {
+    match old {
+        None => {
+            namespace["status"] = json!({"phase": "Active"});
+            let finalizers = meta::map(namespace, "spec").entry("finalizers").or_insert(Value::Null);
+            match finalizers {
+                Value::Array(list) if list.iter().any(|f| f == "kubernetes") => {}
+                Value::Array(list) => list.push("kubernetes".into()),
+                other => *other = json!(["kubernetes"]),
+            }
+        }
+        // Only its own subresource changes what holds it.
+        Some(old) => meta::put(meta::map(namespace, "spec"), "finalizers", old["spec"].get("finalizers").cloned()),
+    }
+    let name = meta::text(namespace, "name").to_owned();
+    if !name.is_empty() {
+        meta::map(&mut namespace["metadata"], "labels").insert(NAME_LABEL.into(), name.into());
+    }
+}
+
+/// `stringData` is for writing only: it goes over `data`.
+pub fn prepare_secret(secret: &mut Value) {
+    let Some(Value::Object(plain)) = secret.as_object_mut().and_then(|map| map.remove("stringData")) else { return };
+    let data = meta::map(secret, "data");
+    for (key, value) in plain {
+        data.insert(key, STANDARD.encode(value.as_str().unwrap_or_default()).into());
+    }
+}
+
+/// A definition is born with the versions that are stored, and names that nobody has accepted yet.
+pub fn prepare_definition(definition: &mut Value) {
+    let versions = definition["spec"]["versions"].as_array().into_iter().flatten();
+    let stored: Vec<Value> = versions.filter(|v| v["storage"] == true).map(|v| v["name"].clone()).collect();
+    definition["status"] = json!({"conditions": null, "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": stored});
+}
+
+/// An API service that this server answers itself is available at once.
+pub fn prepare_api_service(service: &mut Value, now: Timestamp) {
+    if service["spec"]["service"].is_object() {
+        return;
+    }
+    service["status"] = json!({"conditions": [{"type": "Available", "status": "True", "reason": "Local",
+        "message": "Local APIServices are always available", "lastTransitionTime": meta::time(now)}]});
+}
+
+/// `certificatesigningrequests/approval`: conditions alone.
+pub fn only_approval(new: &mut Value, old: &Value) {
+    let conditions = new["status"].get("conditions").cloned();
+    let metadata = new["metadata"].clone();
+    *new = old.clone();
+    new["metadata"] = metadata;
+    meta::put(meta::map(new, "status"), "conditions", conditions);
+}

@@ -1,0 +1,34 @@
+//! Volumes and claims: pending at birth, protected from being deleted while in use.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::meta;
+
+/// Adds a finalizer.
+pub fn protect(object: &mut Value, finalizer: &str) {
+    let mut list = meta::finalizers(object);
+    if !list.iter().any(|f| f == finalizer) {
+        list.push(finalizer.to_owned());
+        meta::set_finalizers(object, &list);
+    }
+}
+
+/// A new volume waits for a claim.
+pub fn prepare_volume(volume: &mut Value, now: Timestamp) {
+    volume["status"] = json!({"phase": "Pending", "lastPhaseTransitionTime": meta::time(now)});
+    protect(volume, "kubernetes.io/pv-protection");
+}
+
+/// A new claim waits for a volume.
+pub fn prepare_claim(claim: &mut Value) {
+    claim["status"] = json!({"phase": "Pending"});
+    protect(claim, "kubernetes.io/pvc-protection");
+    // The two names of a claim's source stay in step.
+    let spec = meta::map(claim, "spec");
+    match (spec.get("dataSource").cloned(), spec.get("dataSourceRef").cloned()) {
+        (Some(source), None) => drop(spec.insert("dataSourceRef".into(), source)),
+        (None, Some(source)) if source["namespace"].is_null() => drop(spec.insert("dataSource".into(), source)),
+        _ => {}
+    }
+}
