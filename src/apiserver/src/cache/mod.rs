@@ -5,8 +5,6 @@ mod feed;
 pub mod fields;
 pub mod object;
 pub mod record;
-#[cfg(test)]
-mod tests;
 pub mod watcher;
 
 use std::{

@@ -35,9 +35,7 @@ pub fn partial(object: &Value, version: &str) -> Value {
 
 /// A table's headings.
 pub fn headings(resource: &Resource) -> Value {
-    let column = |c: &coracle_api::catalogue::Column| {
-        json!({"name": c.name, "type": c.kind, "format": c.format, "description": c.description, "priority": c.priority})
-    };
+    let column = |c: &coracle_api::catalogue::Column| json!({"name": c.name, "type": c.kind, "format": c.format, "description": c.description, "priority": c.priority});
     table::columns(resource).iter().map(column).collect()
 }
 

@@ -54,7 +54,11 @@ pub fn media(cx: &Context) -> String {
 
 /// 415.
 pub fn unsupported(supported: &str) -> Status {
-    Status::new(415, "UnsupportedMediaType", format!("the body of the request was in an unknown format - accepted media types include: {supported}"))
+    Status::new(
+        415,
+        "UnsupportedMediaType",
+        format!("the body of the request was in an unknown format - accepted media types include: {supported}"),
+    )
 }
 
 /// Decodes a body of the media type in the request's header, without looking at what it is.
@@ -121,7 +125,10 @@ pub fn settle(decoded: Decoded, expected: Expected<'_>, validation: FieldValidat
     let Decoded { value: mut object, duplicates } = decoded;
     let wanted = api_version(expected.group, expected.version);
     let Some(map) = object.as_object_mut() else {
-        let why = format!("{} in version {:?} cannot be handled as a {}: the body is not an object", expected.kind, expected.version, expected.kind);
+        let why = format!(
+            "{} in version {:?} cannot be handled as a {}: the body is not an object",
+            expected.kind, expected.version, expected.kind
+        );
         return Err(Settle::Status(Status::bad_request(why)));
     };
     for (field, default) in [("apiVersion", wanted.as_str()), ("kind", expected.kind)] {
@@ -129,7 +136,10 @@ pub fn settle(decoded: Decoded, expected: Expected<'_>, validation: FieldValidat
         let wrong_type = map.get(field).is_some_and(|value| !value.is_string() && !value.is_null());
         if wrong_type || !(given.is_empty() || given == default) {
             let why = if field == "kind" {
-                format!("{given} in version {:?} cannot be handled as a {}: the kind in the data does not match the expected one", expected.version, expected.kind)
+                format!(
+                    "{given} in version {:?} cannot be handled as a {}: the kind in the data does not match the expected one",
+                    expected.version, expected.kind
+                )
             } else {
                 format!("the API version in the data ({given}) does not match the expected API version ({wanted})")
             };

@@ -63,7 +63,13 @@ pub async fn delete(inner: &Inner, target: &Target, cx: &Context, body: &Bytes, 
     let write = Write { inner, target, cx, admitted: false, dry_run: false };
     if deleted.gone && !write.kind().returns_deleted() {
         let uid = serde_json::from_slice::<Value>(&deleted.json).map(|o| meta::text(&o, "uid").to_owned()).unwrap_or_default();
-        let details = Details { group: target.resource.group.clone(), kind: target.resource.plural.clone(), name: target.name.clone(), uid, ..Details::default() };
+        let details = Details {
+            group: target.resource.group.clone(),
+            kind: target.resource.plural.clone(),
+            name: target.name.clone(),
+            uid,
+            ..Details::default()
+        };
         return Ok(output::value(200, &plain(format), &success(&details), |value| output::message(catalogue::builtin(), "Status", value)));
     }
     // Upstream's sign that dependents are still to go.
@@ -127,7 +133,10 @@ fn preconditions(target: &Target, held: &Arc<Object>, options: &DeleteOptions) -
         return Err(target.conflict(&format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", held.uid())));
     }
     if let Some(revision) = options.resource_version.as_deref().filter(|revision| **revision != held.revision().to_string()) {
-        let why = format!("Precondition failed: ResourceVersion in precondition: {revision}, ResourceVersion in object meta: {}", held.revision());
+        let why = format!(
+            "Precondition failed: ResourceVersion in precondition: {revision}, ResourceVersion in object meta: {}",
+            held.revision()
+        );
         return Err(target.conflict(&why));
     }
     Ok(())
@@ -255,7 +264,13 @@ fn finalizers(kind: Kind<'_>, old: &Value, options: &DeleteOptions) -> Vec<Strin
 }
 
 /// Answers a DELETE of a collection: the list of what was deleted.
-pub async fn delete_collection(inner: &Inner, target: &Target, cx: &Context, body: &Bytes, format: &Format) -> Result<Response<Body>, Status> {
+pub async fn delete_collection(
+    inner: &Inner,
+    target: &Target,
+    cx: &Context,
+    body: &Bytes,
+    format: &Format,
+) -> Result<Response<Body>, Status> {
     let options = options(cx, body)?;
     let list = ListOptions::read(cx)?;
     let selection = Selection::of(target, &list)?;
@@ -274,7 +289,8 @@ pub async fn delete_collection(inner: &Inner, target: &Target, cx: &Context, bod
         item.remove("kind");
         item.remove("apiVersion");
     }
-    let list = json!({"kind": target.resource.list_kind, "apiVersion": target.resource.api_version(), "metadata": page.metadata, "items": items});
+    let list =
+        json!({"kind": target.resource.list_kind, "apiVersion": target.resource.api_version(), "metadata": page.metadata, "items": items});
     Ok(output::value(200, &plain(format), &list, |list| coracle_api::protobuf::encode_list(&target.resource.schema, list)))
 }
 

@@ -1,15 +1,20 @@
 //! The registry: every resource request that is not a stream to a node ends here, for every kind alike.
 
+mod binding;
 mod body;
 mod bootstrap;
 mod chance;
 mod create;
 mod delete;
+mod eviction;
 mod options;
 mod patch;
 mod read;
+mod scale;
 mod select;
 mod target;
+#[cfg(test)]
+mod tests;
 mod update;
 mod watch;
 mod write;
@@ -134,6 +139,7 @@ impl Inner {
             "list" => read::list(cache, &target, cx, format).await,
             "watch" => watch::watch(cache, &target, cx, format).await,
             "create" | "deletecollection" if whole_cluster => Err(target::not_allowed()),
+            "create" if target.is("", "bindings") => binding::bind(self, &target, cx, body, format).await,
             "create" if target.name.is_empty() => create::create(self, &target, cx, body, format).await,
             "update" => update::update(self, &target, cx, body, format).await,
             "patch" => patch::patch(self, &target, cx, body, format).await,
@@ -144,6 +150,13 @@ impl Inner {
     }
 
     async fn subresource(&self, target: &Target, cx: &Context, body: &Bytes, format: &Format) -> Result<Response<Body>, Status> {
+        match (target.subresource.as_str(), cx.info.verb.as_str()) {
+            ("scale", "get") => return scale::get(self, target, format).await,
+            ("scale", _) => return scale::set(self, target, cx, body, format).await,
+            ("binding", "create") => return binding::bind(self, target, cx, body, format).await,
+            ("eviction", "create") => return eviction::evict(self, target, cx, body, format).await,
+            _ => {}
+        }
         match cx.info.verb.as_str() {
             "get" => read::get(&self.cache, target, cx, format).await,
             "update" => update::update(self, target, cx, body, format).await,

@@ -56,8 +56,6 @@ pub struct DeleteOptions {
     pub uid: Option<String>,
     /// The object must have this resourceVersion.
     pub resource_version: Option<String>,
-    /// Deletes what cannot be decoded.
-    pub ignore_read_errors: bool,
 }
 
 /// `resourceVersionMatch`.
@@ -140,7 +138,7 @@ impl WriteOptions {
     /// Of create, update (`kind` names their options: `CreateOptions`) and patch.
     pub fn read(cx: &Context, kind: &str) -> Result<Self, Status> {
         let mut causes = Vec::new();
-        let values = cx.query.iter().filter(|(k, _)| k == "dryRun").map(|(_, v)| v.as_str()).filter(|v| !v.is_empty());
+        let values = cx.query.iter().filter(|(k, _)| k == "dryRun").map(|(_, v)| v.as_str());
         let dry_run = dry_run(values, &mut causes);
         let field_validation = match cx.param("fieldValidation").unwrap_or_default() {
             "" | "Warn" => FieldValidation::Warn,
@@ -157,7 +155,11 @@ impl WriteOptions {
             causes.push(cause("FieldValueTooLong", "fieldManager", "Too long: may not be more than 128 bytes"));
         }
         if field_manager.chars().any(|c| c.is_control()) {
-            causes.push(cause("FieldValueInvalid", "fieldManager", format!("Invalid value: {field_manager:?}: should only contain printable characters")));
+            causes.push(cause(
+                "FieldValueInvalid",
+                "fieldManager",
+                format!("Invalid value: {field_manager:?}: should only contain printable characters"),
+            ));
         }
         let force = flag(cx, "force")?;
         invalid_options(kind, causes)?;
@@ -182,7 +184,7 @@ impl DeleteOptions {
                 out.resource_version = body["preconditions"]["resourceVersion"].as_str().map(str::to_owned);
             }
             None => {
-                let values = cx.query.iter().filter(|(k, _)| k == "dryRun").map(|(_, v)| v.as_str()).filter(|v| !v.is_empty());
+                let values = cx.query.iter().filter(|(k, _)| k == "dryRun").map(|(_, v)| v.as_str());
                 out.dry_run = dry_run(values, &mut causes);
                 out.grace_period = number(cx, "gracePeriodSeconds")?;
                 out.orphan_dependents = flag(cx, "orphanDependents")?;
@@ -202,7 +204,11 @@ impl DeleteOptions {
         };
         if policy.is_some() && out.orphan_dependents.is_some() {
             let both = "orphanDependents and deletionPropagation cannot be both set";
-            causes.push(cause("FieldValueInvalid", "propagationPolicy", format!("Invalid value: {:?}: {both}", policy.unwrap_or_default())));
+            causes.push(cause(
+                "FieldValueInvalid",
+                "propagationPolicy",
+                format!("Invalid value: {:?}: {both}", policy.unwrap_or_default()),
+            ));
         }
         invalid_options("DeleteOptions", causes)?;
         Ok(out)
@@ -254,7 +260,10 @@ impl ListOptions {
                     causes.push(cause("FieldValueNotSupported", "resourceVersionMatch", quoted("Exact", "\"NotOlderThan\"")));
                 }
                 (None, Some(_)) => {
-                    causes.push(forbid("resourceVersionMatch", "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"));
+                    causes.push(forbid(
+                        "resourceVersionMatch",
+                        "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                    ));
                 }
                 _ => {}
             }

@@ -101,7 +101,11 @@ pub async fn patch(inner: &Inner, target: &Target, cx: &Context, body: &Bytes, f
     let resource = &target.resource;
     let (patch, duplicates) = Patch::read(cx, body, resource.custom)?;
     if options.force.is_some() {
-        let cause = Cause { reason: "FieldValueForbidden", field: "force".into(), message: "Forbidden: may not be specified for non-apply patch".into() };
+        let cause = Cause {
+            reason: "FieldValueForbidden",
+            field: "force".into(),
+            message: "Forbidden: may not be specified for non-apply patch".into(),
+        };
         return Err(Status::invalid("meta.k8s.io", "PatchOptions", "", vec![cause]));
     }
     let doubled: Vec<String> = duplicates.iter().map(|path| format!("duplicate field \"{path}\"")).collect();

@@ -174,7 +174,9 @@ pub async fn list(cache: &Cache, target: &Target, cx: &Context, format: &Format)
 
 /// An object as an item of a list: built-in kinds have no kind and apiVersion there.
 fn item(target: &Target, mut object: Value) -> Value {
-    if !target.resource.custom && let Some(map) = object.as_object_mut() {
+    if !target.resource.custom
+        && let Some(map) = object.as_object_mut()
+    {
         map.remove("kind");
         map.remove("apiVersion");
     }
@@ -235,9 +237,7 @@ async fn at_revision(cache: &Cache, target: &Target, options: &ListOptions, sele
             return Ok(now());
         }
         "0" => return Ok(now()),
-        text => text
-            .parse()
-            .map_err(|_| Status::bad_request(format!("resourceVersion: Invalid value: {text:?}: it is not a number")))?,
+        text => text.parse().map_err(|_| Status::bad_request(format!("resourceVersion: Invalid value: {text:?}: it is not a number")))?,
     };
     wait_for(cache, revision).await?;
     let exact = match options.version_match {

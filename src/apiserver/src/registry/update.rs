@@ -145,7 +145,11 @@ fn preconditions(write: &Write<'_>, held: &Object, new: &Value) -> Result<(), St
         return Err(target.conflict(&format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", held.uid())));
     }
     let text = meta::text(new, "resourceVersion");
-    let revision = if text.is_empty() { 0 } else { text.parse().map_err(|_| Status::new(500, "", format!("the resourceVersion {text:?} is not a number")))? };
+    let revision = if text.is_empty() {
+        0
+    } else {
+        text.parse().map_err(|_| Status::new(500, "", format!("the resourceVersion {text:?} is not a number")))?
+    };
     if revision == 0u64 {
         if !write.kind().unconditional_updates() && write.cx.info.verb == "update" {
             let cause = Cause {
@@ -170,7 +174,9 @@ fn is_same(new: &Value, old: &Value) -> bool {
         metadata
     };
     let (Some(a), Some(b)) = (new.as_object(), old.as_object()) else { return false };
-    a.len() == b.len() && a.iter().all(|(key, value)| if key == "metadata" { true } else { b.get(key) == Some(value) }) && metadata(new) == metadata(old)
+    a.len() == b.len()
+        && a.iter().all(|(key, value)| if key == "metadata" { true } else { b.get(key) == Some(value) })
+        && metadata(new) == metadata(old)
 }
 
 /// Whether an update takes away the last thing that held a deleted object.

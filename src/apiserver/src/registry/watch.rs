@@ -61,10 +61,19 @@ struct Stage {
     watcher: Watcher,
     encoder: Encoder,
     start: Option<(Start, u64)>,
+    /// Objects that were there at the start and are still to be told of.
+    initial: Option<Initial>,
     bookmarks: bool,
     next_bookmark: Instant,
     ends: Instant,
     last_bookmark_sent: bool,
+}
+
+/// The rest of a watch's initial events.
+struct Initial {
+    objects: std::vec::IntoIter<Arc<Object>>,
+    revision: u64,
+    mark_end: bool,
 }
 
 /// Writes events in the form that was asked for.
@@ -106,6 +115,7 @@ pub async fn watch(cache: &Cache, target: &Target, cx: &Context, format: &Format
         watcher: cache.watch(&target.stored.group, &target.stored.plural, begin),
         encoder: Encoder { target: target.clone(), format: format.clone(), include: include(cx)?, headings_sent: false },
         start: Some((start, revision)),
+        initial: None,
         bookmarks: options.bookmarks,
         next_bookmark: now + BOOKMARK_EVERY,
         ends: now + timeout,
@@ -142,10 +152,10 @@ impl Stage {
     /// The next piece of the stream.
     async fn step(&mut self) -> Result<Bytes, Status> {
         if let Some((start, revision)) = self.start.take() {
-            let piece = self.begin(start, revision).await?;
-            if !piece.is_empty() {
-                return Ok(piece);
-            }
+            self.begin(start, revision).await?;
+        }
+        if let Some(piece) = self.initial() {
+            return Ok(piece);
         }
         loop {
             let bookmark_at = if self.last_bookmark_sent { self.next_bookmark } else { self.next_bookmark.min(self.ends - LAST_BOOKMARK) };
@@ -165,15 +175,12 @@ impl Stage {
         }
     }
 
-    /// The events before the first change.
-    async fn begin(&mut self, start: Start, revision: u64) -> Result<Bytes, Status> {
+    /// Finds the first change to tell of, and what comes before it.
+    async fn begin(&mut self, start: Start, revision: u64) -> Result<(), Status> {
         match start {
-            Start::After(0) => Ok(Bytes::new()),
-            Start::After(_) => {
-                // A revision of the future comes, or the client's patience ends.
-                self.cache.wait(revision).await;
-                Ok(Bytes::new())
-            }
+            Start::After(0) => {}
+            // A revision of the future comes, or the client's patience ends.
+            Start::After(_) => self.cache.wait(revision).await,
             Start::Now { mark_end } => {
                 if revision > 0 {
                     read::wait_for(&self.cache, revision).await?;
@@ -181,16 +188,29 @@ impl Stage {
                 let snapshot = self.target.collection.snapshot(self.selection.prefix(), self.cache.revision());
                 let (group, plural) = (&self.target.stored.group, &self.target.stored.plural);
                 self.watcher = self.cache.watch(group, plural, snapshot.revision);
-                let mut out = Vec::new();
-                for object in snapshot.objects.iter().filter(|object| self.selection.matches(object)) {
-                    self.encoder.event(Action::Added, object, object.revision(), &mut out);
-                }
-                if mark_end {
-                    out.extend_from_slice(&self.encoder.bookmark(snapshot.revision, true));
-                }
-                Ok(out.into())
+                self.initial = Some(Initial { objects: snapshot.objects.into_iter(), revision: snapshot.revision, mark_end });
             }
         }
+        Ok(())
+    }
+
+    /// The next piece of the initial events; `None` when all are told.
+    fn initial(&mut self) -> Option<Bytes> {
+        let initial = self.initial.as_mut()?;
+        let mut out = Vec::new();
+        while out.len() < PIECE_BYTES {
+            let Some(object) = initial.objects.next() else {
+                if initial.mark_end {
+                    out.extend_from_slice(&self.encoder.bookmark(initial.revision, true));
+                }
+                self.initial = None;
+                break;
+            };
+            if self.selection.matches(&object) {
+                self.encoder.event(Action::Added, &object, object.revision(), &mut out);
+            }
+        }
+        (!out.is_empty()).then(|| out.into())
     }
 
     fn write(&mut self, changes: &[Arc<Change>]) -> Bytes {

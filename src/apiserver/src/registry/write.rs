@@ -47,12 +47,7 @@ impl Write<'_> {
     /// The kind, for strategies.
     pub fn kind(&self) -> Kind<'_> {
         let stored = &self.target.stored;
-        Kind {
-            group: &stored.group,
-            plural: &stored.plural,
-            has_status: stored.subresource("status").is_some(),
-            custom: stored.custom,
-        }
+        Kind { group: &stored.group, plural: &stored.plural, has_status: stored.subresource("status").is_some(), custom: stored.custom }
     }
 
     fn info(&self) -> RequestInfo {
@@ -170,6 +165,7 @@ fn refused(error: &WriteError) -> Status {
             let why = source.as_ref().map_or(String::new(), |cause| format!(": {cause}"));
             Status::internal(format!("Internal error occurred: {error}{why}"))
         }
+        WriteError::KeyTooLong { .. } => Status::bad_request(error.to_string()),
         WriteError::Conflict { .. } => Status::internal(error.to_string()),
     }
 }

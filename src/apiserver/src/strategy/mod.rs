@@ -111,7 +111,10 @@ pub fn prepare_create(kind: Kind<'_>, object: &mut Value, now: Timestamp) {
     }
     if kind.has_status && (kind.group, kind.plural) != ("", "nodes") && !kind.custom {
         reset_status(object);
-    } else if kind.custom && kind.has_status && let Some(map) = object.as_object_mut() {
+    } else if kind.custom
+        && kind.has_status
+        && let Some(map) = object.as_object_mut()
+    {
         map.remove("status");
     }
     match (kind.group, kind.plural) {
@@ -162,7 +165,8 @@ fn changed(kind: Kind<'_>, new: &Value, old: &Value) -> bool {
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect()
     };
-    let annotated = (kind.group, kind.plural) == ("apps", "deployments") && new["metadata"]["annotations"] != old["metadata"]["annotations"];
+    let annotated =
+        (kind.group, kind.plural) == ("apps", "deployments") && new["metadata"]["annotations"] != old["metadata"]["annotations"];
     annotated || parts(new) != parts(old)
 }
 
@@ -190,7 +194,12 @@ fn only_status(kind: Kind<'_>, new: &mut Value, old: &Value) {
     let whole_metadata_stays = kind.custom
         || matches!(
             kind.plural,
-            "customresourcedefinitions" | "flowschemas" | "prioritylevelconfigurations" | "resourceclaims" | "validatingadmissionpolicies" | "apiservices"
+            "customresourcedefinitions"
+                | "flowschemas"
+                | "prioritylevelconfigurations"
+                | "resourceclaims"
+                | "validatingadmissionpolicies"
+                | "apiservices"
         );
     if !whole_metadata_stays {
         out["metadata"] = metadata;

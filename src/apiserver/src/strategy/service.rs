@@ -130,7 +130,8 @@ fn drop_unused(service: &mut Value, old: Option<&Value>) {
     }
     let unchanged = |service: &Value, field: &str| service["spec"][field] == old["spec"][field];
     if has_node_ports(old) && !has_node_ports(service) {
-        let numbers = |s: &Value| -> Vec<Value> { s["spec"]["ports"].as_array().into_iter().flatten().map(|p| p["nodePort"].clone()).collect() };
+        let numbers =
+            |s: &Value| -> Vec<Value> { s["spec"]["ports"].as_array().into_iter().flatten().map(|p| p["nodePort"].clone()).collect() };
         if numbers(service) == numbers(old) {
             for port in service["spec"]["ports"].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
                 port.remove("nodePort");
@@ -203,12 +204,7 @@ fn full(field: &str, error: &AllocateError) -> Vec<Cause> {
     vec![Cause { reason: "InternalError", field: field.to_owned(), message: format!("Internal error: failed to allocate: {error}") }]
 }
 
-fn addresses(
-    service: &mut Value,
-    had: &Holding,
-    reservation: &mut Reservation,
-    random: &mut dyn FnMut() -> u64,
-) -> Result<(), Vec<Cause>> {
+fn addresses(service: &mut Value, had: &Holding, reservation: &mut Reservation, random: &mut dyn FnMut() -> u64) -> Result<(), Vec<Cause>> {
     if !has_cluster_ip(service) || first_ip(service) == "None" {
         return Ok(());
     }

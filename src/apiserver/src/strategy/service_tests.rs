@@ -61,7 +61,10 @@ fn wrong_ports_are_named() {
     let pool = pool();
     for (spec, field) in [
         (json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 80}]}), "spec.ports[0].nodePort"),
-        (json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30005}, {"port": 81, "nodePort": 30005}]}), "spec.ports[1].nodePort"),
+        (
+            json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30005}, {"port": 81, "nodePort": 30005}]}),
+            "spec.ports[1].nodePort",
+        ),
     ] {
         assert_eq!(run(&pool, of(spec), None).unwrap_err()[0].field, field);
     }

@@ -50,10 +50,16 @@ fn births_are_as_their_kind_says() {
     let node = born("", "nodes", json!({"metadata": {}, "status": {"capacity": {"cpu": "1"}}}));
     assert_eq!(node["status"]["capacity"]["cpu"], "1");
     let namespace = born("", "namespaces", json!({"metadata": {"name": "a"}}));
-    assert_eq!((&namespace["spec"]["finalizers"], &namespace["metadata"]["labels"]["kubernetes.io/metadata.name"]), (&json!(["kubernetes"]), &json!("a")));
+    assert_eq!(
+        (&namespace["spec"]["finalizers"], &namespace["metadata"]["labels"]["kubernetes.io/metadata.name"]),
+        (&json!(["kubernetes"]), &json!("a"))
+    );
     let job = born("batch", "jobs", json!({"metadata": {"name": "once", "uid": "u"}, "spec": {"template": {"spec": {}}}}));
     assert_eq!(job["spec"]["selector"]["matchLabels"], json!({"batch.kubernetes.io/controller-uid": "u"}));
-    assert_eq!((&job["spec"]["template"]["metadata"]["labels"]["job-name"], &job["metadata"]["labels"]["job-name"]), (&json!("once"), &json!("once")));
+    assert_eq!(
+        (&job["spec"]["template"]["metadata"]["labels"]["job-name"], &job["metadata"]["labels"]["job-name"]),
+        (&json!("once"), &json!("once"))
+    );
     let secret = born("", "secrets", json!({"metadata": {}, "data": {"a": "eA=="}, "stringData": {"a": "y"}}));
     assert_eq!((&secret["data"]["a"], secret.get("stringData")), (&json!("eQ=="), None));
     let daemons = born("apps", "daemonsets", json!({"metadata": {}, "spec": {}}));

@@ -1,1 +1,0 @@
-//! The cache against a store in memory.
