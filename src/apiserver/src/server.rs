@@ -86,7 +86,7 @@ pub enum StartError {
     },
     /// The store's objects cannot be served.
     #[error("cannot open the registry")]
-    Registry(#[source] cache::OpenError),
+    Registry(#[source] registry::OpenError),
     /// No serving or client certificate.
     #[error("cannot make the API server's certificates")]
     Certificate(#[source] RenewalError),
