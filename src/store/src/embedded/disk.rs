@@ -8,6 +8,7 @@ use std::{
     io,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 /// The directory of the log.
@@ -44,6 +45,8 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
+    /// Whether the way to it is on the disk; this or an earlier process may have just made it.
+    reachable: AtomicBool,
 }
 
 impl Directory {
@@ -51,7 +54,7 @@ impl Directory {
     pub fn open(path: &Path) -> io::Result<Self> {
         use std::os::unix::fs::DirBuilderExt;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-        Ok(Directory { path: path.to_owned() })
+        Ok(Directory { path: path.to_owned(), reachable: false.into() })
     }
 }
 
@@ -79,7 +82,18 @@ impl Disk for Directory {
     }
 
     fn sync_directory(&self) -> io::Result<()> {
-        fs::File::open(&self.path)?.sync_all()
+        fs::File::open(&self.path)?.sync_all()?;
+        if !self.reachable.load(Ordering::Relaxed) {
+            for above in self.path.canonicalize()?.ancestors().skip(1) {
+                match fs::File::open(above) {
+                    // Who may not read a directory has not made anything in it either.
+                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                    opened => opened?.sync_all()?,
+                }
+            }
+            self.reachable.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     fn path(&self, name: &str) -> PathBuf {

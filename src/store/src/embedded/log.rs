@@ -3,7 +3,7 @@
 use std::{io, sync::Arc};
 
 use super::{
-    disk::Disk,
+    disk::{Disk, DiskFile},
     record::{self, Kind, Record},
     segment::{Place, Segment},
 };
@@ -22,6 +22,8 @@ pub struct Log {
     synced: u32,
     /// Up to where a failed append may have left something.
     dirty: u32,
+    /// The segment is the first of a new store and has neither a name nor a synced byte: the first sync gives it both.
+    unborn: bool,
     /// Encoded records that go to `end` with the next append.
     buffer: Vec<u8>,
 }
@@ -29,7 +31,14 @@ pub struct Log {
 impl Log {
     /// Goes on at `end` of `tail`. What lies before is on the disk.
     pub fn resume(disk: Arc<dyn Disk>, segment_bytes: u32, tail: Arc<Segment>, len: u32, end: u32) -> Self {
-        Log { disk, segment_bytes, tail, len, end, synced: end, dirty: end, buffer: Vec::new() }
+        Log { disk, segment_bytes, tail, len, end, synced: end, dirty: end, unborn: false, buffer: Vec::new() }
+    }
+
+    /// The log of a new store. Nothing of it is on the disk until the first sync, so a start costs no sync.
+    pub fn start(disk: Arc<dyn Disk>, segment_bytes: u32) -> io::Result<Self> {
+        let file = begin_segment(&*disk, 1, segment_bytes, 0, 1)?;
+        let log = Log::resume(disk, segment_bytes, Arc::new(Segment { id: 1, file }), segment_bytes, first_offset());
+        Ok(Log { unborn: true, ..log })
     }
 
     /// The segment that grows.
@@ -44,7 +53,7 @@ impl Log {
 
     /// Whether everything that was appended is on the disk.
     pub fn is_synced(&self) -> bool {
-        self.synced == self.end
+        self.synced == self.end && !self.unborn
     }
 
     /// Bytes that still fit in this segment; room for the marks that end it is kept back.
@@ -98,6 +107,10 @@ impl Log {
     pub fn sync(&mut self) -> io::Result<()> {
         if !self.is_synced() {
             self.tail.file.sync()?;
+            if self.unborn {
+                name_segment(&*self.disk, self.tail.id)?;
+                self.unborn = false;
+            }
             self.synced = self.end;
         }
         Ok(())
@@ -122,8 +135,7 @@ impl Log {
         self.stage(Kind::Seal, revision, 0, "", &[]);
         self.append().map_err(RotateError::Seal)?;
         self.sync().map_err(RotateError::Seal)?;
-        let begin = begin_bytes();
-        *self = Log::resume(self.disk.clone(), self.segment_bytes, next, self.segment_bytes, begin);
+        *self = Log::resume(self.disk.clone(), self.segment_bytes, next, self.segment_bytes, first_offset());
         Ok(())
     }
 
@@ -152,25 +164,32 @@ pub enum RotateError {
     Seal(io::Error),
 }
 
-fn begin_bytes() -> u32 {
-    record::padded(0, size_of::<u64>()) as u32
+/// The name of a segment that is not complete: it gets its own last, so a segment that exists begins as one.
+const UNFINISHED: &str = "next.new";
+
+/// Makes a segment, durably, with its first record.
+fn create_segment(disk: &dyn Disk, id: u32, len: u32, revision: u64, oldest: u32) -> io::Result<Arc<Segment>> {
+    let file = begin_segment(disk, id, len, revision, oldest)?;
+    file.sync()?;
+    name_segment(disk, id)?;
+    Ok(Arc::new(Segment { id, file }))
 }
 
-/// Makes a segment, durably, with its first record. It gets its name last, so a segment that exists begins as one.
-pub fn create_segment(disk: &dyn Disk, id: u32, len: u32, revision: u64, oldest: u32) -> io::Result<Arc<Segment>> {
-    const UNFINISHED: &str = "next.new";
+fn begin_segment(disk: &dyn Disk, id: u32, len: u32, revision: u64, oldest: u32) -> io::Result<Box<dyn DiskFile>> {
     let file = disk.create(UNFINISHED, u64::from(len))?;
     let mut begin = Vec::new();
     let value = u64::from(len).to_le_bytes();
     record::encode(&Record { value: &value, ..Record::mark(Kind::Begin, revision, u64::from(oldest), 0) }, id, 0, &mut begin);
     file.write_at(&begin, 0)?;
-    file.sync()?;
+    Ok(file)
+}
+
+fn name_segment(disk: &dyn Disk, id: u32) -> io::Result<()> {
     disk.rename(UNFINISHED, &Segment::name(id))?;
-    disk.sync_directory()?;
-    Ok(Arc::new(Segment { id, file }))
+    disk.sync_directory()
 }
 
 /// Where the first record after the beginning goes.
 pub fn first_offset() -> u32 {
-    begin_bytes()
+    record::padded(0, size_of::<u64>()) as u32
 }

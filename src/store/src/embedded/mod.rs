@@ -107,22 +107,33 @@ impl EmbeddedStore {
 
     fn open_on(disk: Arc<dyn Disk>, index_path: &Path, lock: Option<Lock>, options: Options) -> Result<Self, OpenError> {
         let segment_bytes = options.segment_bytes.max(MIN_SEGMENT_BYTES).next_multiple_of(4096);
-        let is_new = !recover::exists(&*disk)?;
-        let mut index = open_index(index_path)?;
-        if is_new {
-            start_log(&*disk, index.as_ref(), segment_bytes)?;
+        let index = open_index(index_path)?;
+        if !recover::exists(&*disk)? {
+            let log = start_log(&disk, index.as_ref(), segment_bytes)?;
+            let recovered = Recovered::nothing(log.tail().clone());
+            return Self::start(log, recovered, None, index_path, lock, options);
         }
         let first = recover::first(&*disk)?;
-        index = index.filter(|index| index.summary().applied.0 >= first); // what another missed is no longer in the log
-        let summary = index.as_ref().map(Index::summary).unwrap_or_default();
-        let recovered = recover::recover(&*disk, summary)?;
-        let clean = recovered.clean;
-        let (mut log, revision) = (resume(disk.clone(), segment_bytes, &recovered), recovered.revision);
-        let oldest = recovered.segments.keys().next().copied().unwrap_or(1);
-        let revision = if clean || is_new { revision } else { mark_unclean_end(&*disk, &mut log, revision, oldest)? };
+        let index = index.filter(|index| index.summary().applied.0 >= first); // what another missed is no longer in the log
+        let mut recovered = recover::recover(&*disk, index.as_ref().map(Index::summary).unwrap_or_default())?;
+        let tail = recovered.tail.clone();
+        let mut log = Log::resume(disk.clone(), segment_bytes, tail, recovered.tail_len, recovered.end);
+        if !recovered.clean {
+            mark_unclean_end(&*disk, &mut log, &mut recovered)?;
+        }
+        Self::start(log, recovered, index, index_path, lock, options)
+    }
+
+    fn start(
+        log: Log,
+        recovered: Recovered,
+        index: Option<Index>,
+        index_path: &Path,
+        lock: Option<Lock>,
+        options: Options,
+    ) -> Result<Self, OpenError> {
         let (live_bytes, sealed_bytes) = measure(index.as_ref(), &recovered).map_err(|source| index_failed(index_path, source))?;
-        let Recovered { mut segments, changes, .. } = recovered;
-        segments.insert(log.tail().id, log.tail().clone());
+        let Recovered { segments, changes, revision, clean, .. } = recovered;
         let state = State { overlay: changes, history: History::new(revision, options.history), segments };
         let shared = Arc::new(Shared::new(state, index.as_ref().map(Index::reader), QUEUE_KIB));
         let thread_failed = |source| OpenError::Io { path: index_path.to_owned(), what: "a thread of the store cannot be started", source };
@@ -132,7 +143,7 @@ impl EmbeddedStore {
         let (writer, until_gone) = (Writer::new(start), shared.clone());
         let thread =
             std::thread::Builder::new().name("store-log".to_owned()).spawn(move || run(writer, &until_gone)).map_err(thread_failed)?;
-        let largest_value = MAX_VALUE_BYTES.min(segment_bytes as usize / 4);
+        let largest_value = MAX_VALUE_BYTES.min(options.segment_bytes.max(MIN_SEGMENT_BYTES) as usize / 4);
         Ok(EmbeddedStore { shared, largest_value, writer: Some(thread) })
     }
 
@@ -198,7 +209,7 @@ fn run(writer: Writer, shared: &Shared) {
     writer.run();
 }
 
-fn start_log(disk: &dyn Disk, index: Option<&Index>, segment_bytes: u32) -> Result<(), OpenError> {
+fn start_log(disk: &Arc<dyn Disk>, index: Option<&Index>, segment_bytes: u32) -> Result<Log, OpenError> {
     if let Some(index) = index {
         let seen = index.summary().revision;
         let what = format!(
@@ -207,27 +218,25 @@ fn start_log(disk: &dyn Disk, index: Option<&Index>, segment_bytes: u32) -> Resu
         );
         return Err(OpenError::Damaged { path: disk.path(""), offset: 0, what });
     }
-    let created = log::create_segment(disk, 1, segment_bytes, 0, 1);
-    created.map(drop).map_err(|source| OpenError::Io { path: disk.path(""), what: "the log cannot be made", source })
-}
-
-fn resume(disk: Arc<dyn Disk>, segment_bytes: u32, recovered: &Recovered) -> Log {
-    Log::resume(disk, segment_bytes, recovered.tail.clone(), recovered.tail_len, recovered.end)
+    Log::start(disk.clone(), segment_bytes).map_err(|source| OpenError::Io { path: disk.path(""), what: "the log cannot be made", source })
 }
 
 /// Readers may have seen lazily written revisions that are lost. None of them is given again: so says the log, before anything else happens.
-fn mark_unclean_end(disk: &dyn Disk, log: &mut Log, revision: u64, oldest: u32) -> Result<u64, OpenError> {
-    let next = revision + writer::REVISION_GAP;
+fn mark_unclean_end(disk: &dyn Disk, log: &mut Log, recovered: &mut Recovered) -> Result<(), OpenError> {
+    let oldest = recovered.segments.keys().next().copied().unwrap_or(1);
+    let next = recovered.revision + writer::REVISION_GAP;
     let marked = log.resync().and_then(|()| {
         if log.room() < record::MARK_BYTES {
-            log.rotate(revision, oldest).map_err(log::RotateError::into_io)?;
+            log.rotate(recovered.revision, oldest).map_err(log::RotateError::into_io)?;
         }
         log.stage(Kind::Resume, next, 0, "", &[]);
         log.append()?;
         log.sync()
     });
     marked.map_err(|source| OpenError::Io { path: disk.path(""), what: "the log cannot be written", source })?;
-    Ok(next)
+    recovered.revision = next;
+    recovered.segments.insert(log.tail().id, log.tail().clone());
+    Ok(())
 }
 
 /// The index; `None` if it is missing or damaged, then it is made again from the log when there are enough keys.

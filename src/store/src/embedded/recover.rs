@@ -37,6 +37,15 @@ pub struct Recovered {
     pub changes: BTreeMap<Arc<str>, Option<Slot>>,
 }
 
+impl Recovered {
+    /// What there is before the first write. It counts as closed in order: so the first write is synced, lazy or not.
+    pub fn nothing(tail: Arc<Segment>) -> Self {
+        let segments = BTreeMap::from([(tail.id, tail.clone())]);
+        let (tail_len, end) = (0, log::first_offset());
+        Recovered { segments, tail, sealed_bytes: 0, tail_len, end, revision: 0, clean: true, changes: BTreeMap::new() }
+    }
+}
+
 struct Reading<'a> {
     disk: &'a dyn Disk,
     from: Position,
