@@ -2,6 +2,12 @@
 //!
 //! [`PodRuntime`] is what the node agent needs of a runtime. The embedded one is `runtime::embedded`; a CRI v1 socket will be another.
 
+mod cgroup;
+mod dispatch;
+pub mod embedded;
+pub mod images;
+mod process;
+mod shim;
 pub mod types;
 
 use std::{fmt, time::Duration};
@@ -9,6 +15,7 @@ use std::{fmt, time::Duration};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
+pub use dispatch::dispatch;
 pub use types::*;
 
 /// Runs pod sandboxes and containers. Every call is idempotent, everything survives a restart of the caller (a shim per pod owns the processes).

@@ -203,7 +203,7 @@ pub struct SandboxStatus {
 }
 
 /// Where a container is in its life.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ContainerState {
     /// Made, not started.
     Created,
@@ -222,7 +222,7 @@ pub enum ContainerState {
         exit_code: i32,
         /// The signal.
         signal: Option<i32>,
-        /// `Completed`, `Error`, `OOMKilled`, `ContainerStatusUnknown`.
+        /// `Completed`, `Error`, `OOMKilled`, `StartError`, `ContainerStatusUnknown`.
         reason: String,
         /// Why, when the runtime knows more.
         message: String,

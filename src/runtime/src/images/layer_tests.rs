@@ -1,0 +1,163 @@
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+
+use super::*;
+
+/// One entry of a tar, as raw as an attacker would write it.
+struct Item<'a> {
+    name: &'a [u8],
+    kind: EntryType,
+    link: &'a [u8],
+    data: &'a [u8],
+    mode: u32,
+}
+
+fn item<'a>(name: &'a str, kind: EntryType) -> Item<'a> {
+    Item { name: name.as_bytes(), kind, link: b"", data: b"", mode: 0o755 }
+}
+
+fn file<'a>(name: &'a str, data: &'a str) -> Item<'a> {
+    Item { data: data.as_bytes(), mode: 0o644, ..item(name, EntryType::Regular) }
+}
+
+fn link<'a>(name: &'a str, kind: EntryType, to: &'a str) -> Item<'a> {
+    Item { link: to.as_bytes(), ..item(name, kind) }
+}
+
+fn tar_of(items: &[Item<'_>]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for item in items {
+        let mut header = Header::new_ustar();
+        header.as_mut_bytes()[..item.name.len()].copy_from_slice(item.name);
+        header.as_mut_bytes()[157..157 + item.link.len()].copy_from_slice(item.link);
+        header.set_entry_type(item.kind);
+        header.set_mode(item.mode);
+        header.set_uid(1000);
+        header.set_gid(1001);
+        header.set_mtime(1_000_000);
+        header.set_size(item.data.len() as u64);
+        if matches!(item.kind, EntryType::Char | EntryType::Block) {
+            header.set_device_major(if item.link.is_empty() { 1 } else { 0 }).unwrap();
+            header.set_device_minor(if item.link.is_empty() { 3 } else { 0 }).unwrap();
+        }
+        header.set_cksum();
+        builder.append(&header, item.data).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+fn unpacked(items: &[Item<'_>]) -> (tempfile::TempDir, Result<(Digest, u64), UnpackError>) {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("fs")).unwrap();
+    let result = unpack(&tar_of(items)[..], None, &dir.path().join("fs"));
+    (dir, result)
+}
+
+#[test]
+fn files_links_owners_and_times_arrive() {
+    let (dir, result) = unpacked(&[
+        item("./", EntryType::Directory),
+        item("bin/", EntryType::Directory),
+        Item { mode: 0o4755, ..file("bin/su", "root") },
+        link("bin/hard", EntryType::Link, "bin/su"),
+        link("sh", EntryType::Symlink, "/bin/su"),
+        item("pipe", EntryType::Fifo),
+        file("deep/er/than/its/parents", "x"),
+    ]);
+    assert_eq!(result.unwrap().1, 5);
+    let root = dir.path().join("fs");
+    let su = fs::metadata(root.join("bin/su")).unwrap();
+    assert_eq!((su.uid(), su.gid(), su.mtime(), su.permissions().mode() & 0o7777), (1000, 1001, 1_000_000, 0o4755));
+    assert_eq!(fs::metadata(root.join("bin/hard")).unwrap().ino(), su.ino());
+    assert_eq!(fs::metadata(root.join("bin")).unwrap().mtime(), 1_000_000);
+    assert_eq!(fs::read_link(root.join("sh")).unwrap(), Path::new("/bin/su"));
+    assert!(fs::metadata(root.join("pipe")).unwrap().file_type().is_fifo());
+    assert_eq!(fs::read(root.join("deep/er/than/its/parents")).unwrap(), b"x");
+}
+
+#[test]
+fn whiteouts_become_the_ones_of_overlayfs() {
+    let (dir, result) = unpacked(&[file("etc/.wh.gone", ""), file("var/.wh..wh..opq", ""), file("kept", "1"), file(".wh.kept", "")]);
+    result.unwrap();
+    let root = dir.path().join("fs");
+    let gone = fs::symlink_metadata(root.join("etc/gone")).unwrap();
+    assert!(gone.file_type().is_char_device() && gone.rdev() == 0);
+    let mut value = [0; 4];
+    let n = rustix::fs::getxattr(root.join("var"), "trusted.overlay.opaque", &mut value).unwrap();
+    assert_eq!(&value[..n], b"y");
+    assert_eq!(fs::read(root.join("kept")).unwrap(), b"1");
+}
+
+#[test]
+fn a_hostile_tar_never_writes_outside() {
+    let cases: Vec<(&str, Vec<Item<'_>>)> = vec![
+        ("a path upwards", vec![file("../outside", "x")]),
+        ("a path upwards in the middle", vec![file("a/../../outside", "x")]),
+        ("an absolute symlink and a file through it", vec![link("out", EntryType::Symlink, "/tmp"), file("out/coracle-escaped", "x")]),
+        ("a relative symlink and a file through it", vec![link("out", EntryType::Symlink, "../.."), file("out/outside", "x")]),
+        ("a hard link to the outside", vec![link("passwd", EntryType::Link, "../outside-target")]),
+        ("a hard link through a symlink", vec![link("etc", EntryType::Symlink, "/etc"), link("passwd", EntryType::Link, "etc/passwd")]),
+        ("a whiteout of the parent", vec![file(".wh...", "")]),
+        ("a raw whiteout", vec![link("null", EntryType::Char, "0:0")]),
+        ("an unknown kind", vec![item("odd", EntryType::new(b'Z'))]),
+        ("a file below a file", vec![file("a", "x"), file("a/b", "x")]),
+    ];
+    let before = fs::metadata("/etc/passwd").unwrap().nlink();
+    for (name, items) in cases {
+        let (dir, result) = unpacked(&items);
+        fs::write(dir.path().join("outside-target"), "").ok();
+        let contained = matches!(name, "an absolute symlink and a file through it" | "a relative symlink and a file through it");
+        if contained {
+            // Resolved inside the layer: the target does not exist there, or is the layer's own root.
+            assert!(result.is_ok() || matches!(result, Err(UnpackError::Entry { .. })), "{name}: {result:?}");
+        } else {
+            assert!(matches!(result, Err(UnpackError::Entry { .. })), "{name}: {result:?}");
+        }
+        assert!(!dir.path().join("outside").exists(), "{name}");
+        assert!(!Path::new("/tmp/coracle-escaped").exists(), "{name}");
+        assert_eq!(fs::metadata("/etc/passwd").unwrap().nlink(), before, "{name}");
+    }
+}
+
+#[test]
+fn damaged_and_exchanged_layers_are_refused() {
+    let good = tar_of(&[file("a", &"x".repeat(5000))]);
+    let dir = tempfile::tempdir().unwrap();
+    let target = |name: &str| {
+        let path = dir.path().join(name);
+        fs::create_dir(&path).unwrap();
+        path
+    };
+    assert!(matches!(unpack(&good[..3000], None, &target("cut")), Err(UnpackError::Damaged(_))));
+    let other = Digest::of(b"other");
+    assert!(matches!(unpack(&good[..], Some(&other), &target("other")), Err(UnpackError::Digest { .. })));
+    assert_eq!(unpack(&good[..], Some(&Digest::of(&good)), &target("good")).unwrap().1, 5000);
+    let mut zip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut zip, &good).unwrap();
+    let zip = zip.finish().unwrap();
+    assert_eq!(unpack(&zip[..], Some(&Digest::of(&good)), &target("gzip")).unwrap().1, 5000);
+    assert!(matches!(unpack(&zip[..zip.len() / 2], None, &target("half")), Err(UnpackError::Damaged(_))));
+    let zst = zstd::encode_all(&good[..], 1).unwrap();
+    assert_eq!(unpack(&zst[..], Some(&Digest::of(&good)), &target("zstd")).unwrap().1, 5000);
+}
+
+#[test]
+fn an_endless_extended_header_is_refused() {
+    let mut header = Header::new_ustar();
+    header.set_entry_type(EntryType::XHeader);
+    header.set_size(EXTENDED_BYTES + 1);
+    header.set_cksum();
+    let dir = tempfile::tempdir().unwrap();
+    let stream = io::Cursor::new(header.as_bytes().to_vec()).chain(io::repeat(b'x'));
+    assert!(matches!(unpack(stream, None, dir.path()), Err(UnpackError::TooLarge(_))));
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_name_leads_out(name in "[a./]{0,12}") {
+        if let Some(path) = inside(Path::new(&name)) {
+            proptest::prop_assert!(path.components().all(|part| matches!(part, Component::Normal(_))));
+        } else {
+            proptest::prop_assert!(name.contains(".."));
+        }
+    }
+}

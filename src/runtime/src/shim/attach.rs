@@ -1,0 +1,114 @@
+//! A container's output on its way to the log and to whoever is attached.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use jiff::Timestamp;
+use rustix::io::Errno;
+
+use super::log::{Lines, Log};
+
+/// Bytes read at once.
+const READ_BYTES: usize = 16 * 1024;
+/// Pieces read from a stream at a time before other streams have their turn.
+const PIECES: usize = 16;
+
+/// One of stdout and stderr.
+pub(super) struct Output {
+    from: OwnedFd,
+    lines: Lines,
+    /// By connection.
+    to: Vec<Reader>,
+}
+
+/// Somebody attached. What they do not take at once waits here, and the stream waits with it.
+struct Reader {
+    connection: u64,
+    pipe: OwnedFd,
+    waiting: Vec<u8>,
+}
+
+impl Output {
+    pub(super) fn new(from: OwnedFd, stream: &'static str) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&from, true)?;
+        Ok(Self { from, lines: Lines::new(stream), to: Vec::new() })
+    }
+
+    pub(super) fn attach(&mut self, connection: u64, pipe: OwnedFd) -> io::Result<()> {
+        rustix::io::ioctl_fionbio(&pipe, true)?;
+        self.to.push(Reader { connection, pipe, waiting: Vec::new() });
+        Ok(())
+    }
+
+    pub(super) fn detach(&mut self, connection: u64) {
+        self.to.retain(|reader| reader.connection != connection);
+    }
+
+    /// What to wait for: first that every reader takes the last piece, then the next one.
+    pub(super) fn waits(&self) -> (BorrowedFd<'_>, bool) {
+        match self.to.iter().find(|reader| !reader.waiting.is_empty()) {
+            Some(slow) => (slow.pipe.as_fd(), true),
+            None => (self.from.as_fd(), false),
+        }
+    }
+
+    /// Moves what can be moved; `false` when the stream has ended.
+    pub(super) fn pump(&mut self, log: &mut Log) -> bool {
+        for reader in &mut self.to {
+            reader.flush();
+        }
+        self.to.retain(|reader| !reader.is_gone());
+        let mut entries = Vec::new();
+        let mut buffer = [0; READ_BYTES];
+        let mut open = true;
+        for _ in 0..PIECES {
+            if self.to.iter().any(|reader| !reader.waiting.is_empty()) {
+                break;
+            }
+            match rustix::io::read(&self.from, &mut buffer) {
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => {}
+                // EIO is how a terminal whose last program has ended says so.
+                Ok(0) | Err(_) => {
+                    self.lines.finish(Timestamp::now(), &mut entries);
+                    open = false;
+                    break;
+                }
+                Ok(n) => {
+                    self.lines.push(&buffer[..n], Timestamp::now(), &mut entries);
+                    for reader in &mut self.to {
+                        reader.waiting.extend_from_slice(&buffer[..n]);
+                        reader.flush();
+                    }
+                }
+            }
+        }
+        if !entries.is_empty() {
+            log.write(&entries);
+        }
+        open
+    }
+}
+
+impl Reader {
+    fn flush(&mut self) {
+        while !self.waiting.is_empty() {
+            match rustix::io::write(&self.pipe, &self.waiting) {
+                Ok(n) => drop(self.waiting.drain(..n)),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                // They have left: what is waiting is for nobody. The connection says so too, and takes the reader away.
+                Err(_) => self.waiting.clear(),
+            }
+        }
+        self.waiting = Vec::new();
+    }
+
+    fn is_gone(&self) -> bool {
+        let mut poll = [rustix::event::PollFd::new(&self.pipe, rustix::event::PollFlags::empty())];
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        rustix::event::poll(&mut poll, Some(&now)).is_ok() && poll[0].revents().contains(rustix::event::PollFlags::ERR)
+    }
+}

@@ -1,0 +1,7 @@
+//! Real containers: every test has a runtime, an image and cgroups of its own, and leaves nothing of them.
+
+mod house;
+mod life;
+mod limits;
+mod streams;
+mod users;
