@@ -1,15 +1,20 @@
 //! Objects as they stand in the watch cache, for those who decide by them: authorizers, token checks, admission plugins.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use serde_json::Value;
+use tokio::time::timeout;
 
 use crate::cache::{Cache, object::Object, stored};
 
 /// Reads without I/O. Namespaces are empty for cluster scope; in `list` an empty one means all.
+#[async_trait]
 pub trait Objects: Send + Sync + fmt::Debug {
     /// One object, decoded.
     fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Value>;
+    /// One object, now or as soon as it is there, but no longer than `patience`.
+    async fn appears(&self, group: &str, resource: &str, namespace: &str, name: &str, patience: Duration) -> Option<Value>;
     /// All of a kind, decoded.
     fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Value>;
     /// A number that is another one after any object of the kind has changed.
@@ -34,9 +39,30 @@ impl fmt::Debug for PodRecord {
     }
 }
 
+#[async_trait]
 impl Objects for Cache {
     fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Value> {
         Self::get(self, group, resource, namespace, name).map(|object| object.value())
+    }
+
+    async fn appears(&self, group: &str, resource: &str, namespace: &str, name: &str, patience: Duration) -> Option<Value> {
+        let look = || Objects::get(self, group, resource, namespace, name);
+        if let Some(found) = look() {
+            return Some(found);
+        }
+        let wait = async {
+            let mut changes = self.subscribe(group, resource);
+            loop {
+                if let Some(found) = look() {
+                    return Some(found);
+                }
+                // Who falls behind the history looks at what is there now.
+                if changes.next().await.is_err() {
+                    changes = self.subscribe(group, resource);
+                }
+            }
+        };
+        timeout(patience, wait).await.ok().flatten()
     }
 
     fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Value> {

@@ -1,5 +1,13 @@
 //! Admission: plugins that may change or refuse a write after authorization and before the store.
 
+mod default_toleration_seconds;
+mod namespace_lifecycle;
+mod node_restriction;
+mod priority;
+mod role_escalation;
+mod service_account;
+mod taint_new_nodes;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -59,6 +67,26 @@ pub trait Plugin: Send + Sync + std::fmt::Debug {
 
 /// The plugins of a server, in upstream's order.
 pub fn plugins(objects: &Arc<dyn Objects>, authorizers: &Arc<Authorizers>) -> Vec<Arc<dyn Plugin>> {
-    let _ = (objects, authorizers);
-    Vec::new()
+    let objects = || Arc::clone(objects);
+    vec![
+        Arc::new(namespace_lifecycle::NamespaceLifecycle { objects: objects() }),
+        Arc::new(service_account::ServiceAccount { objects: objects() }),
+        Arc::new(node_restriction::NodeRestriction { objects: objects() }),
+        Arc::new(taint_new_nodes::TaintNodesByCondition),
+        Arc::new(priority::Priority { objects: objects() }),
+        Arc::new(default_toleration_seconds::DefaultTolerationSeconds),
+        Arc::new(role_escalation::RoleEscalation { authorizers: Arc::clone(authorizers) }),
+    ]
+}
+
+impl Attributes<'_> {
+    /// Whether the write is about this resource.
+    fn is(&self, group: &str, resource: &str) -> bool {
+        self.info.group == group && self.info.resource == resource
+    }
+}
+
+/// A plugin's no.
+fn refuse(write: &Attributes<'_>, why: &str) -> Status {
+    Status::forbidden(&write.info.group, &write.info.resource, &write.info.name, why)
 }

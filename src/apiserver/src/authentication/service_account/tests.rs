@@ -20,7 +20,12 @@ impl Given {
     }
 }
 
+#[async_trait::async_trait]
 impl Objects for Given {
+    async fn appears(&self, group: &str, resource: &str, namespace: &str, name: &str, _: std::time::Duration) -> Option<Value> {
+        self.get(group, resource, namespace, name)
+    }
+
     fn get(&self, _: &str, resource: &str, _: &str, name: &str) -> Option<Value> {
         self.0.lock().unwrap().get(&(resource.into(), name.into())).cloned()
     }

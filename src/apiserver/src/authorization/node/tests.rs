@@ -9,7 +9,12 @@ use crate::{objects::PodRecord, request::User};
 #[derive(Debug)]
 struct Given(Vec<(&'static str, &'static str, Value)>);
 
+#[async_trait::async_trait]
 impl Objects for Given {
+    async fn appears(&self, group: &str, resource: &str, namespace: &str, name: &str, _: std::time::Duration) -> Option<Value> {
+        self.get(group, resource, namespace, name)
+    }
+
     fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Value> {
         self.list(group, resource, namespace).into_iter().find(|object| object["metadata"]["name"] == name)
     }

@@ -8,7 +8,12 @@ use crate::{objects::PodRecord, request::RequestInfo, request_info};
 #[derive(Debug)]
 struct Given;
 
+#[async_trait::async_trait]
 impl Objects for Given {
+    async fn appears(&self, group: &str, resource: &str, namespace: &str, name: &str, _: std::time::Duration) -> Option<Value> {
+        self.get(group, resource, namespace, name)
+    }
+
     fn get(&self, _: &str, resource: &str, _: &str, name: &str) -> Option<Value> {
         let pod = |node: &str, containers: Value| json!({"metadata": {"name": name, "namespace": "a"}, "spec": {"nodeName": node, "containers": containers}, "status": {"podIP": "10.42.0.5"}});
         match (resource, name) {
