@@ -3,28 +3,26 @@
 use coracle_api::status::Status;
 use http::{
     HeaderValue, Response, StatusCode,
-    header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS},
+    header::{ALLOW, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS},
 };
 use serde_json::Value;
 
-use crate::body::{Body, full};
+use crate::{
+    body::{Body, full},
+    output,
+};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// A failure as a Status body.
 pub fn status(status: &Status) -> Response<Body> {
-    let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut answer = json(code, &status.to_value());
-    if let Some(seconds) = status.details.as_ref().map(|d| d.retry_after_seconds).filter(|seconds| *seconds > 0) {
-        answer.headers_mut().insert(RETRY_AFTER, seconds.into());
-    }
-    answer
+    output::status(status)
 }
 
 /// A JSON document.
 pub fn json(code: StatusCode, value: &Value) -> Response<Body> {
-    bytes(code, JSON, value.to_string())
+    bytes(code, JSON, output::json(value, false))
 }
 
 /// A text.

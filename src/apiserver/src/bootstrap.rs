@@ -1,22 +1,14 @@
 //! What every cluster has from its first second: namespaces, default roles, priorities, the `kubernetes` Service.
 //!
-//! Each object takes the way of any other write, as the user `system:apiserver`; what exists is left as its owner made it.
+//! What exists is left as its owner made it.
 
 use std::net::IpAddr;
 
-use bytes::Bytes;
-use coracle_api::catalogue::bootstrap;
+use coracle_api::{catalogue::bootstrap, status::Status};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use http::{HeaderMap, HeaderValue, Method, header::CONTENT_TYPE};
-use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 
-use crate::{
-    authorization::masters,
-    request::{Context, User},
-    request_info,
-    server::{Config, Shared},
-};
+use crate::server::{Config, Shared};
 
 /// Writes at once: they share the store's syncs.
 const AT_ONCE: usize = 64;
@@ -25,27 +17,11 @@ const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-no
 
 /// Why an object is missing.
 #[derive(Debug, thiserror::Error)]
-pub enum BootstrapError {
-    /// Not a kind that is served.
-    #[error("{kind} {name} is of a kind that is not served")]
-    Kind {
-        /// Its kind.
-        kind: String,
-        /// Its name.
-        name: String,
-    },
-    /// Refused.
-    #[error("{kind} {name} was not written: {code} {message}")]
-    Refused {
-        /// Its kind.
-        kind: String,
-        /// Its name.
-        name: String,
-        /// The status code.
-        code: u16,
-        /// What the answer says.
-        message: String,
-    },
+#[error("{kind} {name} was not written: {message}")]
+pub struct BootstrapError {
+    kind: String,
+    name: String,
+    message: String,
 }
 
 /// Creates what is missing, and makes the `kubernetes` endpoints those of this server.
@@ -55,10 +31,9 @@ pub(crate) async fn run(shared: &Shared, config: &Config, service_ips: &[IpAddr]
     create_all(shared, bootstrap::objects()).await?;
     create_all(shared, network(config, service_ips, shared.advertised.port())).await?;
     create_all(shared, vec![extension_authentication(config)]).await?;
-    for object in endpoints(config.advertise_address, shared.advertised.port()) {
-        write(shared, &object, Existing::Replace).await?;
-    }
-    Ok(())
+    let [endpoints, slice] = endpoints(config.advertise_address, shared.advertised.port());
+    settle(shared, "", "endpoints", &endpoints).await?;
+    settle(shared, "discovery.k8s.io", "endpointslices", &slice).await
 }
 
 fn namespaces() -> Vec<Value> {
@@ -121,59 +96,33 @@ fn extension_authentication(config: &Config) -> Value {
 }
 
 async fn create_all(shared: &Shared, objects: Vec<Value>) -> Result<(), BootstrapError> {
-    let writes = objects.iter().map(|object| write(shared, object, Existing::Keep));
-    stream::iter(writes).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await.map(drop)
+    let writes = objects.into_iter().map(|object| create(shared, object));
+    stream::iter(writes).buffer_unordered(AT_ONCE).try_collect::<Vec<bool>>().await.map(drop)
 }
 
-/// What becomes of an object that is there.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Existing {
-    Keep,
-    Replace,
+/// Whether it was not there.
+async fn create(shared: &Shared, object: Value) -> Result<bool, BootstrapError> {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (kind, name) = (text("/kind"), text("/metadata/name"));
+    shared.registry.create_if_absent(object).await.map_err(|status| BootstrapError { kind, name, message: status.message })
 }
 
-async fn write(shared: &Shared, object: &Value, existing: Existing) -> Result<(), BootstrapError> {
-    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    let (kind, name, namespace) = (text("/kind"), text("/metadata/name"), text("/metadata/namespace"));
-    let api_version = text("/apiVersion");
-    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    let unknown = || BootstrapError::Kind { kind: kind.to_owned(), name: name.to_owned() };
-    let resource = shared.catalogue.kind(group, version, kind).ok_or_else(unknown)?;
-    let there = shared.registry.get(group, &resource.plural, namespace, name);
-    let mut path = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
-    if resource.namespaced {
-        path.push_str(&format!("/namespaces/{namespace}"));
-    }
-    path.push_str(&format!("/{}", resource.plural));
-    let (method, body) = match there {
-        Some(_) if existing == Existing::Keep => return Ok(()),
-        Some(there) => {
-            let mut wanted = object.clone();
-            let mut now = there.value();
-            let changed = ["subsets", "endpoints", "ports", "addressType"]
-                .iter()
-                .any(|field| now[*field] != wanted[*field] && !wanted[*field].is_null());
-            if !changed {
-                return Ok(());
-            }
-            wanted["metadata"] = now["metadata"].take();
-            path.push_str(&format!("/{name}"));
-            (Method::PUT, wanted.to_string())
-        }
-        None => (Method::POST, object.to_string()),
-    };
-    let refused = |code: u16, message: String| BootstrapError::Refused { kind: kind.to_owned(), name: name.to_owned(), code, message };
-    let info = request_info::parse(&method, &path, &[]).map_err(|error| refused(400, error.to_string()))?;
-    let user = User { name: "system:apiserver".into(), groups: vec![masters::GROUP.into()], ..User::default() };
-    let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
-    let cx = Context { user, info, query: Vec::new(), method, headers };
-    let answer = shared.registry.handle(&cx, Bytes::from(body)).await;
-    let code = answer.status();
-    // Another server of this cluster may have been faster.
-    if code.is_success() || code.as_u16() == 409 {
+/// Creates an object or gives it the fields that this server wants in it.
+async fn settle(shared: &Shared, group: &str, resource: &str, wanted: &Value) -> Result<(), BootstrapError> {
+    if create(shared, wanted.clone()).await? {
         return Ok(());
     }
-    let body = answer.into_body().collect().await.map(|whole| whole.to_bytes()).unwrap_or_default();
-    let status: Value = serde_json::from_slice(&body).unwrap_or_default();
-    Err(refused(code.as_u16(), status["message"].as_str().unwrap_or_default().to_owned()))
+    let text = |pointer: &str| wanted.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
+    let fields = |object: &Value| ["subsets", "endpoints", "ports"].map(|field| object[field].clone());
+    if shared.registry.get(group, resource, namespace, name).is_some_and(|there| fields(&there.value()) == fields(wanted)) {
+        return Ok(());
+    }
+    let mut merge = |old: &Value| {
+        let mut new = wanted.clone();
+        new["metadata"] = old["metadata"].clone();
+        new
+    };
+    let failed = |status: Status| BootstrapError { kind: resource.to_owned(), name: name.to_owned(), message: status.message };
+    shared.registry.change(group, resource, namespace, name, &mut merge).await.map(drop).map_err(failed)
 }

@@ -41,7 +41,11 @@ impl NamespaceLifecycle {
         let info = write.info;
         if (info.group.as_str(), info.resource.as_str()) == ("", "namespaces") {
             let immortal = write.operation == Operation::Delete && IMMORTAL.contains(&info.name.as_str());
-            return if immortal { Err(Status::forbidden("", "namespaces", &info.name, "this namespace may not be deleted")) } else { Ok(()) };
+            return if immortal {
+                Err(Status::forbidden("", "namespaces", &info.name, "this namespace may not be deleted"))
+            } else {
+                Ok(())
+            };
         }
         let review = info.group == "authorization.k8s.io";
         if info.namespace.is_empty() || review || !matches!(write.operation, Operation::Create | Operation::Update) {

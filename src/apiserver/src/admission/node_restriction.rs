@@ -55,7 +55,9 @@ impl Plugin for NodeRestriction {
             ("", "pods", other) => Err(format!("unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed")),
             ("", "nodes", _) => own_node(write, node, object),
             ("coordination.k8s.io", "leases", _) => lease(write, node),
-            ("storage.k8s.io", "csinodes", _) if info.name != node => Err("can only access CSINode with the same name as the requesting node".into()),
+            ("storage.k8s.io", "csinodes", _) if info.name != node => {
+                Err("can only access CSINode with the same name as the requesting node".into())
+            }
             _ => Ok(()),
         };
         checked.map_err(|why| refuse(write, &why))
@@ -70,7 +72,9 @@ impl NodeRestriction {
             ("", Operation::Create) => new_pod(object.unwrap_or(&Value::Null), node),
             ("", Operation::Delete) | ("status", Operation::Update) if on(write.old) => Ok(()),
             ("", Operation::Delete) => Err(format!("node {node:?} can only delete pods with spec.nodeName set to itself")),
-            ("status", Operation::Update) => Err(format!("node {node:?} can only update pod status for pods with spec.nodeName set to itself")),
+            ("status", Operation::Update) => {
+                Err(format!("node {node:?} can only update pod status for pods with spec.nodeName set to itself"))
+            }
             ("eviction", _) => {
                 let pod = self.objects.get("", "pods", &info.namespace, &info.name);
                 let own = on(pod.as_ref());

@@ -52,7 +52,11 @@ impl Plugin for Priority {
             return Ok(());
         }
         let wanted = spec["priorityClassName"].as_str().unwrap_or_default();
-        let class = if wanted.is_empty() { default_class(&self.objects.list(GROUP, "priorityclasses", "")) } else { self.objects.get(GROUP, "priorityclasses", "", wanted) };
+        let class = if wanted.is_empty() {
+            default_class(&self.objects.list(GROUP, "priorityclasses", ""))
+        } else {
+            self.objects.get(GROUP, "priorityclasses", "", wanted)
+        };
         if class.is_none() && !wanted.is_empty() {
             return Err(refuse(write, &format!("no PriorityClass with name {wanted} was found")));
         }
@@ -76,7 +80,9 @@ impl Plugin for Priority {
         let others = self.objects.list(GROUP, "priorityclasses", "");
         let name = |class: &Value| class["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         match others.iter().find(|other| other["globalDefault"] == true && name(other) != write.info.name) {
-            Some(other) => Err(refuse(write, &format!("PriorityClass {} is already marked as default. Only one default can exist", name(other)))),
+            Some(other) => {
+                Err(refuse(write, &format!("PriorityClass {} is already marked as default. Only one default can exist", name(other))))
+            }
             None => Ok(()),
         }
     }

@@ -57,7 +57,9 @@ impl Plugin for ServiceAccount {
 
     async fn validate(&self, write: &Attributes<'_>, pod: Option<&Value>) -> Result<(), Status> {
         match pod {
-            Some(pod) if concerns(write) && pod.pointer(MIRROR).is_some() => mirror_refusal(pod).map_or(Ok(()), |why| Err(refuse(write, why))),
+            Some(pod) if concerns(write) && pod.pointer(MIRROR).is_some() => {
+                mirror_refusal(pod).map_or(Ok(()), |why| Err(refuse(write, why)))
+            }
             _ => Ok(()),
         }
     }
@@ -77,7 +79,8 @@ fn mirror_refusal(pod: &Value) -> Option<&'static str> {
     if !references.secrets.is_empty() {
         return Some("a mirror pod may not reference secrets");
     }
-    let projects = |volume: &Value| volume["projected"]["sources"].as_array().into_iter().flatten().any(|s| s["serviceAccountToken"].is_object());
+    let projects =
+        |volume: &Value| volume["projected"]["sources"].as_array().into_iter().flatten().any(|s| s["serviceAccountToken"].is_object());
     let tokens = spec["volumes"].as_array().into_iter().flatten().any(projects);
     tokens.then_some("a mirror pod may not use ServiceAccountToken volume projections")
 }
@@ -167,7 +170,8 @@ mod tests {
 
     #[test]
     fn a_mirror_pod_gains_nothing() {
-        let mirror = |spec: Value| mirror_refusal(&json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}}, "spec": spec}));
+        let mirror =
+            |spec: Value| mirror_refusal(&json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}}, "spec": spec}));
         assert_eq!(mirror(json!({})), None);
         assert_eq!(mirror(json!({"serviceAccountName": "x"})), Some("a mirror pod may not reference service accounts"));
         assert_eq!(mirror(json!({"imagePullSecrets": [{"name": "x"}]})), Some("a mirror pod may not reference secrets"));

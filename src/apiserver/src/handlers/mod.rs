@@ -21,12 +21,10 @@ use crate::{
     answer,
     body::{Body, BodyError},
     node_proxy,
+    registry::body::{MAX_BODY_BYTES, too_large},
     request::Context,
     server::Shared,
 };
-
-/// Largest body that is taken, in bytes; upstream's bound.
-pub const BODY_BOUND: usize = 3 * 1024 * 1024;
 
 /// Finds the handler.
 pub(crate) async fn route<B>(shared: &Arc<Shared>, cx: Context, request: Request<B>) -> Response<Body>
@@ -55,7 +53,7 @@ where
         Err(status) => return answer::status(&status),
     };
     match (resource.group.as_str(), resource.kind.as_str(), cx.info.subresource.as_str(), cx.info.verb.as_str()) {
-        ("", "ServiceAccount", "token", "create") => token_request::answer(shared, &cx, &body).await,
+        ("", "ServiceAccount", "token", "create") => token_request::answer(shared, &cx, &body),
         ("authentication.k8s.io" | "authorization.k8s.io", _, "", "create") => reviews::answer(shared, &cx, resource, &body),
         _ => shared.registry.handle(&cx, body).await,
     }
@@ -67,12 +65,9 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BodyError>,
 {
-    match Limited::new(body, BODY_BOUND).collect().await {
+    match Limited::new(body, MAX_BODY_BYTES).collect().await {
         Ok(whole) => Ok(whole.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            let message = format!("Request entity too large: limit is {BODY_BOUND}");
-            Err(Status::new(413, "RequestEntityTooLarge", message))
-        }
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
         Err(error) => Err(Status::bad_request(format!("the body of the request ends early: {error}"))),
     }
 }

@@ -2,8 +2,9 @@
 
 mod access;
 
+use bytes::Bytes;
 use coracle_api::{catalogue::Resource, status::Status};
-use http::{Response, StatusCode};
+use http::Response;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -12,21 +13,21 @@ use crate::{
     answer,
     authorization::{Decision, Question},
     body::Body,
+    registry::body::Expected,
     request::{Context, User},
     server::Shared,
 };
 
 /// The answer to a posted review.
-pub(crate) fn answer(shared: &Shared, cx: &Context, resource: &Resource, body: &[u8]) -> Response<Body> {
-    match review(shared, cx, resource, body) {
-        Ok(value) => answer::json(StatusCode::CREATED, &value),
-        Err(status) => answer::status(&status),
-    }
+pub(crate) fn answer(shared: &Shared, cx: &Context, resource: &Resource, body: &Bytes) -> Response<Body> {
+    review(shared, cx, resource, body).unwrap_or_else(|status| answer::status(&status))
 }
 
-fn review(shared: &Shared, cx: &Context, resource: &Resource, body: &[u8]) -> Result<Value, Status> {
-    let kind = resource.kind.as_str();
-    let mut review = posted::read(cx, &resource.schema, &resource.api_version(), kind, body)?;
+fn review(shared: &Shared, cx: &Context, resource: &Resource, body: &Bytes) -> Result<Response<Body>, Status> {
+    let Resource { group, version, kind, schema, .. } = resource;
+    let kind = kind.as_str();
+    let mut posted = posted::read(cx, Expected { group, version, kind, schema }, body)?;
+    let review = &mut posted.object;
     let status = match kind {
         "TokenReview" => token(shared, &review["spec"])?,
         "SelfSubjectReview" => json!({"userInfo": user_info(&cx.user)}),
@@ -49,7 +50,7 @@ fn review(shared: &Shared, cx: &Context, resource: &Resource, body: &[u8]) -> Re
         metadata.insert("creationTimestamp".into(), Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into());
     }
     review["status"] = status;
-    Ok(review)
+    Ok(posted.created(schema))
 }
 
 fn access_status(decision: Decision) -> Value {

@@ -1,7 +1,8 @@
 //! `serviceaccounts/NAME/token`: a token for an account, bound to what the request names.
 
+use bytes::Bytes;
 use coracle_api::status::{Cause, Status};
-use http::{Response, StatusCode};
+use http::Response;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -9,7 +10,9 @@ use super::posted;
 use crate::{
     answer,
     authentication::service_account::{Bound, Named, SHORTEST_S},
+    authorization::node::node_name,
     body::Body,
+    registry::body::Expected,
     request::Context,
     server::Shared,
 };
@@ -22,17 +25,15 @@ const DEFAULT_S: i64 = 3600;
 const LONGEST_S: i64 = 1 << 32;
 
 /// The answer.
-pub(crate) async fn answer(shared: &Shared, cx: &Context, body: &[u8]) -> Response<Body> {
-    match request(shared, cx, body) {
-        Ok(value) => answer::json(StatusCode::CREATED, &value),
-        Err(status) => answer::status(&status),
-    }
+pub(crate) fn answer(shared: &Shared, cx: &Context, body: &Bytes) -> Response<Body> {
+    request(shared, cx, body).unwrap_or_else(|status| answer::status(&status))
 }
 
-fn request(shared: &Shared, cx: &Context, body: &[u8]) -> Result<Value, Status> {
+fn request(shared: &Shared, cx: &Context, body: &Bytes) -> Result<Response<Body>, Status> {
     let (namespace, name) = (cx.info.namespace.as_str(), cx.info.name.as_str());
     let schema = shared.catalogue.schema(GROUP, "v1", KIND).ok_or_else(|| Status::internal("the catalogue lacks TokenRequest"))?;
-    let mut request = posted::read(cx, schema, "authentication.k8s.io/v1", KIND, body)?;
+    let mut posted = posted::read(cx, Expected { group: GROUP, version: "v1", kind: KIND, schema }, body)?;
+    let request = &mut posted.object;
     let not_found = |resource: &str, name: &str| Status::not_found("", resource, name);
     let account = shared.registry.get("", "serviceaccounts", namespace, name).ok_or_else(|| not_found("serviceaccounts", name))?;
     let spec = &request["spec"];
@@ -42,6 +43,7 @@ fn request(shared: &Shared, cx: &Context, body: &[u8]) -> Result<Value, Status> 
         return Err(Status::invalid(GROUP, KIND, "", causes));
     }
     let bound = bound(shared, cx, &spec["boundObjectRef"])?;
+    confine_node(cx, bound.as_ref())?;
     let given: Vec<String> = spec["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
     let audiences = if given.is_empty() { vec![shared.tokens.issuer().to_owned()] } else { given };
     let now = Timestamp::now();
@@ -56,7 +58,7 @@ fn request(shared: &Shared, cx: &Context, body: &[u8]) -> Result<Value, Status> 
     request["spec"]["audiences"] = json!(audiences);
     request["spec"]["expirationSeconds"] = seconds.into();
     request["status"] = json!({"token": issued.token, "expirationTimestamp": seconds_only(issued.expires)});
-    Ok(request)
+    Ok(posted.created(schema))
 }
 
 fn validate(seconds: i64) -> Vec<Cause> {
@@ -69,6 +71,18 @@ fn validate(seconds: i64) -> Vec<Cause> {
     };
     let message = format!("Invalid value: {seconds}: {why}");
     vec![Cause { reason: "FieldValueInvalid", field: "spec.expirationSeconds".into(), message }]
+}
+
+/// A node gets tokens for the pods that it runs, bound to them.
+fn confine_node(cx: &Context, bound: Option<&Bound>) -> Result<(), Status> {
+    let Some(node) = node_name(&cx.user) else { return Ok(()) };
+    let forbidden = |why: String| Status::forbidden("", "serviceaccounts", &cx.info.name, &why);
+    match bound {
+        Some(Bound::Pod(_, Some((runs_on, _)))) if runs_on == node => Ok(()),
+        Some(Bound::Pod(..)) => Err(forbidden("node requested token bound to a pod scheduled on a different node".into())),
+        Some(_) => Err(forbidden("node may only request tokens bound to pods".into())),
+        None => Err(forbidden("node requested token not bound to a pod".into())),
+    }
 }
 
 /// What the token is bound to: it must exist and be the one that is meant, and a pod must run as the account.

@@ -1,13 +1,13 @@
 //! The registry: every resource request that is not a stream to a node ends here, for every kind alike.
 
 mod binding;
-mod body;
+pub(crate) mod body;
 mod bootstrap;
 mod chance;
 mod create;
 mod delete;
 mod eviction;
-mod options;
+pub(crate) mod options;
 mod patch;
 mod read;
 mod scale;
