@@ -68,7 +68,7 @@ pub(super) fn read() -> Catalogue {
                     custom: false,
                 });
             }
-            ["S", group, version, path, _, kind, verbs, ..] => {
+            ["S", group, version, path, _, kind, _, verbs, ..] => {
                 let Some(resource) = &mut open else { continue };
                 let body: Vec<&str> = kind.split('/').collect();
                 let [g, v, k] = match body[..] {

@@ -120,7 +120,7 @@ pub async fn remove(inner: &Inner, target: &Target, cx: &Context, options: &Dele
             }
             Decision::Remove => {
                 if write.delete(&held).await? {
-                    return Ok(Deleted { json: held.json(), gone: true });
+                    return Ok(Deleted { json: last_words(write.kind(), old, &held), gone: true });
                 }
             }
         }
@@ -128,18 +128,34 @@ pub async fn remove(inner: &Inner, target: &Target, cx: &Context, options: &Dele
     Err(target.conflict(update::MODIFIED))
 }
 
+/// What a deletion answers: a pod says that it had no time.
+fn last_words(kind: Kind<'_>, mut old: Value, held: &Object) -> Bytes {
+    if (kind.group, kind.plural) != ("", "pods") {
+        return held.json();
+    }
+    let metadata = meta::of(&mut old);
+    metadata.entry("deletionTimestamp").or_insert_with(|| meta::time(Timestamp::now()).into());
+    metadata.insert("deletionGracePeriodSeconds".into(), 0.into());
+    serde_json::to_vec(&old).map_or_else(|_| held.json(), Bytes::from)
+}
+
 fn preconditions(target: &Target, held: &Arc<Object>, options: &DeleteOptions) -> Result<(), Status> {
     if let Some(uid) = options.uid.as_deref().filter(|uid| *uid != held.uid()) {
-        return Err(target.conflict(&format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", held.uid())));
+        return Err(unmet(target, &format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", held.uid())));
     }
     if let Some(revision) = options.resource_version.as_deref().filter(|revision| **revision != held.revision().to_string()) {
         let why = format!(
             "Precondition failed: ResourceVersion in precondition: {revision}, ResourceVersion in object meta: {}",
             held.revision()
         );
-        return Err(target.conflict(&why));
+        return Err(unmet(target, &why));
     }
     Ok(())
+}
+
+/// 409 that names the kind, as upstream does here and only here.
+fn unmet(target: &Target, why: &str) -> Status {
+    target.conflict(why).about(&target.resource.group, &target.resource.kind, &target.name)
 }
 
 /// What the options make of an object in this state.

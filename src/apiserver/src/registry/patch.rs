@@ -49,7 +49,7 @@ impl Patch {
             "application/json-patch+json" => Self::Json,
             "application/merge-patch+json" => Self::Merge,
             "application/strategic-merge-patch+json" if !custom => Self::Strategic,
-            _ => return Err(body::unsupported(supported)),
+            _ => return Err(body::unsupported(supported).about("", "", "")),
         };
         if body.len() > body::MAX_BODY_BYTES {
             return Err(body::too_large());
@@ -68,7 +68,7 @@ impl Patch {
         applied.map_err(|error| match error {
             PatchError::Malformed(why) => Status::bad_request(why),
             PatchError::TooMany(_) => Status::new(413, "RequestEntityTooLarge", error.to_string()),
-            PatchError::Inapplicable(_) => Status::new(422, "Invalid", error.to_string()),
+            PatchError::Inapplicable(_) => Status::new(422, "Invalid", error.to_string()).about("", "", ""),
         })
     }
 }
@@ -85,14 +85,17 @@ pub fn patched(
     patch.apply(&mut object, expected.schema)?;
     let decoded = Decoded { value: object, duplicates: Vec::new() };
     let body = body::settle(decoded, expected, validation).map_err(|error| match error {
-        Settle::Status(status) => status,
-        Settle::Strict(problems) => {
-            let message = format!("Invalid value: strict decoding error: {}", problems.join(", "));
-            Status::invalid("", "", "", vec![Cause { reason: "FieldValueInvalid", field: "patch".into(), message }])
-        }
+        Settle::Status(status) => no_object(&status.message),
+        Settle::Strict(problems) => no_object(&format!("strict decoding error: {}", problems.join(", "))),
     })?;
     *warnings = body.warnings;
     Ok(body.object)
+}
+
+/// 422: what the patch makes is no object of its kind.
+fn no_object(why: &str) -> Status {
+    let cause = Cause { reason: "FieldValueInvalid", field: "patch".into(), message: format!("Invalid value: {why}") };
+    Status::invalid("", "", "", vec![cause])
 }
 
 /// Answers a PATCH.

@@ -219,7 +219,9 @@ pub async fn page(cache: &Cache, target: &Target, options: &ListOptions, selecti
         after = Some(token.after);
         snapshot
     };
-    Ok(cut(snapshot, after.as_deref(), selection, options.limit))
+    // Of any revision: all at once, as upstream's cache answers.
+    let limit = if options.resource_version == "0" { 0 } else { options.limit };
+    Ok(cut(snapshot, after.as_deref(), selection, limit))
 }
 
 async fn at_revision(cache: &Cache, target: &Target, options: &ListOptions, selection: &Selection) -> Result<Snapshot, Status> {

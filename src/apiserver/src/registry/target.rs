@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use coracle_api::{
     catalogue::{self, Catalogue, Resource},
+    names,
     status::Status,
+    structural,
 };
 use serde_json::Value;
 
@@ -44,6 +46,9 @@ impl Target {
     /// Of a request.
     pub fn find(catalogue: &Catalogue, cache: &Cache, info: &RequestInfo) -> Result<Self, Status> {
         let resource = catalogue.resource(&info.group, &info.version, &info.resource).ok_or_else(unknown)?;
+        for segment in [&info.name, &info.namespace].into_iter().filter(|segment| !segment.is_empty()) {
+            names::path_segment(segment).map_err(|error| Status::bad_request(format!("invalid resource name {segment:?}: {error}")))?;
+        }
         let namespaced = !info.namespace.is_empty();
         // `namespaces/x` is in the namespace x for authorization, not for storage.
         let namespace = if resource.namespaced { info.namespace.clone() } else { String::new() };
@@ -92,7 +97,13 @@ impl Target {
 
     /// From the stored version to the one of the path.
     pub fn outward(&self, object: Value) -> Value {
-        if self.as_stored() { object } else { catalogue::convert(&self.stored, &self.resource, object) }
+        if self.as_stored() {
+            return object;
+        }
+        let mut object = catalogue::convert(&self.stored, &self.resource, object);
+        // A conversion of our own object fits its schema; what is left to do is the zeros that the other version writes.
+        let _ = structural::prune(&self.resource.schema, &mut object);
+        object
     }
 
     /// From the version of the path to the stored one.

@@ -43,9 +43,7 @@ pub async fn update(inner: &Inner, target: &Target, cx: &Context, body: &Bytes, 
     let mut object = body.object;
     create::settle_namespace(target, &mut object)?;
     let name = meta::text(&object, "name").to_owned();
-    if name.is_empty() {
-        meta::of(&mut object).insert("name".into(), target.name.as_str().into());
-    } else if name != target.name {
+    if name != target.name {
         return Err(Status::bad_request(format!("the name of the object ({name}) does not match the name on the URL ({})", target.name)));
     }
     defaulting::apply(&target.resource, &mut object);
@@ -103,6 +101,7 @@ pub async fn change(
 async fn attempt(write: &Write<'_>, held: &Arc<Object>, old: &Value, mut new: Value) -> Result<Option<Written>, Status> {
     let target = write.target;
     preconditions(write, held, &new)?;
+    let mut causes = deletion_fields(&new, old);
     meta::carry_over(&mut new, old);
     let kind = write.kind();
     write.mutate(Operation::Update, &mut new, Some(old)).await?;
@@ -114,7 +113,7 @@ async fn attempt(write: &Write<'_>, held: &Arc<Object>, old: &Value, mut new: Va
     }
     write.canonical(&mut new)?;
     let reservation = if target.subresource.is_empty() { write.reserve(&mut new, Some(old))? } else { None };
-    let causes = validation::update(&target.stored, &new, old, &target.subresource);
+    causes.extend(validation::update(&target.stored, &new, old, &target.subresource));
     if !causes.is_empty() {
         return Err(target.invalid(causes));
     }
@@ -130,6 +129,20 @@ async fn attempt(write: &Write<'_>, held: &Arc<Object>, old: &Value, mut new: Va
         Put::Done(json) => Some(Written { json, created: false }),
         Put::Lost => None,
     })
+}
+
+/// A client cannot delete by an update. Upstream's two validation passes say it twice.
+fn deletion_fields(new: &Value, old: &Value) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+        let (wanted, is) = (&new["metadata"][field], &old["metadata"][field]);
+        if is.is_null() && !wanted.is_null() {
+            let message = format!("Invalid value: {wanted}: field is immutable");
+            let cause = Cause { reason: "FieldValueInvalid", field: format!("metadata.{field}"), message };
+            causes.extend([cause.clone(), cause]);
+        }
+    }
+    causes
 }
 
 fn held_json(new: &Value, held: &Object) -> Bytes {
