@@ -1,0 +1,79 @@
+//! Validation: what must hold of an object, with field and reason for each thing that does not.
+
+mod access;
+mod core_kinds;
+mod extensions;
+mod field;
+mod general;
+mod metadata;
+mod networking;
+mod pod;
+mod rules;
+mod service;
+mod storage;
+mod workloads;
+
+use std::cell::RefCell;
+
+use serde_json::Value;
+
+use crate::catalogue::Resource;
+use crate::status::Cause;
+use field::Field;
+
+/// What is wrong with a new object (after defaulting); empty when it may be created.
+pub fn create(resource: &Resource, object: &Value) -> Vec<Cause> {
+    let causes = RefCell::default();
+    let field = Field::root(object, &causes);
+    if !is_a_review(resource) {
+        metadata::create(resource, &field);
+    }
+    content(resource, &field, None, "");
+    causes.into_inner()
+}
+
+/// What is wrong with an object that takes the place of `old`; `subresource` is empty for the main resource.
+pub fn update(resource: &Resource, new: &Value, old: &Value, subresource: &str) -> Vec<Cause> {
+    let causes = RefCell::default();
+    let field = Field::root(new, &causes);
+    metadata::update(resource, &field, old);
+    content(resource, &field, Some(old), subresource);
+    causes.into_inner()
+}
+
+/// Questions to the server are not stored and have no names.
+fn is_a_review(resource: &Resource) -> bool {
+    !resource.custom && (!resource.serves("get") || resource.plural == "bindings")
+}
+
+fn content(resource: &Resource, object: &Field<'_>, old: Option<&Value>, subresource: &str) {
+    if resource.custom {
+        return general::check(&resource.schema, object);
+    }
+    match (resource.group.as_str(), resource.plural.as_str()) {
+        ("", "pods") => match old {
+            Some(old) => pod::update(object, old, subresource),
+            None => pod::create(object),
+        },
+        ("", "podtemplates") => pod::template(&object.at("template")),
+        ("", "services") => service::check(object, old, subresource),
+        ("", "endpoints") => service::endpoints(object),
+        ("discovery.k8s.io", "endpointslices") => service::endpoint_slice(object, old),
+        ("", "persistentvolumes" | "persistentvolumeclaims") | ("storage.k8s.io", _) => storage::check(resource, object, old, subresource),
+        ("", _) | ("events.k8s.io" | "coordination.k8s.io" | "scheduling.k8s.io" | "node.k8s.io", _) => {
+            core_kinds::check(resource, object, old, subresource);
+        }
+        ("apps" | "batch" | "autoscaling" | "policy", _) => workloads::check(resource, object, old, subresource),
+        ("networking.k8s.io", _) => networking::check(resource, object, old),
+        ("rbac.authorization.k8s.io" | "certificates.k8s.io" | "authentication.k8s.io" | "authorization.k8s.io", _) => {
+            access::check(resource, object, old);
+        }
+        ("admissionregistration.k8s.io" | "apiextensions.k8s.io" | "apiregistration.k8s.io" | "flowcontrol.apiserver.k8s.io", _) => {
+            extensions::check(resource, object);
+        }
+        _ => general::check(&resource.schema, object),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,249 @@
+//! Persistent volumes, claims, storage classes, CSI.
+
+use serde_json::Value;
+
+use super::field::Field;
+use super::pod::{claim_spec, persistent_source};
+use super::rules::{immutable, label_selector, node_selector, qualified_name, quantity};
+use crate::catalogue::Resource;
+use crate::names;
+
+const POLICIES: [&str; 3] = ["Delete", "Recycle", "Retain"];
+
+pub(super) fn check(resource: &Resource, object: &Field<'_>, old: Option<&Value>, subresource: &str) {
+    if subresource == "status" {
+        return;
+    }
+    match resource.plural.as_str() {
+        "persistentvolumes" => volume(object, old),
+        "persistentvolumeclaims" => claim(object, old),
+        "storageclasses" => class(object, old),
+        "csidrivers" => driver(&object.at("spec")),
+        "csinodes" => csi_node(&object.at("spec")),
+        "csistoragecapacities" => {
+            object.at("storageClassName").valid_by(names::dns_subdomain);
+            label_selector(&object.at("nodeTopology"));
+        }
+        "volumeattachments" => attachment(&object.at("spec"), old),
+        "volumeattributesclasses" => {
+            object.at("driverName").must_be_valid(driver_name);
+            if object.at("parameters").is_empty() {
+                object.at("parameters").required("must contain at least one key/value pair");
+            }
+            if let Some(old) = old {
+                immutable(&object.at("driverName"), &old["driverName"]);
+                immutable(&object.at("parameters"), &old["parameters"]);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn driver_name(text: &str) -> Result<(), String> {
+    names::dns_subdomain(&text.to_lowercase())
+}
+
+fn volume(volume: &Field<'_>, old: Option<&Value>) {
+    let spec = volume.at("spec");
+    let modes = spec.at("accessModes");
+    if modes.is_empty() {
+        modes.required("");
+    }
+    for mode in modes.list() {
+        let known = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+        if !known.iter().any(|m| mode == m) {
+            modes.holding(mode).not_supported(&known);
+        }
+    }
+    let capacity = spec.at("capacity");
+    if capacity.is_empty() {
+        capacity.required("");
+    }
+    if capacity.value().get("storage").is_none() || capacity.value().as_object().is_some_and(|c| c.len() > 1) {
+        capacity.not_supported(&["storage"]);
+    }
+    capacity.each_key(|_, value| {
+        if quantity(&value).signum() <= 0 {
+            value.invalid("must be greater than zero");
+        }
+    });
+    spec.at("persistentVolumeReclaimPolicy").one_of(&POLICIES);
+    let affinity = spec.at("nodeAffinity");
+    if affinity.exists() {
+        let required = affinity.at("required");
+        if required.exists() { node_selector(&required) } else { required.required("must specify required node constraints") }
+    }
+    persistent_source(&spec);
+    if spec.at("local").exists() && !affinity.exists() {
+        affinity.required("Local volume requires node affinity");
+    }
+    spec.at("storageClassName").may_be_valid(names::dns_subdomain);
+    spec.at("volumeMode").optional_one_of(&["Block", "Filesystem"]);
+    let attributes = spec.at("volumeAttributesClassName");
+    if attributes.exists() {
+        attributes.valid_by(names::dns_subdomain);
+    }
+    let Some(old) = old else { return };
+    const OTHERS: [&str; 10] = [
+        "capacity",
+        "accessModes",
+        "claimRef",
+        "persistentVolumeReclaimPolicy",
+        "storageClassName",
+        "mountOptions",
+        "volumeMode",
+        "nodeAffinity",
+        "volumeAttributesClassName",
+        "persistentvolumesource",
+    ];
+    let source = |spec: &Value| -> Vec<(String, Value)> {
+        let fields = spec.as_object().into_iter().flatten();
+        fields.filter(|(name, _)| !OTHERS.contains(&name.as_str())).map(|(name, value)| (name.clone(), value.clone())).collect()
+    };
+    if source(spec.value()) != source(&old["spec"]) {
+        spec.at("persistentvolumesource").forbidden("spec.persistentvolumesource is immutable after creation");
+    }
+    immutable(&volume.called("volumeMode").holding(spec.at("volumeMode").value()), &old["spec"]["volumeMode"]);
+    if !old["spec"]["nodeAffinity"].is_null() {
+        immutable(&volume.called("nodeAffinity").holding(affinity.value()), &old["spec"]["nodeAffinity"]);
+    }
+}
+
+fn claim(claim: &Field<'_>, old: Option<&Value>) {
+    let spec = claim.at("spec");
+    claim_spec(&spec);
+    let Some(old) = old else { return };
+    let before = &old["spec"];
+    let changed = |name: &str| spec.at(name).value() != &before[name];
+    let others = ["accessModes", "selector", "storageClassName", "dataSource", "dataSourceRef"];
+    let binding = before["volumeName"].is_null() || !changed("volumeName");
+    let bound = old["status"]["phase"] == "Bound";
+    let mut strip = [spec.at("resources").value().clone(), before["resources"].clone()];
+    strip.iter_mut().for_each(|r| drop(r["requests"].as_object_mut().map(|m| m.remove("storage"))));
+    if others.iter().any(|name| changed(name))
+        || !binding
+        || (!bound && changed("volumeAttributesClassName") && !before["volumeAttributesClassName"].is_null())
+        || strip[0] != strip[1]
+    {
+        spec.forbidden("spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims");
+    }
+    immutable(&claim.called("volumeMode").holding(spec.at("volumeMode").value()), &before["volumeMode"]);
+    let (resources, old_storage) = (spec.at("resources"), &before["resources"]["requests"]["storage"]);
+    let requests = resources.at("requests");
+    let storage = requests.at("storage");
+    let old_quantity = old_storage.as_str().and_then(|q| q.parse().ok());
+    if old_quantity.is_some_and(|old| quantity(&storage) < old) {
+        storage.forbidden("field can not be less than status.capacity");
+    }
+}
+
+fn class(class: &Field<'_>, old: Option<&Value>) {
+    class.at("provisioner").must_be_valid(|text| qualified_name(&text.to_lowercase()).into_iter().next().map_or(Ok(()), Err));
+    class.at("reclaimPolicy").one_of(&["Delete", "Retain"]);
+    class.at("volumeBindingMode").required_one_of(&["Immediate", "WaitForFirstConsumer"]);
+    let topologies = class.at("allowedTopologies");
+    let list = topologies.list();
+    topologies.each(|i, term| {
+        let expressions = term.at("matchLabelExpressions");
+        if list[..i].iter().any(|t| t["matchLabelExpressions"] == *expressions.value()) {
+            expressions.duplicate();
+        }
+        let mut keys: Vec<String> = Vec::new();
+        expressions.each(|_, expression| {
+            let (key, values) = (expression.at("key"), expression.at("values"));
+            key.all_invalid(qualified_name(key.text()));
+            if keys.iter().any(|k| k == key.text()) {
+                key.duplicate();
+            }
+            keys.push(key.text().to_owned());
+            values.must_exist();
+            let all = values.list();
+            values.each(|i, value| {
+                if all[..i].contains(value.value()) {
+                    value.duplicate();
+                }
+            });
+        });
+    });
+    let Some(old) = old else { return };
+    for name in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
+        let field = class.at(name);
+        if field.value() != &old[name] {
+            field.invalid("updates to this field are forbidden");
+        }
+    }
+}
+
+fn driver(spec: &Field<'_>) {
+    let policy = spec.at("fsGroupPolicy");
+    policy.optional_one_of(&["File", "None", "ReadWriteOnceWithFSType"]);
+    let audiences = spec.at("tokenRequests").list();
+    spec.at("tokenRequests").each(|i, request| {
+        if audiences[..i].iter().any(|r| r["audience"] == request.value()["audience"]) {
+            request.at("audience").duplicate();
+        }
+        request.at("expirationSeconds").within(600, 1 << 32);
+    });
+    let modes = spec.at("volumeLifecycleModes");
+    for mode in modes.list() {
+        if mode != "Persistent" && mode != "Ephemeral" {
+            modes.holding(mode).not_supported(&["Ephemeral", "Persistent"]);
+        }
+    }
+}
+
+fn csi_node(spec: &Field<'_>) {
+    /// Longest node id of CSI, in bytes.
+    const MAX_NODE_ID: usize = 192;
+    let drivers = spec.at("drivers");
+    let list = drivers.list();
+    drivers.each(|i, driver| {
+        let (name, id) = (driver.at("name"), driver.at("nodeID"));
+        csi_driver_name(&name);
+        if list[..i].iter().any(|d| d["name"] == *name.value()) {
+            name.duplicate();
+        }
+        if id.is_empty() {
+            id.required("");
+        } else if id.text().len() > MAX_NODE_ID {
+            id.invalid(&format!("must be {MAX_NODE_ID} characters or less"));
+        }
+        let keys = driver.at("topologyKeys");
+        for key in keys.list() {
+            driver.holding(key).all_invalid(qualified_name(key.as_str().unwrap_or_default()));
+        }
+    });
+}
+
+fn csi_driver_name(name: &Field<'_>) {
+    if name.must_exist() {
+        if name.text().len() > 63 {
+            name.too_long(63);
+        }
+        name.valid_by(driver_name);
+    }
+}
+
+fn attachment(spec: &Field<'_>, old: Option<&Value>) {
+    csi_driver_name(&spec.at("attacher"));
+    let node = spec.at("nodeName");
+    node.valid_by(names::dns_subdomain);
+    let source = spec.at("source");
+    let name = source.at("persistentVolumeName");
+    match (name.exists(), source.at("inlineVolumeSpec").exists()) {
+        (false, false) => source.required("must specify exactly one of inlineVolumeSpec and persistentVolumeName"),
+        (true, true) => source.forbidden("must specify exactly one of inlineVolumeSpec and persistentVolumeName"),
+        (true, false) => {
+            if name.is_empty() {
+                name.required("must specify non empty persistentVolumeName");
+            }
+            name.valid_by(names::dns_subdomain);
+        }
+        (false, true) => {}
+    }
+    if let Some(old) = old
+        && spec.value() != &old["spec"]
+    {
+        spec.invalid("field is immutable");
+    }
+}

@@ -1,0 +1,86 @@
+use serde_json::json;
+
+use super::*;
+use crate::catalogue::builtin;
+use crate::{defaulting, structural};
+
+fn causes(group: &str, version: &str, plural: &str, mut object: Value) -> Vec<(&'static str, String)> {
+    let resource = builtin().resource(group, version, plural).unwrap();
+    structural::prune(&resource.schema, &mut object).unwrap();
+    defaulting::apply(resource, &mut object);
+    create(resource, &object).into_iter().map(|c| (c.reason, c.field)).collect()
+}
+
+fn check(group: &str, plural: &str, object: Value, expected: &[(&'static str, &str)]) {
+    let expected: Vec<(&str, String)> = expected.iter().map(|(reason, field)| (*reason, (*field).to_owned())).collect();
+    assert_eq!(causes(group, "v1", plural, object), expected);
+}
+
+#[test]
+fn metadata_of_every_kind() {
+    let map = |metadata: Value| json!({"metadata": metadata});
+    check("", "configmaps", map(json!({})), &[("FieldValueRequired", "metadata.name")]);
+    check("", "configmaps", map(json!({"generateName": "a-"})), &[]);
+    check("", "configmaps", map(json!({"name": "Not Valid!"})), &[("FieldValueInvalid", "metadata.name")]);
+    check("", "configmaps", map(json!({"name": "a", "labels": {"-x": "y"}})), &[("FieldValueInvalid", "metadata.labels")]);
+    check("", "configmaps", map(json!({"name": "a", "finalizers": ["mine"]})), &[("FieldValueInvalid", "metadata.finalizers[0]")]);
+    check("", "nodes", map(json!({"name": "a", "namespace": "b"})), &[("FieldValueForbidden", "metadata.namespace")]);
+}
+
+#[test]
+fn pods_name_each_wrong_field() {
+    let pod = |container: Value| json!({"metadata": {"name": "p"}, "spec": {"containers": [container]}});
+    check("", "pods", json!({"metadata": {"name": "p"}}), &[("FieldValueRequired", "spec.containers")]);
+    check("", "pods", pod(json!({"name": "a", "image": "i"})), &[]);
+    check(
+        "",
+        "pods",
+        pod(json!({"name": "a", "image": "i", "volumeMounts": [{"name": "v", "mountPath": "/a"}], "ports": [{"containerPort": 70_000}]})),
+        &[
+            ("FieldValueInvalid", "spec.containers[0].ports[0].containerPort"),
+            ("FieldValueNotFound", "spec.containers[0].volumeMounts[0].name"),
+        ],
+    );
+    check(
+        "",
+        "pods",
+        pod(json!({"name": "a", "image": "i", "resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "2"}}})),
+        &[("FieldValueInvalid", "spec.containers[0].resources.requests")],
+    );
+}
+
+#[test]
+fn workloads_select_what_they_make() {
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "a", "image": "i"}]}});
+    let deployment = |selector: Value| json!({"metadata": {"name": "d"}, "spec": {"selector": selector, "template": template}});
+    check("apps", "deployments", deployment(json!({"matchLabels": {"a": "b"}})), &[]);
+    check("apps", "deployments", deployment(json!({"matchLabels": {"a": "c"}})), &[("FieldValueInvalid", "spec.template.metadata.labels")]);
+    let job = json!({"metadata": {"name": "j"}, "spec": {"template": template}});
+    check("batch", "jobs", job, &[("FieldValueRequired", "spec.template.spec.restartPolicy")]);
+}
+
+#[test]
+fn a_pod_changes_its_image_and_little_else() {
+    let resource = builtin().resource("", "v1", "pods").unwrap();
+    let make = |image: &str, node: &str| {
+        let mut pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": node, "containers": [{"name": "a", "image": image}]}});
+        structural::prune(&resource.schema, &mut pod).unwrap();
+        defaulting::apply(resource, &mut pod);
+        pod
+    };
+    assert_eq!(update(resource, &make("i:2", "n"), &make("i:1", "n"), ""), []);
+    let causes = update(resource, &make("i:1", "m"), &make("i:1", "n"), "");
+    assert_eq!(causes.iter().map(|c| (c.reason, c.field.as_str())).collect::<Vec<_>>(), [("FieldValueForbidden", "spec")]);
+}
+
+#[test]
+fn bootstrap_objects_are_valid() {
+    for mut object in crate::catalogue::bootstrap::objects() {
+        let (group, version) = object["apiVersion"].as_str().unwrap().split_once('/').unwrap();
+        let resource = builtin().kind(group, version, object["kind"].as_str().unwrap()).unwrap().clone();
+        let before = object.clone();
+        assert_eq!(structural::prune(&resource.schema, &mut object).unwrap(), Vec::<String>::new());
+        defaulting::apply(&resource, &mut object);
+        assert_eq!(create(&resource, &object), [], "{before}");
+    }
+}
