@@ -1,17 +1,12 @@
 //! What the dataplane of one cluster on one node must know before it starts.
 
 use std::{
-    io,
     net::{IpAddr, Ipv4Addr},
     ops::RangeInclusive,
     path::PathBuf,
 };
 
-use crate::{
-    Cidr,
-    kernel::object::fnv,
-    netlink::{Socket, route},
-};
+use crate::Cidr;
 
 /// A cluster's id is part of names on the machine.
 const MAX_CLUSTER_ID: usize = 32;
@@ -23,8 +18,7 @@ pub struct Config {
     pub cluster_id: String,
     /// Attachments and network namespaces (`netns/<sandbox>`). Gone with a reboot or not, both are right.
     pub state_dir: PathBuf,
-    /// This node's part of the cluster's pod range; its first address is the node's own in it. No two clusters of a machine may share it
-    /// ([`free_pod_cidr`] finds one).
+    /// This node's part of the cluster's pod range; its first address is the node's own in it. No two clusters of a machine may share it.
     pub pod_cidr: Cidr,
     /// All pods of all nodes: not masqueraded.
     pub cluster_cidr: Cidr,
@@ -73,20 +67,6 @@ impl Config {
     }
 }
 
-/// A part of `cluster_cidr` of `prefix` bits that no address or route of this machine touches; where the search begins depends on the cluster's id, so that
-/// clusters that start at once do not meet. `None` when all are taken.
-pub fn free_pod_cidr(cluster_id: &str, cluster_cidr: Cidr, prefix: u8) -> io::Result<Option<Cidr>> {
-    let mut socket = Socket::open(libc::NETLINK_ROUTE)?;
-    let mut taken = route::routes(&mut socket)?;
-    taken.extend(route::addresses(&mut socket)?.into_iter().filter_map(|(_, address, _)| Cidr::new(address.into(), 32)));
-    // A route that is as wide as the whole range (a VPN's, the default) says nothing about its parts.
-    taken.retain(|of| of.prefix() > cluster_cidr.prefix());
-    let bits = u32::from(prefix.saturating_sub(cluster_cidr.prefix())).min(16);
-    let (count, start) = (1u32 << bits, fnv(cluster_id.as_bytes()) as u32);
-    let candidates = (0..count).filter_map(|n| cluster_cidr.subnet(prefix, start.wrapping_add(n) % count));
-    Ok(candidates.into_iter().find(|candidate| !taken.iter().any(|of| overlap(*of, *candidate))))
-}
-
 fn overlap(a: Cidr, b: Cidr) -> bool {
     a.contains(b.address()) || b.contains(a.address())
 }
@@ -127,13 +107,5 @@ mod tests {
             assert!(error.contains(word), "{error}");
         }
         assert_eq!(config("a", "10.42.7.0/24", "10.42.0.0/16", "10.43.0.0/16").check(), Ok(Ipv4Addr::new(10, 42, 7, 1)));
-    }
-
-    #[test]
-    fn a_free_range_is_inside_and_depends_on_the_cluster() {
-        let cluster = "10.42.0.0/16".parse().expect("a range");
-        let of = |id: &str| free_pod_cidr(id, cluster, 24).expect("netlink").expect("free");
-        assert!(cluster.contains(of("a").address()));
-        assert_ne!(of("a"), of("b"));
     }
 }

@@ -16,7 +16,7 @@ use std::{fmt, net::IpAddr, path::PathBuf};
 use async_trait::async_trait;
 
 pub use cidr::Cidr;
-pub use config::{Config, free_pod_cidr};
+pub use config::Config;
 pub use dataplane::{Dataplane, StartError};
 pub use probe::{Finding, probe};
 pub use teardown::{TeardownError, teardown};

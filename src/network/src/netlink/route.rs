@@ -7,7 +7,6 @@ use std::{
 };
 
 use super::{Answer, Request, Socket, attributes};
-use crate::Cidr;
 
 /// Of `IFLA_*`, as `linux/if_link.h` numbers them.
 const IFLA_ADDRESS: u16 = 1;
@@ -161,14 +160,6 @@ pub fn addresses(socket: &mut Socket) -> io::Result<Vec<(u32, Ipv4Addr, u8)>> {
     Ok(answers.iter().filter_map(address).collect())
 }
 
-/// What all routes of the main table lead to.
-pub fn routes(socket: &mut Socket) -> io::Result<Vec<Cidr>> {
-    let mut header = rtmsg(0, 0, 0);
-    header[4..8].fill(0);
-    let answers = socket.call(Request::new(libc::RTM_GETROUTE, libc::NLM_F_DUMP).raw(&header))?;
-    Ok(answers.iter().filter_map(route).collect())
-}
-
 fn link(answer: &Answer) -> Option<Link> {
     let body = &answer.body;
     let index = u32::from_ne_bytes(body.get(4..8)?.try_into().ok()?);
@@ -189,15 +180,6 @@ fn address(answer: &Answer) -> Option<(u32, Ipv4Addr, u8)> {
     let index = u32::from_ne_bytes(answer.body.get(4..8)?.try_into().ok()?);
     let (_, value) = attributes(&answer.body, 8).find(|(kind, _)| *kind == IFA_LOCAL)?;
     Some((index, <[u8; 4]>::try_from(value).ok()?.into(), *answer.body.get(1)?))
-}
-
-fn route(answer: &Answer) -> Option<Cidr> {
-    if *answer.body.first()? != libc::AF_INET as u8 || *answer.body.get(4)? != libc::RT_TABLE_MAIN {
-        return None;
-    }
-    let (_, value) = attributes(&answer.body, 12).find(|(kind, _)| *kind == RTA_DST)?;
-    let address: Ipv4Addr = <[u8; 4]>::try_from(value).ok()?.into();
-    Cidr::new(address.into(), *answer.body.get(1)?)
 }
 
 fn text(value: &[u8]) -> String {

@@ -89,7 +89,8 @@ pub struct Machine {
     pub config: Config,
     pub dataplane: Arc<Dataplane>,
     pub shutdown: CancellationToken,
-    directory: tempfile::TempDir,
+    /// Removed with the machine.
+    _directory: tempfile::TempDir,
 }
 
 /// Runs a test on a node of its own; takes the node down after it, also when it fails.
@@ -131,7 +132,7 @@ pub fn on_shared<F: Future<Output = ()>>(
             let (api, shutdown) = (Api::new(), CancellationToken::new());
             let dataplane =
                 Dataplane::start(config.clone(), api.client(), shutdown.clone()).await.unwrap_or_else(|e| panic!("{}", chain(&e)));
-            test(Machine { api, node, outside, config, dataplane, shutdown, directory }).await;
+            test(Machine { api, node, outside, config, dataplane, shutdown, _directory: directory }).await;
         });
     });
     let result = worker.join();
@@ -193,10 +194,6 @@ impl Machine {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         start.elapsed()
-    }
-
-    pub fn scratch(&self) -> PathBuf {
-        self.directory.path().to_owned()
     }
 }
 
@@ -295,4 +292,59 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// Asks from a process of its own that is in a cgroup, so that the socket hooks see it: `Ok("name peer-as-the-client-sees-it")`.
+pub fn ask_in_cgroup(space: &Space, cgroup: &Path, protocol: &str, to: SocketAddr) -> Result<String, String> {
+    let (cgroup, what) = (cgroup.display().to_string(), format!("{protocol} {to}"));
+    let output = space.run(move || {
+        let program = std::env::current_exe().expect("test program");
+        let mut command = Command::new(program);
+        command.args(["machine::child", "--exact", "--ignored", "--nocapture"]).env("CHILD_CGROUP", cgroup).env("CHILD_ASKS", what);
+        command.output().expect("child")
+    });
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let answer = text.lines().find_map(|line| line.split("ANSWER ").nth(1)).unwrap_or_else(|| panic!("no answer in {text}"));
+    match answer.strip_prefix("ok ") {
+        Some(answer) => Ok(answer.to_owned()),
+        None => Err(answer.trim_start_matches("error ").to_owned()),
+    }
+}
+
+/// The other process of [`ask_in_cgroup`]; as a test of its own it has nothing to do.
+#[test]
+#[ignore = "started by ask_in_cgroup"]
+fn child() {
+    let (Ok(cgroup), Ok(asks)) = (std::env::var("CHILD_CGROUP"), std::env::var("CHILD_ASKS")) else { return };
+    std::fs::write(Path::new(&cgroup).join("cgroup.procs"), std::process::id().to_string()).expect("join the cgroup");
+    let (protocol, to) = asks.split_once(' ').expect("protocol and address");
+    let to: SocketAddr = to.parse().expect("address");
+    let ask = || -> io::Result<String> {
+        match protocol {
+            "tcp" => {
+                let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(2))?;
+                stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+                let line = read_line(&mut stream)?;
+                Ok(format!("{} {}", line.split(' ').next().unwrap_or_default(), stream.peer_addr()?))
+            }
+            "udp" | "udp-connected" => {
+                let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+                socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+                if protocol == "udp" {
+                    socket.send_to(b"?", to)?;
+                } else {
+                    socket.connect(to)?;
+                    socket.send(b"?")?;
+                }
+                let mut buffer = [0; 2048];
+                let (read, from) = socket.recv_from(&mut buffer)?;
+                Ok(format!("{} {from}", String::from_utf8_lossy(&buffer[..read])))
+            }
+            other => panic!("{other}"),
+        }
+    };
+    match ask() {
+        Ok(answer) => println!("\nANSWER ok {answer}"),
+        Err(error) => println!("\nANSWER error {:?}", error.kind()),
+    }
 }
