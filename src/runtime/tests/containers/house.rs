@@ -114,10 +114,6 @@ impl House {
         Self::open(self.dir.path(), &self.prefix).await
     }
 
-    pub fn prefix(&self) -> &str {
-        &self.prefix
-    }
-
     pub fn log_dir(&self) -> PathBuf {
         self.dir.path().join("logs")
     }
