@@ -27,11 +27,14 @@ pub fn apply_schema(schema: &Schema, object: &mut Value) {
     walk(schema, object);
 }
 
+/// What is filled in by looking at other fields.
+type Procedure = fn(&mut Fields);
+
 /// What is filled into a message: plain values first, then what needs a look at its other fields.
 #[derive(Default)]
 struct Rule {
     values: Vec<(&'static str, Value)>,
-    procedure: Option<fn(&mut Fields)>,
+    procedure: Option<Procedure>,
 }
 
 fn rules() -> &'static HashMap<&'static str, Rule> {
@@ -56,7 +59,8 @@ fn walk(schema: &Schema, value: &mut Value) {
         (Type::Object, Value::Object(fields)) => {
             if let Some(rule) = rules().get(&*schema.message) {
                 for (name, value) in &rule.values {
-                    if is_unset(fields, name) {
+                    let pointer = schema.field(name).is_some_and(|p| p.pointer);
+                    if fields.get(*name).is_none_or(|v| v.is_null() || (!pointer && is_zero(v))) {
                         fields.insert((*name).to_owned(), value.clone());
                     }
                 }
@@ -103,11 +107,12 @@ fn round_up_to_milli(value: &mut Value) {
 
 /// Absent, null or the empty text that Go cannot tell from absent.
 fn is_unset(fields: &Fields, name: &str) -> bool {
-    match fields.get(name) {
-        None | Some(Value::Null) => true,
-        Some(Value::String(text)) => text.is_empty() && name != "type" && name != "name" && name != "service",
-        Some(_) => false,
-    }
+    fields.get(name).is_none_or(|value| value.is_null() || value == "")
+}
+
+/// What Go cannot tell from absent where there is no pointer.
+fn is_zero(value: &Value) -> bool {
+    value == "" || value.as_i64() == Some(0) || value == false
 }
 
 fn set(fields: &mut Fields, name: &str, value: impl Into<Value>) {

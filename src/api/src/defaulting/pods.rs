@@ -2,17 +2,19 @@
 
 use serde_json::{Map, Value};
 
-use super::{Fields, has_members, object, object_or_new, set, text};
+use super::{Fields, Procedure, has_members, object, object_or_new, set, text};
 use crate::quantity::Quantity;
 
-/// By message.
-pub(super) const PROCEDURES: &[(&str, fn(&mut Fields))] = &[
+/// By message. Fields behind feature gates that are off by default are dropped, as upstream does.
+pub(super) const PROCEDURES: &[(&str, Procedure)] = &[
     ("core.v1.Pod", pod),
     ("core.v1.PodSpec", pod_spec),
     ("core.v1.Container", container),
     ("core.v1.EphemeralContainer", container),
     ("core.v1.Volume", volume),
     ("core.v1.PodStatus", pod_status),
+    ("core.v1.Lifecycle", |lifecycle| drop(lifecycle.remove("stopSignal"))),
+    ("core.v1.VolumeProjection", |source| drop(source.remove("clusterTrustBundle"))),
 ];
 
 /// Only pods themselves, not the templates of other kinds.

@@ -3,10 +3,10 @@
 use base64::Engine;
 use serde_json::{Value, json};
 
-use super::{Fields, has_members, object, object_or_new, set, text};
+use super::{Fields, Procedure, has_members, object, object_or_new, set, text};
 
 /// By message.
-pub(super) const PROCEDURES: &[(&str, fn(&mut Fields))] = &[
+pub(super) const PROCEDURES: &[(&str, Procedure)] = &[
     ("core.v1.Namespace", namespace),
     ("core.v1.Secret", secret),
     ("core.v1.ServiceSpec", service_spec),
@@ -129,6 +129,13 @@ fn node_status(status: &mut Fields) {
 
 /// The older and the newer field for what a claim is filled from say the same where both can.
 fn claim_spec(spec: &mut Fields) {
+    let of_old_kind = |source: &Value| {
+        let text = |name: &str| source.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        matches!((text("apiGroup").as_str(), text("kind").as_str()), ("", _) | ("snapshot.storage.k8s.io", "VolumeSnapshot"))
+    };
+    if spec.get("dataSource").is_some_and(|source| !of_old_kind(source)) {
+        spec.remove("dataSource");
+    }
     match (spec.get("dataSource").cloned(), spec.get("dataSourceRef").cloned()) {
         (Some(source), None) => drop(spec.insert("dataSourceRef".into(), source)),
         (None, Some(reference)) if reference.get("namespace").is_none() => {

@@ -173,12 +173,11 @@ fn limit_range(spec: &Field<'_>) {
         let kind = item.at("type");
         let known = matches!(kind.text(), "Pod" | "Container" | "PersistentVolumeClaim");
         if !known {
-            if kind.text().contains('/') {
-                kind.all_invalid(qualified_name(kind.text()));
-            } else {
-                kind.all_invalid(qualified_name(kind.text()));
+            let wrong = qualified_name(kind.text());
+            if wrong.is_empty() && !kind.text().contains('/') {
                 kind.invalid("must be a standard limit type or fully qualified");
             }
+            kind.all_invalid(wrong);
         }
         if kinds.iter().any(|k| k == kind.text()) {
             kind.duplicate();

@@ -15,8 +15,90 @@ pub(super) fn check(resource: &Resource, object: &Field<'_>) {
         "prioritylevelconfigurations" => priority_level(&object.at("spec")),
         "customresourcedefinitions" => definition(object),
         "flowschemas" => flow_schema(&object.at("spec")),
+        "validatingadmissionpolicies" | "mutatingadmissionpolicies" => policy(object),
+        "validatingadmissionpolicybindings" | "mutatingadmissionpolicybindings" => policy_binding(&object.at("spec")),
         _ => general::check(&resource.schema, object),
     }
+}
+
+fn policy(policy: &Field<'_>) {
+    let spec = policy.at("spec");
+    let constraints = spec.at("matchConstraints");
+    spec.at("failurePolicy").optional_one_of(&["Fail", "Ignore"]);
+    let param = spec.at("paramKind");
+    if param.exists() {
+        for name in ["apiVersion", "kind"] {
+            param.at(name).must_exist();
+        }
+    }
+    if constraints.exists() {
+        match_resources(&constraints);
+        constraints.at("resourceRules").must_exist();
+    } else {
+        constraints.required("");
+    }
+    conditions(&spec.at("matchConditions"));
+    spec.at("variables").each(|_, variable| {
+        for name in ["name", "expression"] {
+            if variable.at(name).text().trim().is_empty() {
+                variable.at(name).required("");
+            }
+        }
+    });
+    spec.at("validations").each(|_, validation| {
+        if validation.at("expression").text().trim().is_empty() {
+            validation.at("expression").required("");
+        }
+        validation.at("reason").optional_one_of(&["Forbidden", "Invalid", "RequestEntityTooLarge"]);
+    });
+    let metadata = policy.at("metadata");
+    let mut keys: Vec<String> = Vec::new();
+    spec.at("auditAnnotations").each(|_, annotation| {
+        let key = annotation.at("key");
+        key.all_invalid(qualified_name(&format!("{}/{}", metadata.at("name").text(), key.text())));
+        if keys.iter().any(|k| k == key.text()) {
+            key.duplicate();
+        }
+        keys.push(key.text().to_owned());
+        if annotation.at("valueExpression").text().trim().is_empty() {
+            annotation.at("valueExpression").required("");
+        }
+    });
+}
+
+fn match_resources(constraints: &Field<'_>) {
+    constraints.at("matchPolicy").optional_one_of(&["Equivalent", "Exact"]);
+    for selector in ["namespaceSelector", "objectSelector"] {
+        label_selector(&constraints.at(selector));
+    }
+    for rules in ["resourceRules", "excludeResourceRules"] {
+        constraints.at(rules).each(|_, rule| self::rule(&rule));
+    }
+}
+
+fn policy_binding(spec: &Field<'_>) {
+    spec.at("policyName").must_be_valid(names::dns_subdomain);
+    let reference = spec.at("paramRef");
+    if reference.exists() {
+        let (name, selector) = (reference.at("name"), reference.at("selector"));
+        if name.is_empty() && !selector.exists() {
+            reference.required("one of name or selector must be specified");
+        } else if !name.is_empty() && selector.exists() {
+            name.forbidden("name and selector are mutually exclusive");
+        }
+        label_selector(&selector);
+        let action = reference.at("parameterNotFoundAction");
+        if action.exists() { action.one_of(&["Allow", "Deny"]) } else { action.required("") }
+    }
+    match_resources(&spec.at("matchResources"));
+    let actions = spec.at("validationActions");
+    let list = actions.list();
+    actions.each(|i, action| {
+        action.one_of(&["Audit", "Deny", "Warn"]);
+        if list[..i].contains(action.value()) {
+            action.duplicate();
+        }
+    });
 }
 
 fn webhooks(webhooks: &Field<'_>, mutating: bool) {
@@ -121,7 +203,10 @@ fn client(client: &Field<'_>) {
     }
     if service.exists() {
         for name in ["name", "namespace"] {
-            service.at(name).must_exist();
+            // A missing namespace is told at the name, too.
+            if service.at(name).is_empty() {
+                service.at("name").required(&format!("service {name} is required"));
+            }
         }
         service.at("port").within(1, 65_535);
         let path = service.at("path");

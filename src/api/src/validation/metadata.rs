@@ -19,6 +19,7 @@ fn name_rule(resource: &Resource) -> fn(&str) -> Result<(), String> {
         ("", "services") => names::dns_1035_label,
         ("rbac.authorization.k8s.io", _) => names::path_segment,
         ("flowcontrol.apiserver.k8s.io" | "apiregistration.k8s.io", _) => names::path_segment,
+        ("policy", "poddisruptionbudgets") => |_| Ok(()), // upstream does not look
         ("networking.k8s.io", "ipaddresses") => {
             |name| name.parse::<std::net::IpAddr>().map(drop).map_err(|_| "must be a valid IP address".into())
         }
@@ -123,7 +124,10 @@ pub(super) fn update(resource: &Resource, object: &Field<'_>, old: &Value) {
     let metadata = object.at("metadata");
     let before = &old["metadata"];
     for name in ["name", "namespace", "uid", "creationTimestamp"] {
-        immutable(&metadata.at(name), &before[name]);
+        // What a request leaves out the registry fills in from the stored object.
+        if metadata.at(name).exists() {
+            immutable(&metadata.at(name), &before[name]);
+        }
     }
     if before["deletionTimestamp"].is_string() {
         let added = metadata.at("finalizers").list().iter().any(|f| !before["finalizers"].as_array().is_some_and(|b| b.contains(f)));

@@ -61,7 +61,9 @@ fn ingress(spec: &Field<'_>) {
             let (path, kind) = (entry.at("path"), entry.at("pathType"));
             if !kind.exists() {
                 kind.required("pathType must be specified");
-            } else {
+                return;
+            }
+            {
                 match kind.text() {
                     "Exact" | "Prefix" if !path.text().starts_with('/') => path.invalid("must be an absolute path"),
                     "Exact" | "Prefix" => {

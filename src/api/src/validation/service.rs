@@ -54,7 +54,7 @@ pub(super) fn check(service: &Field<'_>, old: Option<&Value>, subresource: &str)
         if !seconds.exists() || !(1..=MAX_AFFINITY_SECONDS).contains(&seconds.number()) {
             seconds.invalid(&format!("must be greater than 0 and less than {MAX_AFFINITY_SECONDS}"));
         }
-    } else if config.exists() {
+    } else if affinity.text() == "None" && config.exists() {
         config.forbidden("must not be set when session affinity is None");
     }
     addresses(&spec);

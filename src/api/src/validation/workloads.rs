@@ -19,7 +19,7 @@ pub(super) fn check(resource: &Resource, object: &Field<'_>, old: Option<&Value>
             for name in ["replicas", "minReadySeconds"] {
                 spec.at(name).not_negative();
             }
-            selector_and_template(&spec);
+            selector_and_template(&spec, &spec.at("template"));
         }
         "daemonsets" => daemon_set(&spec),
         "statefulsets" => stateful_set(&spec, old),
@@ -66,7 +66,7 @@ fn status(object: &Field<'_>) {
 }
 
 /// The selector of a controller, and that it selects what the controller makes.
-fn selector_and_template(spec: &Field<'_>) {
+fn selector_and_template(spec: &Field<'_>, template: &Field<'_>) {
     let selector = spec.at("selector");
     if selector.exists() {
         label_selector(&selector);
@@ -76,17 +76,18 @@ fn selector_and_template(spec: &Field<'_>) {
     } else {
         selector.required("");
     }
-    let template = spec.at("template");
     if crate::selector::LabelSelector::from_value(selector.value()).is_err() {
         selector.invalid("invalid label selector");
-    } else if !selector.is_empty() {
+    } else {
         let metadata = template.at("metadata");
-        if !selects(selector.value(), metadata.at("labels").value()) {
-            metadata.at("labels").invalid("`selector` does not match template `labels`");
+        let labels = metadata.at("labels");
+        // No selector selects nothing, an empty one everything.
+        if !selector.exists() || (!selector.is_empty() && !selects(selector.value(), labels.value())) {
+            labels.invalid("`selector` does not match template `labels`");
         }
     }
-    pod::template(&template);
-    always_restarts(&template);
+    pod::template(template);
+    always_restarts(template);
 }
 
 fn always_restarts(template: &Field<'_>) {
@@ -102,7 +103,7 @@ fn always_restarts(template: &Field<'_>) {
 
 fn deployment(spec: &Field<'_>) {
     spec.at("replicas").not_negative();
-    selector_and_template(spec);
+    selector_and_template(spec, &spec.at("template"));
     let strategy = spec.at("strategy");
     let rolling = strategy.at("rollingUpdate");
     match strategy.at("type").text() {
@@ -131,7 +132,7 @@ fn deployment(spec: &Field<'_>) {
 }
 
 fn daemon_set(spec: &Field<'_>) {
-    selector_and_template(spec);
+    selector_and_template(spec, &spec.at("template"));
     for name in ["minReadySeconds", "revisionHistoryLimit"] {
         spec.at(name).not_negative();
     }
@@ -193,7 +194,10 @@ fn stateful_set(spec: &Field<'_>, old: Option<&Value>) {
         spec.at("serviceName").may_be_valid(names::dns_subdomain);
         spec.at("volumeClaimTemplates").each(|_, claim| pod::claim_spec(&claim.at("spec")));
     }
-    selector_and_template(spec);
+    let template = with_claims(spec);
+    let place = spec.at("template");
+    selector_and_template(spec, &place.holding(&template));
+    super::rules::labels(&place.called("labels").holding(&template["metadata"]["labels"]));
     if let Some(old) = old {
         let (mut new, mut old) = (spec.value().clone(), old["spec"].clone());
         for side in [&mut new, &mut old] {
@@ -216,6 +220,22 @@ fn stateful_set(spec: &Field<'_>, old: Option<&Value>) {
             );
         }
     }
+}
+
+/// The template with the volumes that the claims become.
+fn with_claims(spec: &Field<'_>) -> Value {
+    let mut template = spec.at("template").value().clone();
+    let claims = spec.at("volumeClaimTemplates").list();
+    if claims.is_empty() || !template["spec"].is_object() {
+        return template;
+    }
+    let name = |claim: &Value| claim["metadata"]["name"].clone();
+    let mut volumes: Vec<Value> =
+        claims.iter().map(|c| serde_json::json!({"name": name(c), "persistentVolumeClaim": {"claimName": name(c)}})).collect();
+    let others = template["spec"]["volumes"].as_array().cloned().unwrap_or_default();
+    volumes.extend(others.into_iter().filter(|volume| !claims.iter().any(|c| name(c) == volume["name"])));
+    template["spec"]["volumes"] = volumes.into();
+    template
 }
 
 fn job_spec(spec: &Field<'_>, new: bool) {
@@ -281,8 +301,14 @@ fn job_spec(spec: &Field<'_>, new: bool) {
         }
         _ => {}
     }
-    if spec.at("manualSelector").is_true() || !new {
-        let selector = spec.at("selector");
+    let selector = spec.at("selector");
+    if new && !spec.at("manualSelector").is_true() {
+        let made = selector.at("matchLabels");
+        let only_made = made.value().as_object().is_some_and(|l| l.len() == 1 && l.contains_key("batch.kubernetes.io/controller-uid"));
+        if selector.exists() && !only_made {
+            selector.invalid("`selector` is generated unless manualSelector is set");
+        }
+    } else {
         if selector.exists() {
             label_selector(&selector);
             let metadata = template.at("metadata");
@@ -552,7 +578,10 @@ fn autoscaler(spec: &Field<'_>) {
                 if other.is_empty() {
                     kind.required("must specify a metric source type");
                 }
-                kind.not_supported(&["ContainerResource", "External", "Object", "Pods", "Resource"]);
+                // Twice, as upstream finds it in two passes: causes are a multiset.
+                for _ in 0..2 {
+                    kind.not_supported(&["ContainerResource", "External", "Object", "Pods", "Resource"]);
+                }
                 return;
             }
         };
@@ -569,7 +598,6 @@ fn autoscaler(spec: &Field<'_>) {
         } else {
             let identifier = source.at("metric");
             identifier.at("name").must_be_valid(names::path_segment);
-            label_selector(&identifier.at("selector"));
         }
         if part == "object" {
             let described = source.at("describedObject");
