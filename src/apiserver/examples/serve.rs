@@ -22,7 +22,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         authority: Arc::clone(&authority),
         bind_address: [127, 0, 0, 1].into(),
         port,
-        advertise_address: [127, 0, 0, 1].into(),
+        advertise_address: [192, 0, 2, 10].into(),
         service_cidr: "10.43.0.0/16".into(),
         node_ports: 30000..=32767,
         cluster_domain: "cluster.local".into(),

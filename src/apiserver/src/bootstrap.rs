@@ -31,6 +31,11 @@ pub(crate) async fn run(shared: &Shared, config: &Config, service_ips: &[IpAddr]
     create_all(shared, bootstrap::objects()).await?;
     create_all(shared, network(config, service_ips, shared.advertised.port())).await?;
     create_all(shared, vec![extension_authentication(config)]).await?;
+    if config.advertise_address.is_loopback() || config.advertise_address.is_unspecified() {
+        // No pod could follow it, and no such address is valid in endpoints.
+        tracing::warn!(address = %config.advertise_address, "pods will not reach the API server: the advertised address is this machine's own");
+        return Ok(());
+    }
     let [endpoints, slice] = endpoints(config.advertise_address, shared.advertised.port());
     settle(shared, "", "endpoints", &endpoints).await?;
     settle(shared, "discovery.k8s.io", "endpointslices", &slice).await

@@ -31,7 +31,7 @@ fn wanted(headers: &HeaderMap) -> Result<Option<(User, Vec<Demand>)>, Status> {
     if name.is_empty() {
         let others = !groups.is_empty() || !extra.is_empty() || !uid.is_empty();
         let why = format!("requested {groups:?} groups without impersonating a user");
-        return if others { Err(Status::internal(why)) } else { Ok(None) };
+        return if others { Err(Status::bad_request(why)) } else { Ok(None) };
     }
     let mut demands: Vec<Demand> = Vec::new();
     let account = name.strip_prefix(USER_PREFIX).and_then(|rest| rest.split_once(':'));

@@ -19,9 +19,9 @@ pub struct PathError {
 /// What is asked. `query` is decoded.
 pub fn parse(method: &Method, path: &str, query: &[(String, String)]) -> Result<RequestInfo, PathError> {
     let mut info = RequestInfo { path: decode(path), verb: method.as_str().to_ascii_lowercase(), ..RequestInfo::default() };
-    let raw: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
-    let decoded: Vec<String> = raw.iter().map(|part| decode(part)).collect();
-    let mut parts = &decoded[..];
+    // As upstream: decoded first, so an escaped slash parts as any other.
+    let all: Vec<String> = info.path.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();
+    let mut parts = &all[..];
     match parts {
         [prefix, version, _, ..] if prefix == "api" => {
             info.version.clone_from(version);
@@ -63,7 +63,7 @@ pub fn parse(method: &Method, path: &str, query: &[(String, String)]) -> Result<
         }
         3
     };
-    info.rest = rest(path, raw.len() - parts.len() + below);
+    info.rest = rest(path, all.len() - parts.len() + below);
     if info.name.is_empty() {
         match info.verb.as_str() {
             "get" => info.verb = if wants_watch(query) { "watch" } else { "list" }.into(),

@@ -224,3 +224,6 @@ impl ApiServer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ use ring::digest;
 use crate::{
     answer,
     body::{Body, full},
+    output::{self, format::Format},
     request::Context,
     server::Shared,
 };
@@ -19,22 +20,26 @@ const AGGREGATED: HeaderValue = HeaderValue::from_static("application/json;g=api
 /// The answer.
 pub fn answer(shared: &Shared, cx: &Context, parts: &[&str]) -> Response<Body> {
     let catalogue = shared.catalogue;
-    match parts {
+    let found = match parts {
         ["api"] | ["apis"] if accepts_aggregated(cx) => {
             let document = discovery::aggregated(catalogue, parts == ["api"]).to_string();
-            unless_known(cx, document, AGGREGATED)
+            return unless_known(cx, document, AGGREGATED);
         }
-        ["api"] => answer::json(StatusCode::OK, &discovery::core_versions(&shared.advertised.to_string())),
-        ["apis"] => answer::json(StatusCode::OK, &discovery::groups(catalogue)),
-        ["api", version] => found(discovery::resources(catalogue, "", version)),
-        ["apis", group] => found(discovery::group(catalogue, group)),
-        ["apis", group, version] => found(discovery::resources(catalogue, group, version)),
-        _ => answer::page_not_found(),
+        ["api"] => Some(discovery::core_versions(&shared.advertised.to_string())),
+        ["apis"] => Some(discovery::groups(catalogue)),
+        ["api", version] => discovery::resources(catalogue, "", version),
+        ["apis", group] => discovery::group(catalogue, group),
+        ["apis", group, version] => discovery::resources(catalogue, group, version),
+        _ => None,
+    };
+    let Some(document) = found else { return answer::page_not_found() };
+    match Format::negotiate(&cx.headers, cx.param("pretty"), false) {
+        Ok(format) => {
+            let kind = document["kind"].as_str().unwrap_or_default();
+            output::value(200, &format, &document, |value| output::message(catalogue, kind, value))
+        }
+        Err(status) => answer::status(&status),
     }
-}
-
-fn found(document: Option<serde_json::Value>) -> Response<Body> {
-    document.map_or_else(answer::page_not_found, |document| answer::json(StatusCode::OK, &document))
 }
 
 /// Whether a clause of Accept asks for the aggregated form of the version that we have.

@@ -45,6 +45,9 @@ where
     if request.method() == Method::HEAD {
         return answer::method_not_allowed("GET");
     }
+    if matches!(info.name.as_str(), "." | "..") {
+        return answer::status(&Status::bad_request(format!("invalid name {:?}: it would be a step in a path", info.name)));
+    }
     if node_proxy::takes(info) {
         return node_proxy::answer(shared, cx, request).await;
     }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::posted;
 use crate::{
     answer,
-    authorization::{Decision, Question},
+    authorization::Decision,
     body::Body,
     registry::body::Expected,
     request::{Context, User},
@@ -31,14 +31,21 @@ fn review(shared: &Shared, cx: &Context, resource: &Resource, body: &Bytes) -> R
     let status = match kind {
         "TokenReview" => token(shared, &review["spec"])?,
         "SelfSubjectReview" => json!({"userInfo": user_info(&cx.user)}),
-        "SelfSubjectRulesReview" => rules(shared, cx, &review["spec"])?,
+        "SelfSubjectRulesReview" => {
+            let status = rules(shared, cx, &review["spec"])?;
+            review["spec"] = json!({});
+            status
+        }
         _ => {
             if kind == "LocalSubjectAccessReview" && !cx.info.namespace.is_empty() {
                 review["metadata"]["namespace"] = cx.info.namespace.as_str().into();
             }
             let causes = access::validate(kind, &review["spec"], &cx.info.namespace);
             if !causes.is_empty() {
-                return Err(Status::invalid("authorization.k8s.io", kind, "", causes));
+                // Upstream names no kind here.
+                let mut status = Status::invalid("authorization.k8s.io", kind, "", causes);
+                status.details.get_or_insert_default().kind.clear();
+                return Err(status);
             }
             let asked = access::Asked::of(&review["spec"], (kind == "SelfSubjectAccessReview").then_some(&cx.user));
             access_status(shared.authorizers.decide(&asked.question()))
@@ -106,14 +113,7 @@ fn rules(shared: &Shared, cx: &Context, spec: &Value) -> Result<Value, Status> {
     if namespace.is_empty() {
         return Err(Status::bad_request("no namespace on request"));
     }
-    let (mut rules, missing) = shared.authorizers.rbac.snapshot().rules(&cx.user, namespace);
-    let everything =
-        Question { user: &cx.user, verb: "*", is_resource: true, group: "*", version: "*", resource: "*", ..Question::blank(&cx.user) };
-    if shared.authorizers.allows(&everything) {
-        let all = || vec!["*".to_owned()];
-        rules.insert(0, crate::authorization::rbac::Rule { verbs: all(), api_groups: all(), resources: all(), ..Default::default() });
-        rules.insert(1, crate::authorization::rbac::Rule { verbs: all(), non_resource_urls: all(), ..Default::default() });
-    }
+    let (rules, missing) = shared.authorizers.rbac.snapshot().rules(&cx.user, namespace);
     let (paths, resources): (Vec<_>, Vec<_>) = rules.into_iter().partition(|rule| !rule.non_resource_urls.is_empty());
     let mut status = json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": !missing.is_empty()});
     if !missing.is_empty() {

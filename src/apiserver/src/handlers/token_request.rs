@@ -15,6 +15,7 @@ use crate::{
     registry::body::Expected,
     request::Context,
     server::Shared,
+    uuid,
 };
 
 const GROUP: &str = "authentication.k8s.io";
@@ -54,6 +55,7 @@ fn request(shared: &Shared, cx: &Context, body: &Bytes) -> Result<Response<Body>
     let seconds_only = |time: Timestamp| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     request["metadata"]["name"] = name.into();
     request["metadata"]["namespace"] = namespace.into();
+    request["metadata"]["uid"] = uuid::random().into();
     request["metadata"]["creationTimestamp"] = seconds_only(now).into();
     request["spec"]["audiences"] = json!(audiences);
     request["spec"]["expirationSeconds"] = seconds.into();

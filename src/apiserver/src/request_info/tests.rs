@@ -38,7 +38,7 @@ fn resource_paths() {
         ("GET", "/apis/apps/v1/deployments", "list", "apps", "v1", "", "deployments", "", ""),
         ("PUT", "/apis/apps/v1/namespaces/a/deployments/b/scale", "update", "apps", "v1", "a", "deployments", "scale", "b"),
         ("GET", "/apis/extensions/v1beta3/namespaces/other/pods", "list", "extensions", "v1beta3", "other", "pods", "", ""),
-        ("GET", "/api/v1/namespaces/a/secrets/x%2Fy", "get", "", "v1", "a", "secrets", "", "x/y"),
+        ("GET", "/api/v1/namespaces/a/secrets/x%2Fy", "get", "", "v1", "a", "secrets", "y", "x"),
         ("GET", "//api/v1//pods/", "list", "", "v1", "", "pods", "", ""),
     ];
     for (method, uri, verb, group, version, namespace, resource, subresource, name) in cases {
