@@ -32,7 +32,7 @@ pub async fn bind(inner: &Inner, target: &Target, cx: &Context, bytes: &Bytes, f
     let body::Body { object: mut binding, warnings } = body::object(cx, bytes, expected, options.field_validation)?;
     super::create::settle_namespace(target, &mut binding)?;
     let name = meta::text(&binding, "name").to_owned();
-    if !(target.name.is_empty() || name.is_empty() || name == target.name) {
+    if !(target.name.is_empty() || name == target.name) {
         return Err(Status::bad_request("name in URL does not match name in Binding object"));
     }
     let name = if target.name.is_empty() { name } else { target.name.clone() };
@@ -65,21 +65,26 @@ fn check(binding: &Value, name: &str) -> Result<(), Status> {
     if causes.is_empty() { Ok(()) } else { Err(Status::invalid("", "Binding", name, causes)) }
 }
 
+/// 409 that names the subresource, as upstream does here.
+fn conflict(pods: &Target, why: &str) -> Status {
+    pods.conflict(why).about("", "pods/binding", &pods.name)
+}
+
 /// The pod on its node.
 fn bound(pods: &Target, old: &Value, binding: &Value, now: Timestamp) -> Result<Value, Status> {
     let uid = meta::text(binding, "uid");
     if !uid.is_empty() && uid != meta::text(old, "uid") {
         let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta::text(old, "uid"));
-        return Err(pods.conflict(&why));
+        return Err(conflict(pods, &why));
     }
     if meta::is_deleting(old) {
-        return Err(pods.conflict(&format!("pod {} is being deleted, cannot be assigned to a host", pods.name)));
+        return Err(conflict(pods, &format!("pod {} is being deleted, cannot be assigned to a host", pods.name)));
     }
     if let Some(node) = old["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) {
-        return Err(pods.conflict(&format!("pod {} is already assigned to node {node:?}", pods.name)));
+        return Err(conflict(pods, &format!("pod {} is already assigned to node {node:?}", pods.name)));
     }
     if old["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
-        return Err(pods.conflict(&format!("pod {} has non-empty .spec.schedulingGates", pods.name)));
+        return Err(conflict(pods, &format!("pod {} has non-empty .spec.schedulingGates", pods.name)));
     }
     let mut new = old.clone();
     new["spec"]["nodeName"] = binding["target"]["name"].clone();

@@ -35,7 +35,7 @@ pub async fn evict(inner: &Inner, target: &Target, cx: &Context, bytes: &Bytes, 
     let expected = Expected { group: &served.group, version: &served.version, kind: &served.kind, schema: &served.schema };
     let body::Body { object: eviction, warnings } = body::object(cx, bytes, expected, write.field_validation)?;
     let name = meta::text(&eviction, "name");
-    if !(name.is_empty() || name == target.name) {
+    if name != target.name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
     let wanted = &eviction["deleteOptions"];

@@ -141,6 +141,7 @@ impl Inner {
             "create" | "deletecollection" if whole_cluster => Err(target::not_allowed()),
             "create" if target.is("", "bindings") => binding::bind(self, &target, cx, body, format).await,
             "create" if target.name.is_empty() => create::create(self, &target, cx, body, format).await,
+            "update" | "patch" | "delete" if target.name.is_empty() => Err(target::not_allowed()),
             "update" => update::update(self, &target, cx, body, format).await,
             "patch" => patch::patch(self, &target, cx, body, format).await,
             "delete" => delete::delete(self, &target, cx, body, format).await,
@@ -159,6 +160,7 @@ impl Inner {
         }
         match cx.info.verb.as_str() {
             "get" => read::get(&self.cache, target, cx, format).await,
+            "update" | "patch" | "delete" if target.name.is_empty() => Err(target::not_allowed()),
             "update" => update::update(self, target, cx, body, format).await,
             "patch" => patch::patch(self, target, cx, body, format).await,
             _ => Err(target::not_allowed()),

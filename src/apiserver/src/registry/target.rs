@@ -46,6 +46,9 @@ impl Target {
     /// Of a request.
     pub fn find(catalogue: &Catalogue, cache: &Cache, info: &RequestInfo) -> Result<Self, Status> {
         let resource = catalogue.resource(&info.group, &info.version, &info.resource).ok_or_else(unknown)?;
+        if info.name.contains('/') || info.namespace.contains('/') {
+            return Err(unknown());
+        }
         for segment in [&info.name, &info.namespace].into_iter().filter(|segment| !segment.is_empty()) {
             names::path_segment(segment).map_err(|error| Status::bad_request(format!("invalid resource name {segment:?}: {error}")))?;
         }

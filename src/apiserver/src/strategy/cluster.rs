@@ -63,3 +63,11 @@ pub fn only_approval(new: &mut Value, old: &Value) {
     new["metadata"] = metadata;
     meta::put(meta::map(new, "status"), "conditions", conditions);
 }
+
+/// A field of the beta API that v1 only shows where it is stored, and never takes.
+pub fn drop_topology(slice: &mut Value) {
+    let endpoints = slice.get_mut("endpoints").and_then(Value::as_array_mut);
+    for endpoint in endpoints.into_iter().flatten().filter_map(Value::as_object_mut) {
+        endpoint.remove("deprecatedTopology");
+    }
+}

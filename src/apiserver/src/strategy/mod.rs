@@ -128,6 +128,7 @@ pub fn prepare_create(kind: Kind<'_>, object: &mut Value, now: Timestamp) {
         ("apiextensions.k8s.io", "customresourcedefinitions") => cluster::prepare_definition(object),
         ("apiregistration.k8s.io", "apiservices") => cluster::prepare_api_service(object, now),
         ("storage.k8s.io", "volumeattributesclasses") => storage::protect(object, "kubernetes.io/vac-protection"),
+        ("discovery.k8s.io", "endpointslices") => cluster::drop_topology(object),
         ("storage.k8s.io", "volumeattachments") => object["status"] = json!({"attached": false}),
         _ => {}
     }
@@ -150,8 +151,18 @@ pub fn prepare_update(kind: Kind<'_>, new: &mut Value, old: &Value) {
         ("certificates.k8s.io", "certificatesigningrequests") => meta::keep(new, old, "spec"),
         _ => {}
     }
-    if kind.counts_generations() && changed(kind, new, old) {
+    let counts = match (kind.group, kind.plural) {
+        // What may change of it asks for nothing.
+        ("scheduling.k8s.io", "priorityclasses") => false,
+        // Counted from the first change on.
+        ("storage.k8s.io", "csidrivers") => true,
+        _ => kind.counts_generations(),
+    };
+    if counts && changed(kind, new, old) {
         meta::of(new).insert("generation".into(), (meta::generation(old) + 1).into());
+    }
+    if (kind.group, kind.plural) == ("discovery.k8s.io", "endpointslices") {
+        cluster::drop_topology(new);
     }
 }
 

@@ -43,7 +43,7 @@ pub fn only_resources(new: &mut Value, old: &Value) {
     let asked = new["spec"].clone();
     *new = old.clone();
     for list in ["containers", "initContainers"] {
-        let Some(containers) = new["spec"][list].as_array_mut() else { continue };
+        let Some(containers) = new.get_mut("spec").and_then(|spec| spec.get_mut(list)?.as_array_mut()) else { continue };
         for container in containers {
             let wanted = asked[list].as_array().into_iter().flatten().find(|c| c["name"] == container["name"]);
             for field in ["resources", "resizePolicy"] {

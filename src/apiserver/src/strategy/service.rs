@@ -95,7 +95,7 @@ fn carry_over(service: &mut Value, old: &Value) {
     }
     if has_node_ports(service) && has_node_ports(old) {
         let before = old["spec"]["ports"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let ports = service["spec"]["ports"].as_array_mut().map(Vec::as_mut_slice).unwrap_or_default();
+        let ports = ports_mut(service);
         let chosen: Vec<Value> = ports.iter().filter(|p| is_port(&p["nodePort"])).map(|p| p["nodePort"].clone()).collect();
         for port in ports.iter_mut().filter(|port| !is_port(&port["nodePort"])) {
             let same = before.iter().find(|b| b["port"] == port["port"] && protocol(b) == protocol(port));
@@ -110,7 +110,11 @@ fn carry_over(service: &mut Value, old: &Value) {
 }
 
 fn is_port(value: &Value) -> bool {
-    value.as_u64().is_some_and(|port| port > 0)
+    value.as_i64().is_some_and(|port| port != 0)
+}
+
+fn ports_mut(service: &mut Value) -> &mut [Value] {
+    service.get_mut("spec").and_then(|spec| spec.get_mut("ports")?.as_array_mut()).map(Vec::as_mut_slice).unwrap_or_default()
 }
 
 fn protocol(port: &Value) -> &str {
@@ -132,8 +136,9 @@ fn drop_unused(service: &mut Value, old: Option<&Value>) {
     if has_node_ports(old) && !has_node_ports(service) {
         let numbers =
             |s: &Value| -> Vec<Value> { s["spec"]["ports"].as_array().into_iter().flatten().map(|p| p["nodePort"].clone()).collect() };
-        if numbers(service) == numbers(old) {
-            for port in service["spec"]["ports"].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+        let before = numbers(old);
+        if numbers(service).iter().all(|number| number.is_null() || before.contains(number)) {
+            for port in ports_mut(service).iter_mut().filter_map(Value::as_object_mut) {
                 port.remove("nodePort");
             }
         }
@@ -245,7 +250,7 @@ fn node_ports(
     let needed = has_node_ports(service);
     let exposed = matches!(kind(service), "NodePort" | "LoadBalancer");
     let local = is_local_balancer(service);
-    let ports = service["spec"]["ports"].as_array_mut().map(Vec::as_mut_slice).unwrap_or_default();
+    let ports = ports_mut(service);
     // Ports by number and protocol: one node port serves TCP and UDP of the same service port.
     let mut given: Vec<(u64, String, u16)> = Vec::new();
     if exposed {
