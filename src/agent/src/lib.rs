@@ -4,14 +4,34 @@
 //! Stopping it stops no pod: the next agent on the same data directory adopts what runs.
 
 pub mod config;
+pub mod container;
+pub mod context;
+pub mod logs;
+pub mod node;
+pub mod objects;
+pub mod pod;
+pub mod pods;
+pub mod probe;
+mod pull_secrets;
+pub mod resources;
+pub mod server;
+pub mod volume;
 
 use std::{net::SocketAddr, sync::Arc};
 
+use coracle_api::quantity::Quantity;
+use coracle_client::Recorder;
 use coracle_network::PodNetwork;
 use coracle_runtime::PodRuntime;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use config::Config;
+
+use context::Context;
+use node::run::NodeTask;
+use pod::admit::NodeFacts;
+use pods::{Pods, Remains};
 
 /// Why the agent does not start.
 #[derive(Debug, thiserror::Error)]
@@ -37,13 +57,16 @@ pub enum StartError {
     /// the runtime does not tell what runs
     #[error("the container runtime does not tell what runs")]
     Runtime(#[source] coracle_runtime::RuntimeError),
+    /// the network does not tell what is attached
+    #[error("the pod network does not tell what is attached")]
+    Network(#[source] coracle_network::AttachError),
 }
 
 /// A running node agent.
 #[derive(Debug)]
 pub struct Agent {
     address: SocketAddr,
-    done: CancellationToken,
+    tasks: TaskTracker,
 }
 
 impl Agent {
@@ -56,11 +79,46 @@ impl Agent {
         network: Arc<dyn PodNetwork>,
         shutdown: CancellationToken,
     ) -> Result<Agent, StartError> {
-        let _ = (client, runtime, network);
-        let listener = tokio::net::TcpListener::bind(config.listen).await;
-        let listener = listener.map_err(|source| StartError::Listen { address: config.listen, source })?;
-        let address = listener.local_addr().map_err(|source| StartError::Listen { address: config.listen, source })?;
-        Ok(Agent { address, done: shutdown })
+        for path in [config.data_dir.join("agent/pods"), config.log_root.clone()] {
+            std::fs::create_dir_all(&path).map_err(|source| StartError::Directory { path, source })?;
+        }
+        let listen = |source| StartError::Listen { address: config.listen, source };
+        let listener = tokio::net::TcpListener::bind(config.listen).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let remains = Remains::new(
+            runtime.sandboxes().await.map_err(StartError::Runtime)?,
+            network.attachments().await.map_err(StartError::Network)?,
+        );
+        let machine = node::machine::read(&config.data_dir);
+        let mut capacity = machine.capacity.clone();
+        capacity.insert("pods".to_owned(), Quantity::from_units(config.max_pods.into()));
+        let allocatable = node::object::allocatable(&capacity, &config.reserved);
+        let config = Arc::new(config);
+        let ctx = Context {
+            recorder: Recorder::new(client.clone(), "kubelet", config.node_name.as_str()),
+            objects: objects::Objects::new(client.clone()),
+            memory_bytes: machine.memory_bytes,
+            allocatable: Arc::new(allocatable.clone()),
+            config: config.clone(),
+            client,
+            runtime,
+            network,
+        };
+        let (facts, node) = watch::channel(NodeFacts {
+            name: config.node_name.clone(),
+            labels: node::object::labels(&config),
+            taints: Vec::new(),
+            allocatable,
+            allowed_sysctls: config.allowed_sysctls.clone(),
+        });
+        let pods = Pods::new(ctx.clone(), node, shutdown.clone());
+        let tasks = TaskTracker::new();
+        let task = NodeTask { ctx: ctx.clone(), machine, capacity, port: address.port(), facts, stop: shutdown.clone() };
+        tasks.spawn(task.run());
+        tasks.spawn(pods.clone().run(remains));
+        tasks.spawn(server::serve(ctx, pods, listener, shutdown));
+        tasks.close();
+        Ok(Agent { address, tasks })
     }
 
     /// Where the node's own HTTPS server listens.
@@ -70,6 +128,6 @@ impl Agent {
 
     /// Waits until the agent has ended after `shutdown`; its pods go on.
     pub async fn stopped(&self) {
-        self.done.cancelled().await;
+        self.tasks.wait().await;
     }
 }

@@ -1,0 +1,85 @@
+//! What all parts of the agent share.
+
+use std::{path::PathBuf, sync::Arc};
+
+use coracle_client::{EventType, Recorder, events};
+use coracle_network::PodNetwork;
+use coracle_runtime::PodRuntime;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
+
+use crate::{config::Config, container::downward::Known, objects::Objects, pod::spec, resources::Amounts, volume};
+
+/// One agent's surroundings.
+#[derive(Clone)]
+pub struct Context {
+    /// As started.
+    pub config: Arc<Config>,
+    /// The API.
+    pub client: Client,
+    /// Containers.
+    pub runtime: Arc<dyn PodRuntime>,
+    /// Pod network.
+    pub network: Arc<dyn PodNetwork>,
+    /// Events.
+    pub recorder: Recorder,
+    /// ConfigMaps and Secrets.
+    pub objects: Objects,
+    /// What pods may take of the node.
+    pub allocatable: Arc<Amounts>,
+    /// Bytes of memory that the node has.
+    pub memory_bytes: i64,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("node", &self.config.node_name).finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    /// Directory of a pod's volumes and files.
+    pub fn pod_dir(&self, pod: &Pod) -> PathBuf {
+        volume::pod_dir(&self.config.data_dir, spec::uid(pod))
+    }
+
+    /// Directory of a pod's logs.
+    pub fn log_dir(&self, pod: &Pod) -> PathBuf {
+        self.config.log_root.join(format!("{}_{}_{}", spec::namespace(pod), spec::name(pod), spec::uid(pod)))
+    }
+
+    /// For the downward API.
+    pub fn known(&self, addresses: &[std::net::IpAddr]) -> Known {
+        Known { pod_ips: addresses.to_vec(), host_ips: self.config.node_ips.clone(), allocatable: (*self.allocatable).clone() }
+    }
+
+    /// Tells of the pod, or of one of its containers.
+    pub fn tell(&self, pod: &Pod, container: Option<&str>, warning: bool, reason: &str, message: impl Into<String>) {
+        let mut object = events::reference(pod);
+        object.field_path = container.map(|name| field_path(pod, name));
+        let kind = if warning { EventType::Warning } else { EventType::Normal };
+        self.recorder.event(&object, kind, reason, message.into());
+    }
+}
+
+fn field_path(pod: &Pod, name: &str) -> String {
+    let parts = spec::parts(pod);
+    let list = match spec::part(&parts, name).map(|p| p.kind) {
+        Some(spec::Kind::Init | spec::Kind::Sidecar) => "initContainers",
+        Some(spec::Kind::Ephemeral) => "ephemeralContainers",
+        _ => "containers",
+    };
+    format!("spec.{list}{{{name}}}")
+}
+
+/// An error with all its causes, for messages that people read.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut out = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        out.push_str(": ");
+        out.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    out
+}

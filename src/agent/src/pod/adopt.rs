@@ -1,0 +1,130 @@
+//! A life from what a restarted agent finds: sandboxes and containers that run, and what the API last knew.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use coracle_runtime::ContainerId;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
+
+use super::{
+    life::{Ended, Life, Run, RunState, Sandbox, SandboxFacts, Stage},
+    spec,
+    status::ID_SCHEME,
+};
+
+/// A sandbox that the runtime has for the pod.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Its id, attempt, addresses.
+    pub facts: SandboxFacts,
+    /// Its shim lives.
+    pub ready: bool,
+    /// Runs by container name, in order of their attempts. Containers that were made and not started are not among them.
+    pub runs: BTreeMap<String, Vec<Run>>,
+}
+
+/// Takes what was found into a new life.
+pub fn adopt(life: &mut Life, pod: &Pod, found: Option<Found>, now: Timestamp) {
+    let parts = spec::parts(pod);
+    let known: Vec<&ContainerStatus> = pod
+        .status
+        .iter()
+        .flat_map(|s| {
+            let lists = [&s.init_container_statuses, &s.container_statuses, &s.ephemeral_container_statuses];
+            lists.into_iter().flat_map(|l| l.iter().flatten())
+        })
+        .collect();
+    let mut runs = BTreeMap::new();
+    let mut standing = false;
+    if let Some(found) = found {
+        standing = found.ready;
+        runs = found.runs;
+        life.sandbox = if found.ready { Sandbox::Ready(found.facts) } else { Sandbox::Doomed { facts: found.facts, stage: Stage::Todo } };
+        life.volumes = if standing { Stage::Done } else { Stage::Todo };
+    }
+    for part in &parts {
+        let name = part.spec.name.as_str();
+        let Some(member) = life.members.get_mut(name) else { continue };
+        let api = known.iter().find(|s| s.name == name);
+        let mut own = runs.remove(name).unwrap_or_default();
+        member.run = own.pop();
+        member.last = match own.pop().map(|r| r.state) {
+            Some(RunState::Ended(ended)) => Some(ended),
+            _ => api.and_then(|s| s.last_state.as_ref()).and_then(|s| ended_of(s, now)),
+        };
+        if member.run.is_none() {
+            member.run = api.and_then(|s| forgotten(s, now));
+        }
+        let alive = member.running().is_some();
+        if alive && !standing {
+            if let Some(run) = member.run.as_mut() {
+                run.state = RunState::Ended(unknown(&run.id.id, now));
+            }
+        }
+        // What the API last showed of this very run still holds.
+        let same = member.run.as_ref().is_some_and(|r| api.is_some_and(|s| id_of(s) == Some(r.id.id.as_str())));
+        if alive && standing {
+            member.started = part.spec.startup_probe.is_none() || (same && api.is_some_and(|s| s.started == Some(true)));
+            member.ready = member.started && (part.spec.readiness_probe.is_none() || (same && api.is_some_and(|s| s.ready)));
+        }
+    }
+    life.initialized =
+        standing && parts.iter().any(|p| p.kind == spec::Kind::Main && life.members.get(&p.spec.name).is_some_and(|m| m.run.is_some()));
+    if let Sandbox::None { attempt, .. } = &mut life.sandbox {
+        if known.iter().any(|s| s.container_id.is_some()) {
+            // The sandbox was lost with all that knew of it (a reboot): the next has a number that none had.
+            *attempt = u32::try_from(now.as_second().max(1)).unwrap_or(1);
+        }
+    }
+}
+
+fn id_of(status: &ContainerStatus) -> Option<&str> {
+    status.container_id.as_deref().and_then(|id| id.strip_prefix(ID_SCHEME))
+}
+
+/// A run that only the API remembers.
+fn forgotten(status: &ContainerStatus, now: Timestamp) -> Option<Run> {
+    let id = id_of(status)?.to_owned();
+    let ended = status.state.as_ref().and_then(|s| ended_of(s, now));
+    let ended = ended.or_else(|| status.last_state.as_ref().and_then(|s| ended_of(s, now)).filter(|_| !is_running(status)));
+    Some(Run {
+        attempt: u32::try_from(status.restart_count).unwrap_or(0),
+        image_id: status.image_id.clone(),
+        user: None,
+        state: RunState::Ended(ended.unwrap_or_else(|| unknown(&id, now))),
+        id: ContainerId { sandbox: String::new(), id },
+    })
+}
+
+fn is_running(status: &ContainerStatus) -> bool {
+    status.state.as_ref().is_some_and(|s| s.running.is_some())
+}
+
+fn ended_of(state: &ContainerState, now: Timestamp) -> Option<Ended> {
+    let over = state.terminated.as_ref()?;
+    Some(Ended {
+        id: over.container_id.as_deref().and_then(|id| id.strip_prefix(ID_SCHEME)).unwrap_or_default().to_owned(),
+        started_at: over.started_at.as_ref().map(|t| t.0),
+        finished_at: over.finished_at.as_ref().map_or(now, |t| t.0),
+        exit_code: over.exit_code,
+        reason: over.reason.clone().unwrap_or_default(),
+        message: over.message.clone().unwrap_or_default(),
+    })
+}
+
+/// The end of a run that nobody saw.
+pub fn unknown(id: &str, now: Timestamp) -> Ended {
+    Ended {
+        id: id.to_owned(),
+        started_at: None,
+        finished_at: now,
+        exit_code: 137,
+        reason: "ContainerStatusUnknown".to_owned(),
+        message: "The container could not be located when the pod was terminated".to_owned(),
+    }
+}
+
+/// Addresses of an attachment, or the node's.
+pub fn addresses(pod: &Pod, attached: Option<Vec<IpAddr>>, node_ips: &[IpAddr]) -> Vec<IpAddr> {
+    if spec::host_network(pod) { node_ips.to_vec() } else { attached.unwrap_or_default() }
+}

@@ -1,0 +1,67 @@
+//! How long a container rests between two tries: 10 s, doubling to 300 s, forgotten after 10 quiet minutes.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+/// The first pause.
+pub const FIRST: Duration = Duration::from_secs(10);
+/// The longest pause.
+pub const LONGEST: Duration = Duration::from_secs(300);
+/// A container that ran so long since its last pause starts afresh.
+pub const FORGET: Duration = Duration::from_secs(600);
+
+/// The pause that the next failure costs. `Default` is a clean record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backoff {
+    held: Option<(Duration, Timestamp)>,
+}
+
+impl Backoff {
+    /// When a thing that ended at `ended` may be tried again, if that is later than `now`.
+    pub fn resting(&self, ended: Timestamp, now: Timestamp) -> Option<(Timestamp, Duration)> {
+        let (pause, since) = self.held?;
+        let until = later(ended, pause);
+        (until > now && later(since, FORGET) > now).then_some((until, pause))
+    }
+
+    /// Counts a try that follows a failure; its own failure will cost the pause that this returns.
+    pub fn count(&mut self, now: Timestamp) -> Duration {
+        let pause = match self.held {
+            Some((pause, since)) if later(since, FORGET) > now => (pause * 2).min(LONGEST),
+            _ => FIRST,
+        };
+        self.held = Some((pause, now));
+        pause
+    }
+}
+
+/// `at` plus `by`; the end of time when it does not fit.
+pub fn later(at: Timestamp, by: Duration) -> Timestamp {
+    SignedDuration::try_from(by).ok().and_then(|by| at.checked_add(by).ok()).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_000_000 + seconds).expect("a timestamp")
+    }
+
+    #[test]
+    fn doubles_to_five_minutes_and_forgets_after_ten() {
+        let mut backoff = Backoff::default();
+        assert_eq!(backoff.resting(at(0), at(0)), None, "the first restart is at once");
+        let mut now = 0;
+        for pause in [10, 20, 40, 80, 160, 300, 300] {
+            assert_eq!(backoff.count(at(now)).as_secs(), pause);
+            assert_eq!(backoff.resting(at(now + 1), at(now + 1)).map(|r| r.0), Some(at(now + 1 + pause as i64)));
+            now += 1 + pause as i64;
+            assert_eq!(backoff.resting(at(now - pause as i64), at(now)), None, "over at its end");
+        }
+        now += 601;
+        assert_eq!(backoff.resting(at(now), at(now)), None, "forgotten");
+        assert_eq!(backoff.count(at(now)).as_secs(), 10);
+    }
+}

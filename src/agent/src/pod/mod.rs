@@ -1,0 +1,22 @@
+//! A pod's life on this node: one pure state machine (`plan`), what it looks like (`status`), and the task that carries it out (`worker`).
+
+pub mod absorb;
+pub mod admit;
+pub mod adopt;
+pub mod backoff;
+pub mod hooks;
+pub mod life;
+pub mod message;
+pub mod phase;
+pub mod plan;
+pub mod sandbox;
+pub mod spec;
+pub mod start;
+pub mod status;
+pub mod stop;
+pub mod volumes;
+pub mod worker;
+pub mod write;
+
+#[cfg(test)]
+mod tests;

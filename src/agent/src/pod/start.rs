@@ -1,0 +1,386 @@
+//! Carries the start of a container out: image, configuration, creation, start; and tells of each in an Event.
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use coracle_runtime::{ContainerId, ContainerSpec, Credentials, Image, Mount, PullError, RuntimeError};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Pod, Service};
+use kube::{Api, api::ListParams};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    life::{Ended, Life, Run, RunState, SandboxFacts},
+    message,
+    plan::Event,
+    spec::{self, Part},
+};
+use crate::{
+    container::{
+        env::{self, Source as _},
+        security, service_env,
+    },
+    context::{Context, chain},
+    objects::Used,
+    pull_secrets,
+    resources::limits,
+    volume::{self, subpath},
+};
+
+/// Services that are told to a container; a namespace with more than that has no use for them.
+const SERVICES: u32 = 1_000;
+
+/// Service variables of the pod, kept for the time when the API is away.
+pub type ServiceVariables = Arc<Mutex<Vec<(String, String)>>>;
+
+/// What a start needs.
+#[derive(Debug)]
+pub struct Start {
+    /// The node.
+    pub ctx: Context,
+    /// The pod.
+    pub pod: Arc<Pod>,
+    /// Its sandbox.
+    pub sandbox: SandboxFacts,
+    /// The container.
+    pub part: Part,
+    /// Which run.
+    pub attempt: u32,
+    /// Tells that nobody wants it any more.
+    pub cancel: CancellationToken,
+    /// What the pod uses.
+    pub used: Arc<Used>,
+    /// Service variables.
+    pub services: ServiceVariables,
+}
+
+/// Why a start came to nothing: state.waiting.
+struct Waiting {
+    reason: &'static str,
+    message: String,
+}
+
+/// Starts the container; the answer is `Started` or `NotStarted`.
+pub async fn start(start: Start) -> Event {
+    let name = start.part.spec.name.clone();
+    match run(&start).await {
+        Ok(run) => Event::Started { name, run },
+        Err(Waiting { reason, message }) => Event::NotStarted { name, reason: reason.to_owned(), message },
+    }
+}
+
+async fn run(start: &Start) -> Result<Run, Waiting> {
+    let image = image(start).await?;
+    if start.cancel.is_cancelled() {
+        return Err(Waiting { reason: "ContainerCreating", message: "the pod ends".to_owned() });
+    }
+    let id = Life::container_id(&start.sandbox.id, &start.part.spec.name, start.attempt);
+    let spec = match configure(start, &image, &id).await {
+        Ok(spec) => spec,
+        Err(message) => return Err(failed(start, "CreateContainerConfigError", message)),
+    };
+    forget_old(start).await;
+    match start.ctx.runtime.create_container(&spec).await {
+        Ok(()) => {}
+        Err(RuntimeError::Start(message)) => {
+            start.tell(false, "Created", format!("Created container: {}", start.part.spec.name));
+            return Ok(start_error(start, &id, &image, message));
+        }
+        Err(error) => {
+            // The next try has the same id.
+            if let Err(error) = start.ctx.runtime.remove_container(&id).await {
+                tracing::debug!(%error, "a container that was not created is not removed");
+            }
+            return Err(failed(start, "CreateContainerError", chain(&error)));
+        }
+    }
+    start.tell(false, "Created", format!("Created container: {}", start.part.spec.name));
+    if let Err(error) = start.ctx.runtime.start_container(&id).await {
+        return Ok(start_error(start, &id, &image, chain(&error)));
+    }
+    start.tell(false, "Started", format!("Started container {}", start.part.spec.name));
+    let image_id = image_id(&image);
+    match start.ctx.runtime.container(&id).await {
+        Ok(status) => Ok(message::run_of(&start.ctx, &start.pod, &start.part, &status)),
+        Err(error) => {
+            tracing::warn!(%error, "a container that was just started is not known");
+            Ok(Run { id, attempt: start.attempt, image_id, user: None, state: RunState::Running { started_at: Timestamp::now() } })
+        }
+    }
+}
+
+impl Start {
+    fn tell(&self, warning: bool, reason: &str, message: String) {
+        self.ctx.tell(&self.pod, Some(&self.part.spec.name), warning, reason, message);
+    }
+}
+
+fn failed(start: &Start, reason: &'static str, message: String) -> Waiting {
+    start.tell(true, "Failed", format!("Error: {message}"));
+    Waiting { reason, message }
+}
+
+fn start_error(start: &Start, id: &ContainerId, image: &Image, message: String) -> Run {
+    start.tell(true, "Failed", format!("Error: {message}"));
+    let ended = Ended {
+        id: id.id.clone(),
+        started_at: None,
+        finished_at: Timestamp::now(),
+        exit_code: 128,
+        reason: "StartError".to_owned(),
+        message,
+    };
+    Run { id: id.clone(), attempt: start.attempt, image_id: image_id(image), user: None, state: RunState::Ended(ended) }
+}
+
+fn image_id(image: &Image) -> String {
+    image.digests.first().cloned().unwrap_or_else(|| image.id.clone())
+}
+
+/// The local image, pulled if the policy says so.
+async fn image(start: &Start) -> Result<Image, Waiting> {
+    let name = start.part.spec.image.clone().unwrap_or_default();
+    let runtime = &start.ctx.runtime;
+    let bad_name = |message: String| {
+        start.tell(true, "InspectFailed", format!("Failed to apply default image tag {name:?}: {message}"));
+        start.tell(true, "Failed", "Error: InvalidImageName".to_owned());
+        Waiting { reason: "InvalidImageName", message }
+    };
+    let local = match runtime.image(&name).await {
+        Ok(local) => local,
+        Err(RuntimeError::Invalid(message)) => return Err(bad_name(message)),
+        Err(error) => {
+            let message = chain(&error);
+            start.tell(true, "InspectFailed", format!("Failed to inspect image {name:?}: {message}"));
+            return Err(failed(start, "ImageInspectError", message));
+        }
+    };
+    let policy = start.part.spec.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
+    match (local, policy) {
+        (Some(image), "IfNotPresent" | "Never") => {
+            start.tell(false, "Pulled", format!("Container image {name:?} already present on machine"));
+            return Ok(image);
+        }
+        (None, "Never") => {
+            let message = format!("Container image {name:?} is not present with pull policy of Never");
+            start.tell(true, "ErrImageNeverPull", message.clone());
+            start.tell(true, "Failed", "Error: ErrImageNeverPull".to_owned());
+            return Err(Waiting { reason: "ErrImageNeverPull", message });
+        }
+        _ => {}
+    }
+    let credentials = credentials(start, &name).await;
+    start.tell(false, "Pulling", format!("Pulling image {name:?}"));
+    let began = Instant::now();
+    let pulled = tokio::select! {
+        pulled = runtime.pull(&name, &credentials) => pulled,
+        () = start.cancel.cancelled() => return Err(Waiting { reason: "ContainerCreating", message: "the pod ends".to_owned() }),
+    };
+    match pulled {
+        Ok(image) => {
+            let (millis, bytes) = (began.elapsed().as_millis(), image.size);
+            start.tell(false, "Pulled", format!("Successfully pulled image {name:?} in {millis}ms. Image size: {bytes} bytes."));
+            Ok(image)
+        }
+        Err(PullError::InvalidName(message)) => Err(bad_name(message)),
+        Err(error) => {
+            let message = chain(&error);
+            start.tell(true, "Failed", format!("Failed to pull image {name:?}: {message}"));
+            start.tell(true, "Failed", "Error: ErrImagePull".to_owned());
+            Err(Waiting { reason: "ErrImagePull", message })
+        }
+    }
+}
+
+async fn credentials(start: &Start, image: &str) -> Vec<Credentials> {
+    let Ok(snapshot) = start.used.snapshot().await else { return Vec::new() };
+    let names = start.pod.spec.iter().flat_map(|s| s.image_pull_secrets.iter().flatten());
+    let secrets = names.filter_map(|r| snapshot.secret(&r.name));
+    secrets.flat_map(|data| pull_secrets::credentials(&data, image)).collect()
+}
+
+/// Everything that the container is made with.
+async fn configure(start: &Start, image: &Image, id: &ContainerId) -> Result<ContainerSpec, String> {
+    let (ctx, pod, container) = (&start.ctx, &start.pod, &start.part.spec);
+    let spec_ = pod.spec.clone().unwrap_or_default();
+    let security = security::security(&spec_, container, &ctx.config.data_dir.join("agent/seccomp"));
+    non_root(&security, image)?;
+    let snapshot = start.used.snapshot().await.map_err(|e| e.to_string())?;
+    let services = services(start).await;
+    let known = ctx.known(&start.sandbox.addresses);
+    let env = env::environment(pod, container, &services, &snapshot, &known).map_err(|e| e.to_string())?;
+    let get = |name: &str| env.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
+    let expand = |list: &Option<Vec<String>>| list.iter().flatten().map(|t| env::expand(t, &get).0).collect::<Vec<_>>();
+    let mounts = mounts(start, &get).await?;
+    Ok(ContainerSpec {
+        id: id.clone(),
+        name: container.name.clone(),
+        attempt: start.attempt,
+        image: image.id.clone(),
+        command: expand(&container.command),
+        args: expand(&container.args),
+        working_dir: container.working_dir.clone().unwrap_or_default(),
+        mounts,
+        devices: Vec::new(),
+        resources: limits::of_container(&spec_, container, ctx.memory_bytes, None),
+        security,
+        log_path: PathBuf::from(&container.name).join(format!("{}.log", start.attempt)),
+        stdin: container.stdin == Some(true),
+        stdin_once: container.stdin_once == Some(true),
+        tty: container.tty == Some(true),
+        stop_signal: stop_signal(container),
+        labels: Default::default(),
+        annotations: Default::default(),
+        env,
+    })
+}
+
+fn non_root(security: &coracle_runtime::Security, image: &Image) -> Result<(), String> {
+    if !security.run_as_non_root {
+        return Ok(());
+    }
+    let user = image.user.split(':').next().unwrap_or_default();
+    match security.run_as_user {
+        Some(0) => Err("container's runAsUser breaks non-root policy".to_owned()),
+        Some(_) => Ok(()),
+        None if user.is_empty() || user == "0" => Err("container has runAsNonRoot and image will run as root".to_owned()),
+        None if user.parse::<u32>().is_err() => {
+            Err(format!("container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// `lifecycle.stopSignal` as a number.
+pub fn stop_signal(container: &Container) -> Option<i32> {
+    let name = container.lifecycle.as_ref()?.stop_signal.as_deref()?;
+    name.parse::<nix::sys::signal::Signal>().ok().map(|s| s as i32)
+}
+
+async fn services(start: &Start) -> Vec<(String, String)> {
+    let links = start.pod.spec.as_ref().and_then(|s| s.enable_service_links) != Some(false);
+    let namespace = spec::namespace(&start.pod);
+    let api = |namespace: &str| Api::<Service>::namespaced(start.ctx.client.clone(), namespace);
+    let list = async {
+        let mut out = Vec::new();
+        if links {
+            out = api(namespace).list(&ListParams::default().limit(SERVICES)).await?.items;
+        }
+        if !links || namespace != "default" {
+            out.retain(|s| s.metadata.name.as_deref() != Some("kubernetes"));
+            out.extend(api("default").get_opt("kubernetes").await?);
+        }
+        Ok::<_, kube::Error>(out)
+    };
+    let mut kept = Vec::new();
+    match list.await {
+        Ok(list) => {
+            kept = service_env::variables(&list);
+            start.services.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&kept);
+        }
+        Err(error) => {
+            tracing::debug!(%error, "the Services are told as they were last");
+            kept.clone_from(&start.services.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+    kept
+}
+
+async fn mounts(start: &Start, get: &(dyn Fn(&str) -> Option<String> + Sync)) -> Result<Vec<Mount>, String> {
+    let mut planned = Vec::new();
+    for mount in start.part.spec.volume_mounts.iter().flatten() {
+        let sub = match mount.sub_path_expr.as_deref().filter(|s| !s.is_empty()) {
+            Some(expression) => match env::expand(expression, get) {
+                (_, Some(unknown)) => return Err(format!("missing value for {unknown:?} in the subPathExpr of {}", mount.mount_path)),
+                (path, None) => path,
+            },
+            None => mount.sub_path.clone().unwrap_or_default(),
+        };
+        planned.push((mount.clone(), sub));
+    }
+    let (pod, dir, name, attempt) = (start.pod.clone(), start.ctx.pod_dir(&start.pod), start.part.spec.name.clone(), start.attempt);
+    let container = start.part.spec.clone();
+    let made = tokio::task::spawn_blocking(move || place(&pod, &dir, &container, &name, attempt, &planned));
+    made.await.map_err(|e| e.to_string())?
+}
+
+/// Finds each mount's source, binds subPaths, and adds the files that every container has.
+fn place(
+    pod: &Pod,
+    dir: &Path,
+    container: &Container,
+    name: &str,
+    attempt: u32,
+    planned: &[(k8s_openapi::api::core::v1::VolumeMount, String)],
+) -> Result<Vec<Mount>, String> {
+    let volumes = pod.spec.as_ref().and_then(|s| s.volumes.as_deref()).unwrap_or_default();
+    let mut out = Vec::new();
+    for (at, (mount, sub)) in planned.iter().enumerate() {
+        let volume = volumes.iter().find(|v| v.name == mount.name).ok_or_else(|| format!("there is no volume {:?}", mount.name))?;
+        let mut source = volume::mount::path(dir, volume);
+        if !sub.is_empty() {
+            let target = dir.join("volume-subpaths").join(&mount.name).join(name).join(at.to_string());
+            source = subpath::bind(&source, sub, &target).map_err(|e| chain(&e))?;
+        }
+        // Volumes that follow objects are never written by containers.
+        let follows = volume.config_map.is_some() || volume.secret.is_some() || volume.projected.is_some() || volume.downward_api.is_some();
+        let read_only = mount.read_only == Some(true) || follows;
+        out.push(Mount {
+            source,
+            destination: PathBuf::from(&mount.mount_path),
+            read_only,
+            recursive_read_only: read_only && matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible")),
+            propagation: propagation(mount.mount_propagation.as_deref()).to_owned(),
+        });
+    }
+    let message = message::file(dir, name, attempt);
+    make_message_file(&message).map_err(|e| format!("cannot make {}: {e}", message.display()))?;
+    let read_only_root = container.security_context.as_ref().and_then(|s| s.read_only_root_filesystem) == Some(true);
+    let own = [
+        (dir.join("etc-hosts"), "/etc/hosts", false),
+        (dir.join("resolv.conf"), "/etc/resolv.conf", read_only_root),
+        (dir.join("hostname"), "/etc/hostname", read_only_root),
+        (message, container.termination_message_path.as_deref().filter(|p| !p.is_empty()).unwrap_or("/dev/termination-log"), false),
+    ];
+    for (source, destination, read_only) in own {
+        if out.iter().all(|m| m.destination != Path::new(destination)) {
+            let destination = PathBuf::from(destination);
+            out.push(Mount { source, destination, read_only, recursive_read_only: false, propagation: "private".to_owned() });
+        }
+    }
+    Ok(out)
+}
+
+fn make_message_file(path: &Path) -> io::Result<()> {
+    if let Some(above) = path.parent() {
+        fs::create_dir_all(above)?;
+    }
+    fs::write(path, [])?;
+    // Whoever the container runs as may write it.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666))
+}
+
+fn propagation(of_mount: Option<&str>) -> &'static str {
+    match of_mount {
+        Some("HostToContainer") => "rslave",
+        Some("Bidirectional") => "rshared",
+        _ => "private",
+    }
+}
+
+/// Of the runs that are over only the last stays, for `logs --previous`.
+async fn forget_old(start: &Start) {
+    let Some(old) = start.attempt.checked_sub(2) else { return };
+    let name = &start.part.spec.name;
+    let id = Life::container_id(&start.sandbox.id, name, old);
+    if let Err(error) = start.ctx.runtime.remove_container(&id).await {
+        tracing::debug!(%error, container = id.id, "an old container is not removed");
+    }
+    crate::logs::remove_run(&start.ctx.log_dir(&start.pod).join(name), old);
+    let _ = fs::remove_file(message::file(&start.ctx.pod_dir(&start.pod), name, old));
+}

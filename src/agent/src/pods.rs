@@ -1,0 +1,315 @@
+//! All pods of the node: the watch that brings them, their tasks, the runtime's events, what is left over from before.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fmt,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use coracle_runtime::{ContainerState, RuntimeEvent, SandboxStatus};
+use futures::StreamExt as _;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api,
+    runtime::{WatchStreamExt as _, watcher},
+};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    context::{Context, chain},
+    logs::{files_of, rotate},
+    pod::{
+        admit::{self, NodeFacts},
+        adopt::{self, Found},
+        life::{Life, SandboxFacts},
+        message,
+        plan::Event,
+        sandbox, spec,
+        worker::{Facts, INBOX_MESSAGES, Message, Worker},
+    },
+    volume::mount,
+};
+
+/// How often logs are looked at for rotation: a fast writer makes some 100 MiB in that time at most.
+const ROTATION: Duration = Duration::from_secs(10);
+
+/// A pod that has a task.
+#[derive(Clone)]
+struct Entry {
+    pod: Arc<Pod>,
+    inbox: mpsc::Sender<Message>,
+    facts: watch::Receiver<Facts>,
+    refused: bool,
+}
+
+/// All pods; cheap to clone.
+#[derive(Clone)]
+pub struct Pods {
+    ctx: Context,
+    entries: Arc<Mutex<HashMap<String, Entry>>>,
+    node: watch::Receiver<NodeFacts>,
+    stop: CancellationToken,
+}
+
+impl fmt::Debug for Pods {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pods").finish_non_exhaustive()
+    }
+}
+
+/// What a restarted agent finds, by uid.
+#[derive(Debug, Default)]
+pub struct Remains {
+    sandboxes: HashMap<String, Vec<SandboxStatus>>,
+    attached: HashMap<String, (String, Vec<IpAddr>)>,
+}
+
+impl Remains {
+    /// Sorts what the runtime and the network have.
+    pub fn new(sandboxes: Vec<SandboxStatus>, attachments: Vec<coracle_network::Attachment>) -> Self {
+        let mut out = Self::default();
+        for sandbox in sandboxes {
+            out.sandboxes.entry(sandbox.spec.uid.clone()).or_default().push(sandbox);
+        }
+        for list in out.sandboxes.values_mut() {
+            list.sort_by_key(|s| (s.spec.attempt, s.created_at));
+        }
+        out.attached = attachments.into_iter().map(|a| (a.sandbox, (a.uid, a.addresses))).collect();
+        out
+    }
+}
+
+impl Pods {
+    /// No pods yet.
+    pub fn new(ctx: Context, node: watch::Receiver<NodeFacts>, stop: CancellationToken) -> Self {
+        Self { ctx, entries: Arc::default(), node, stop }
+    }
+
+    /// Follows the API and the runtime until the agent stops.
+    pub async fn run(self, mut remains: Remains) {
+        let pods: Api<Pod> = Api::all(self.ctx.client.clone());
+        let config = watcher::Config::default().fields(&format!("spec.nodeName={}", self.ctx.config.node_name));
+        let watch = watcher(pods, config).default_backoff();
+        futures::pin_mut!(watch);
+        let mut events = self.ctx.runtime.events();
+        let mut rotation = tokio::time::interval(ROTATION);
+        rotation.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let mut listed = HashSet::new();
+        let mut first = true;
+        loop {
+            tokio::select! {
+                event = watch.next() => match event {
+                    Some(Ok(watcher::Event::Init)) => listed.clear(),
+                    Some(Ok(watcher::Event::InitApply(pod))) => {
+                        listed.insert(spec::uid(&pod).to_owned());
+                        self.see(pod, &mut remains).await;
+                    }
+                    Some(Ok(watcher::Event::Apply(pod))) => self.see(pod, &mut remains).await,
+                    Some(Ok(watcher::Event::Delete(pod))) => self.tell(spec::uid(&pod), Message::Event(Event::Gone)).await,
+                    Some(Ok(watcher::Event::InitDone)) => {
+                        self.forget_missing(&listed).await;
+                        if std::mem::take(&mut first) {
+                            self.remove_orphans(std::mem::take(&mut remains));
+                        }
+                    }
+                    Some(Err(error)) => tracing::debug!(error = chain(&error), "the watch of pods begins anew"),
+                    None => return,
+                },
+                event = events.next() => match event {
+                    Some(RuntimeEvent::Exited(id)) => self.tell_sandbox(&id.sandbox.clone(), || Message::Exited(id.clone())).await,
+                    Some(RuntimeEvent::SandboxLost(id)) => self.tell_sandbox(&id.clone(), || Message::Event(Event::SandboxLost(id.clone()))).await,
+                    Some(RuntimeEvent::Resync) => self.tell_all(|| Message::Resync).await,
+                    None => return,
+                },
+                _ = rotation.tick() => self.rotate_logs().await,
+                () = self.stop.cancelled() => return,
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn see(&self, pod: Pod, remains: &mut Remains) {
+        let pod = Arc::new(pod);
+        let uid = spec::uid(&pod).to_owned();
+        let known = {
+            let mut entries = self.lock();
+            entries.retain(|_, e| !e.facts.borrow().over);
+            entries.get_mut(&uid).map(|entry| {
+                entry.pod = pod.clone();
+                entry.inbox.clone()
+            })
+        };
+        match known {
+            Some(inbox) => drop(inbox.send(Message::Pod(pod)).await),
+            None => self.begin(pod, uid, remains),
+        }
+    }
+
+    fn begin(&self, pod: Arc<Pod>, uid: String, remains: &mut Remains) {
+        let now = Timestamp::now();
+        let mut found = remains.sandboxes.remove(&uid).unwrap_or_default();
+        let newest = found.pop();
+        for old in found {
+            self.remove_sandbox(old.spec.id);
+        }
+        let ran = newest.is_some() || pod.status.as_ref().and_then(|s| s.phase.as_deref()).is_some_and(|p| p != "Pending");
+        let refused = if ran { None } else { self.refuse(&pod) };
+        let is_refused = refused.is_some();
+        if let Some(refusal) = &refused {
+            self.ctx.tell(&pod, None, true, &refusal.reason, refusal.message.clone());
+        }
+        let mut life = Life::new(&pod, refused, now);
+        let found = newest.map(|s| self.found(&pod, s, remains));
+        adopt::adopt(&mut life, &pod, found, now);
+        let (sender, inbox) = mpsc::channel(INBOX_MESSAGES);
+        let (told, facts) = watch::channel(Facts::default());
+        let worker = Worker::new(self.ctx.clone(), pod.clone(), life, (sender.clone(), inbox), told, self.stop.clone());
+        self.lock().insert(uid, Entry { pod, inbox: sender, facts, refused: is_refused });
+        tokio::spawn(worker.run());
+    }
+
+    fn found(&self, pod: &Pod, status: SandboxStatus, remains: &Remains) -> Found {
+        let attached = remains.attached.get(&status.spec.id).map(|(_, a)| a.clone());
+        let facts = SandboxFacts {
+            id: status.spec.id,
+            attempt: status.spec.attempt,
+            addresses: adopt::addresses(pod, attached, &self.ctx.config.node_ips),
+        };
+        let parts = spec::parts(pod);
+        let mut runs: BTreeMap<String, Vec<_>> = BTreeMap::new();
+        let mut containers = status.containers;
+        containers.sort_by_key(|c| c.spec.attempt);
+        for container in containers.iter().filter(|c| c.state != ContainerState::Created) {
+            let Some(part) = spec::part(&parts, &container.spec.name) else { continue };
+            runs.entry(container.spec.name.clone()).or_default().push(message::run_of(&self.ctx, pod, part, container));
+        }
+        Found { facts, ready: status.ready, runs }
+    }
+
+    fn refuse(&self, pod: &Pod) -> Option<crate::pod::life::Refusal> {
+        if pod.metadata.deletion_timestamp.is_some() {
+            return None;
+        }
+        let others: Vec<Arc<Pod>> = self.lock().values().filter(|e| !e.refused && !e.facts.borrow().over).map(|e| e.pod.clone()).collect();
+        admit::refuse(pod, others.iter().map(AsRef::as_ref), &self.node.borrow())
+    }
+
+    async fn tell(&self, uid: &str, message: Message) {
+        let inbox = self.lock().get(uid).map(|e| e.inbox.clone());
+        if let Some(inbox) = inbox {
+            let _ = inbox.send(message).await;
+        }
+    }
+
+    /// Containers of a sandbox belong to one pod, but only its task knows which: few pods, one short message each.
+    async fn tell_sandbox(&self, sandbox: &str, message: impl Fn() -> Message) {
+        let inboxes: Vec<_> = {
+            let entries = self.lock();
+            let own =
+                entries.values().find(|e| e.facts.borrow().sandbox.as_ref().is_some_and(|s| s.id == sandbox)).map(|e| e.inbox.clone());
+            own.into_iter().collect()
+        };
+        for inbox in inboxes {
+            let _ = inbox.send(message()).await;
+        }
+    }
+
+    async fn tell_all(&self, message: impl Fn() -> Message) {
+        let inboxes: Vec<_> = self.lock().values().map(|e| e.inbox.clone()).collect();
+        for inbox in inboxes {
+            let _ = inbox.send(message()).await;
+        }
+    }
+
+    async fn forget_missing(&self, listed: &HashSet<String>) {
+        let missing: Vec<_> = self.lock().iter().filter(|(uid, _)| !listed.contains(*uid)).map(|(_, e)| e.inbox.clone()).collect();
+        for inbox in missing {
+            let _ = inbox.send(Message::Event(Event::Gone)).await;
+        }
+    }
+
+    /// What no pod of the API owns: sandboxes, attachments, directories. The API has just confirmed it.
+    fn remove_orphans(&self, remains: Remains) {
+        let owned: HashSet<String> = self.lock().keys().cloned().collect();
+        let kept: HashSet<String> = self.lock().values().filter_map(|e| e.facts.borrow().sandbox.as_ref().map(|s| s.id.clone())).collect();
+        let mut sandboxes: HashSet<String> = remains.sandboxes.into_values().flatten().map(|s| s.spec.id).collect();
+        sandboxes.extend(remains.attached.into_iter().filter(|(_, (uid, _))| !owned.contains(uid)).map(|(id, _)| id));
+        for id in sandboxes.into_iter().filter(|id| !kept.contains(id)) {
+            self.remove_sandbox(id);
+        }
+        let pods_dir = self.ctx.config.data_dir.join("agent/pods");
+        let log_root = self.ctx.config.log_root.clone();
+        tokio::task::spawn_blocking(move || {
+            let unowned = |root: &std::path::Path, uid: fn(&str) -> &str| {
+                let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
+                entries.filter(|e| e.file_name().to_str().is_some_and(|n| !owned.contains(uid(n)))).map(|e| e.path()).collect::<Vec<_>>()
+            };
+            for dir in unowned(&pods_dir, |n| n) {
+                if let Err(error) = mount::remove_all(&dir) {
+                    tracing::warn!(%error, dir = %dir.display(), "what a pod left is not removed");
+                }
+            }
+            for dir in unowned(&log_root, |n| n.rsplit('_').next().unwrap_or(n)) {
+                let _ = std::fs::remove_dir_all(dir);
+            }
+        });
+    }
+
+    fn remove_sandbox(&self, id: String) {
+        let ctx = self.ctx.clone();
+        tokio::spawn(async move {
+            if let Err(error) = sandbox::remove(&ctx, &id).await {
+                tracing::warn!(error, sandbox = id, "a sandbox that no pod owns is not removed");
+            }
+        });
+    }
+
+    async fn rotate_logs(&self) {
+        let running: Vec<_> = {
+            let entries = self.lock();
+            let runs = |e: &Entry| {
+                e.facts.borrow().runs.iter().filter(|(_, r)| r.2).map(|(n, r)| (n.clone(), r.0.clone(), r.1)).collect::<Vec<_>>()
+            };
+            entries.values().flat_map(|e| runs(e).into_iter().map(|r| (self.ctx.log_dir(&e.pod), r)).collect::<Vec<_>>()).collect()
+        };
+        let config = &self.ctx.config;
+        for (dir, (name, id, attempt)) in running {
+            let current = dir.join(name).join(format!("{attempt}.log"));
+            let Ok(meta) = std::fs::metadata(&current) else { continue };
+            if meta.len() < config.log_max_bytes {
+                continue;
+            }
+            let plan = rotate::plan(&files_of(&current), meta.len(), config.log_max_bytes, config.log_max_files as usize, Timestamp::now());
+            let Some(plan) = plan else { continue };
+            let done = match rotate::carry_out(&current, &plan) {
+                Ok(()) => self.ctx.runtime.reopen_log(&id).await.map_err(|e| chain(&e)),
+                Err(error) => Err(error.to_string()),
+            };
+            if let Err(error) = done {
+                tracing::warn!(error, log = %current.display(), "the log is not rotated");
+            }
+        }
+    }
+
+    /// The pod of this name with what is known of it.
+    pub fn find(&self, namespace: &str, name: &str, uid: Option<&str>) -> Option<(Arc<Pod>, watch::Receiver<Facts>)> {
+        let entries = self.lock();
+        let fits =
+            |e: &&Entry| spec::namespace(&e.pod) == namespace && spec::name(&e.pod) == name && uid.is_none_or(|u| u == spec::uid(&e.pod));
+        // A pod that ends may have a successor of the same name: the newest counts.
+        let found = entries.values().filter(fits).max_by_key(|e| e.pod.metadata.creation_timestamp.as_ref().map(|t| t.0));
+        found.map(|e| (e.pod.clone(), e.facts.clone()))
+    }
+
+    /// All pods.
+    pub fn list(&self) -> Vec<(Arc<Pod>, Facts)> {
+        self.lock().values().map(|e| (e.pod.clone(), e.facts.borrow().clone())).collect()
+    }
+}

@@ -1,0 +1,234 @@
+//! Asks a container how it is: HTTP, TCP, exec, gRPC. Also the HTTP of lifecycle hooks.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use coracle_runtime::{ContainerId, PodRuntime};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use k8s_openapi::{
+    api::core::v1::{Container, GRPCAction, HTTPGetAction, Probe},
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+use rustls::{
+    DigitallySignedStruct, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+};
+use tokio::net::TcpStream;
+
+use super::grpc;
+
+/// Bytes of an answer that are looked at.
+const BODY_BYTES: usize = 10 << 10;
+/// Redirects that are followed on the same host.
+const REDIRECTS: u32 = 10;
+/// How probes name themselves.
+const USER_AGENT: &str = "kube-probe/1.36";
+
+/// The container that is asked.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Its id.
+    pub id: ContainerId,
+    /// The pod's address.
+    pub address: Option<IpAddr>,
+    /// Its spec, for named ports.
+    pub container: Container,
+}
+
+/// Why a container is not well, in words for an Event.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unwell(pub String);
+
+fn unwell(text: impl std::fmt::Display) -> Unwell {
+    Unwell(text.to_string())
+}
+
+/// One look.
+pub async fn ask(runtime: &Arc<dyn PodRuntime>, target: &Target, probe: &Probe, timeout: Duration) -> Result<(), Unwell> {
+    if let Some(exec) = &probe.exec {
+        return command(runtime, target, exec.command.as_deref().unwrap_or_default(), timeout).await;
+    }
+    let look = async {
+        if let Some(get) = &probe.http_get {
+            http_get(target, get).await
+        } else if let Some(tcp) = &probe.tcp_socket {
+            let host = host(target, tcp.host.as_deref())?;
+            TcpStream::connect((host.as_str(), port(target, &tcp.port)?)).await.map(drop).map_err(|e| unwell(format!("connect: {e}")))
+        } else if let Some(grpc) = &probe.grpc {
+            health(target, grpc).await
+        } else {
+            Ok(())
+        }
+    };
+    tokio::time::timeout(timeout, look).await.unwrap_or_else(|_| Err(unwell(format!("no answer within {} s", timeout.as_secs()))))
+}
+
+/// Runs a command in the container; its exit code is the answer.
+pub async fn command(runtime: &Arc<dyn PodRuntime>, target: &Target, command: &[String], timeout: Duration) -> Result<(), Unwell> {
+    match runtime.exec_sync(&target.id, command, Some(timeout)).await {
+        Ok(result) if result.timed_out => Err(unwell(format!("command timed out after {} s", timeout.as_secs()))),
+        Ok(result) if result.exit_code == 0 => Ok(()),
+        Ok(result) => {
+            let output = [result.stdout, result.stderr].concat();
+            Err(unwell(format!("command ended with {}: {}", result.exit_code, String::from_utf8_lossy(&output).trim())))
+        }
+        Err(e) => Err(unwell(e)),
+    }
+}
+
+fn host(target: &Target, own: Option<&str>) -> Result<String, Unwell> {
+    let own = own.filter(|h| !h.is_empty()).map(str::to_owned);
+    own.or_else(|| target.address.map(|a| a.to_string())).ok_or_else(|| unwell("the pod has no address"))
+}
+
+fn port(target: &Target, port: &IntOrString) -> Result<u16, Unwell> {
+    let number = match port {
+        IntOrString::Int(number) => Some(*number),
+        IntOrString::String(name) => {
+            let named = target.container.ports.iter().flatten().find(|p| p.name.as_deref() == Some(name)).map(|p| p.container_port);
+            named.or_else(|| name.parse().ok())
+        }
+    };
+    number.and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0).ok_or_else(|| unwell(format!("there is no port {port:?}")))
+}
+
+/// A GET; any status from 200 to 399 is well.
+pub async fn http_get(target: &Target, get: &HTTPGetAction) -> Result<(), Unwell> {
+    let host = host(target, get.host.as_deref())?;
+    let port = port(target, &get.port)?;
+    let tls = get.scheme.as_deref() == Some("HTTPS");
+    let mut path = get.path.clone().filter(|p| !p.is_empty()).unwrap_or_else(|| "/".to_owned());
+    if !path.starts_with('/') {
+        path.insert(0, '/');
+    }
+    for _ in 0..REDIRECTS {
+        let (status, location, body) = get_once(&host, port, tls, &path, get).await?;
+        match (status, location) {
+            (300..=399, Some(location)) => match same_host(&location, &host, port) {
+                Some(next) => path = next,
+                // Somebody else's answer would say nothing of this container.
+                None => return Ok(()),
+            },
+            (200..=399, _) => return Ok(()),
+            _ => return Err(unwell(format!("HTTP probe failed with statuscode: {status} {}", body.trim()))),
+        }
+    }
+    Err(unwell(format!("stopped after {REDIRECTS} redirects")))
+}
+
+fn same_host(location: &str, host: &str, port: u16) -> Option<String> {
+    if location.starts_with('/') {
+        return Some(location.to_owned());
+    }
+    let uri: http::Uri = location.parse().ok()?;
+    let same = uri.host() == Some(host) && uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 }) == port;
+    same.then(|| uri.path_and_query().map_or("/", |p| p.as_str()).to_owned())
+}
+
+async fn get_once(host: &str, port: u16, tls: bool, path: &str, get: &HTTPGetAction) -> Result<(u16, Option<String>, String), Unwell> {
+    let headers = get.http_headers.iter().flatten();
+    let named = |name: &str| get.http_headers.iter().flatten().any(|h| h.name.eq_ignore_ascii_case(name));
+    let bracketed = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let mut request = http::Request::get(path);
+    for header in headers {
+        request = request.header(&header.name, &header.value);
+    }
+    for (name, value) in
+        [("host", format!("{bracketed}:{port}").as_str()), ("user-agent", USER_AGENT), ("accept", "*/*"), ("connection", "close")]
+    {
+        if !named(name) {
+            request = request.header(name, value);
+        }
+    }
+    let request = request.body(Full::new(Bytes::new())).map_err(unwell)?;
+    let stream = TcpStream::connect((host, port)).await.map_err(|e| unwell(format!("Get \"{path}\": connect: {e}")))?;
+    let response = if tls {
+        let name = ServerName::try_from(host.to_owned()).map_err(unwell)?;
+        let stream = tokio_rustls::TlsConnector::from(any_certificate()).connect(name, stream).await.map_err(unwell)?;
+        send(TokioIo::new(stream), request).await?
+    } else {
+        send(TokioIo::new(stream), request).await?
+    };
+    let status = response.status().as_u16();
+    let location = response.headers().get("location").and_then(|l| l.to_str().ok()).map(str::to_owned);
+    let body = Limited::new(response.into_body(), BODY_BYTES).collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+    Ok((status, location, String::from_utf8_lossy(&body).into_owned()))
+}
+
+async fn send<S>(io: S, request: http::Request<Full<Bytes>>) -> Result<http::Response<hyper::body::Incoming>, Unwell>
+where
+    S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(unwell)?;
+    tokio::spawn(connection);
+    sender.send_request(request).await.map_err(unwell)
+}
+
+async fn health(target: &Target, action: &GRPCAction) -> Result<(), Unwell> {
+    let host = host(target, None)?;
+    let port = u16::try_from(action.port).map_err(unwell)?;
+    let stream = TcpStream::connect((host.as_str(), port)).await.map_err(|e| unwell(format!("connect: {e}")))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(unwell)?;
+    tokio::spawn(connection);
+    let bracketed = if host.contains(':') { format!("[{host}]") } else { host };
+    let request = http::Request::post(format!("http://{bracketed}:{port}/grpc.health.v1.Health/Check"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("user-agent", USER_AGENT)
+        .body(Full::new(grpc::request(action.service.as_deref().unwrap_or_default())))
+        .map_err(unwell)?;
+    let response = sender.send_request(request).await.map_err(unwell)?;
+    let body = Limited::new(response.into_body(), BODY_BYTES).collect().await.map_err(unwell)?.to_bytes();
+    if grpc::is_serving(&body) { Ok(()) } else { Err(unwell("the service does not say SERVING")) }
+}
+
+/// Probes of scheme HTTPS do not verify the certificate: the field's contract.
+fn any_certificate() -> Arc<rustls::ClientConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let schemes = provider.signature_verification_algorithms.supported_schemes();
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    #[expect(clippy::expect_used, reason = "ring has the default versions: known when this is compiled")]
+    let builder = builder.expect("protocol versions of ring");
+    Arc::new(builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone { schemes })).with_no_client_auth())
+}
+
+#[derive(Debug)]
+struct Anyone {
+    schemes: Vec<SignatureScheme>,
+}
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.schemes.clone()
+    }
+}

@@ -1,0 +1,101 @@
+//! `/containerLogs`: which run's log is asked for, and its stream.
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use http::{Response, StatusCode};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::{
+    query::Query,
+    route::{Body, text},
+};
+use crate::{
+    context::Context,
+    logs::read::{self, LogRequest, QUEUE_CHUNKS},
+    pods::Pods,
+};
+
+/// Answers a request for logs.
+pub fn answer(ctx: &Context, pods: &Pods, namespace: &str, name: &str, container: &str, query: &Query) -> Response<Body> {
+    let Some((pod, mut facts)) = pods.find(namespace, name, None) else {
+        return text(StatusCode::NOT_FOUND, format!("pod {name:?} is not on this node\n"));
+    };
+    let request = match request(query, Timestamp::now()) {
+        Ok(request) => request,
+        Err(message) => return text(StatusCode::BAD_REQUEST, message),
+    };
+    let newest = facts.borrow().runs.get(container).map(|(_, attempt, alive)| (*attempt, *alive)).or_else(|| of_status(&pod, container));
+    let previous = query.flag(&["previous"]);
+    let run = match newest {
+        Some((attempt, _)) if previous => attempt.checked_sub(1).map(|a| (a, false)),
+        other => other,
+    };
+    let Some((attempt, alive)) = run else {
+        let what = if previous { "previous terminated container" } else { "container" };
+        let reason = waiting(&pod, container).unwrap_or_else(|| "it has not started".to_owned());
+        return text(StatusCode::BAD_REQUEST, format!("{what} {container:?} in pod {name:?} is waiting to start: {reason}"));
+    };
+    let log = ctx.log_dir(&pod).join(container).join(format!("{attempt}.log"));
+    let (sender, chunks) = mpsc::channel::<Bytes>(QUEUE_CHUNKS);
+    let container = container.to_owned();
+    tokio::spawn(async move {
+        let over = async move {
+            if alive {
+                let ended = |f: &crate::pod::worker::Facts| f.over || f.runs.get(&container).is_none_or(|r| r.1 != attempt || !r.2);
+                let _ = facts.wait_for(ended).await;
+            }
+        };
+        if let Err(error) = read::send(log, request, sender, over).await {
+            tracing::debug!(%error, "a log is not read to its end");
+        }
+    });
+    let frames = ReceiverStream::new(chunks).map(|c| Ok::<_, std::convert::Infallible>(Frame::data(c)));
+    let mut response = Response::new(BodyExt::boxed(StreamBody::new(frames)));
+    response.headers_mut().insert("content-type", http::HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+fn request(query: &Query, now: Timestamp) -> Result<LogRequest, String> {
+    let since = match (query.number("sinceSeconds")?, query.get("sinceTime").filter(|t| !t.is_empty())) {
+        (Some(seconds), _) => Some(ago(now, seconds)),
+        (None, Some(time)) => Some(time.parse().map_err(|_| format!("sinceTime must be a time as in RFC 3339, not {time:?}"))?),
+        (None, None) => None,
+    };
+    Ok(LogRequest {
+        tail_lines: query.number("tailLines")?,
+        since,
+        timestamps: query.flag(&["timestamps"]),
+        limit_bytes: query.number("limitBytes")?,
+        follow: query.flag(&["follow"]),
+        stderr: match query.get("stream") {
+            Some("Stdout") => Some(false),
+            Some("Stderr") => Some(true),
+            _ => None,
+        },
+    })
+}
+
+fn ago(now: Timestamp, seconds: u64) -> Timestamp {
+    i64::try_from(seconds).ok().and_then(|s| now.checked_sub(jiff::SignedDuration::from_secs(s)).ok()).unwrap_or(Timestamp::MIN)
+}
+
+fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+    pod.status.iter().flat_map(|s| {
+        [&s.init_container_statuses, &s.container_statuses, &s.ephemeral_container_statuses].into_iter().flat_map(|l| l.iter().flatten())
+    })
+}
+
+fn of_status(pod: &Pod, container: &str) -> Option<(u32, bool)> {
+    let status = statuses(pod).find(|s| s.name == container && s.container_id.is_some())?;
+    Some((u32::try_from(status.restart_count).ok()?, false))
+}
+
+fn waiting(pod: &Pod, container: &str) -> Option<String> {
+    let status = statuses(pod).find(|s| s.name == container)?;
+    status.state.as_ref()?.waiting.as_ref()?.reason.clone()
+}
