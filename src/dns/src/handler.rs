@@ -7,7 +7,10 @@ use hickory_proto::{
     op::{Edns, Header, HeaderCounts, MessageType, Metadata, OpCode, ResponseCode},
     rr::{Record, RecordType},
 };
-use hickory_resolver::{TokioResolver, net::{DnsError, NetError, NoRecords}};
+use hickory_resolver::{
+    TokioResolver,
+    net::{DnsError, NetError, NoRecords},
+};
 use hickory_server::{
     net::runtime::Time,
     server::{Request, RequestHandler, ResponseHandler, ResponseInfo},
@@ -62,9 +65,15 @@ impl Handler {
             Answer::Forward { aliases, name: target, search } => {
                 let aliases = message::records(name, &aliases);
                 match self.forward(&target, record_type).await {
-                    Forwarded::Found(records) => Reply { answers: aliases.into_iter().chain(records).collect(), ..Reply::code(ResponseCode::NoError) },
-                    Forwarded::Nothing(_, _) if search => self.nothing(ResponseCode::NXDomain),
-                    Forwarded::Nothing(code, soa) => Reply { answers: aliases, authorities: soa.into_iter().collect(), ..Reply::code(code) },
+                    Forwarded::Found(records) => {
+                        Reply { answers: aliases.into_iter().chain(records).collect(), ..Reply::code(ResponseCode::NoError) }
+                    }
+                    // The name may exist with other types: then saying that it does not would spoil their answers.
+                    Forwarded::Nothing(ResponseCode::NXDomain, _) if search => self.nothing(ResponseCode::NXDomain),
+                    Forwarded::Failed if search && self.upstream.is_none() => self.nothing(ResponseCode::NXDomain),
+                    Forwarded::Nothing(code, soa) => {
+                        Reply { answers: aliases, authorities: soa.into_iter().collect(), ..Reply::code(code) }
+                    }
                     Forwarded::Failed => Reply::code(ResponseCode::ServFail),
                 }
             }
@@ -123,7 +132,13 @@ impl RequestHandler for Handler {
             edns
         });
         let none: [Record; 0] = [];
-        let message = MessageResponseBuilder::new(&request.queries, edns.as_ref()).build(metadata, &reply.answers, &reply.authorities, &none, &reply.additionals);
+        let message = MessageResponseBuilder::new(&request.queries, edns.as_ref()).build(
+            metadata,
+            &reply.answers,
+            &reply.authorities,
+            &none,
+            &reply.additionals,
+        );
         match response.send_response(message).await {
             Ok(info) => info,
             // The asker is gone; there is nobody to tell.
@@ -131,4 +146,3 @@ impl RequestHandler for Handler {
         }
     }
 }
-

@@ -54,7 +54,8 @@ fn record(question: &Name, asked: &str, name: &str, data: &Data) -> Option<Recor
 
 /// Says how long a "no" may be remembered.
 pub fn start_of_authority(domain: &str) -> Option<Record> {
-    let data = SOA::new(absolute(&format!("ns.dns.{domain}"))?, absolute(&format!("hostmaster.{domain}"))?, 1, 7200, 1800, 86_400, TTL_SECONDS);
+    let data =
+        SOA::new(absolute(&format!("ns.dns.{domain}"))?, absolute(&format!("hostmaster.{domain}"))?, 1, 7200, 1800, 86_400, TTL_SECONDS);
     Some(Record::from_rdata(absolute(domain)?, TTL_SECONDS, RData::SOA(data)))
 }
 

@@ -1,10 +1,10 @@
 //! The resident's control socket: JSON lines, one role at a time; every connection is greeted with who we are.
 
 use std::{
-    fs, io,
+    io::{self, BufRead as _, Read as _},
     net::SocketAddr,
-    os::unix::process::CommandExt as _,
-    path::PathBuf,
+    os::unix::net,
+    path::{Path, PathBuf},
     sync::{Arc, RwLock},
     time::Duration,
 };
@@ -16,7 +16,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::state::{Kept, State};
+use super::state::State;
 use crate::records::{Change, Records};
 
 /// A line is no longer: ten thousand Services with their endpoints fit.
@@ -24,11 +24,16 @@ const MAX_LINE_BYTES: u64 = 64 << 20;
 /// Records are kept on disk at most this long after they changed.
 const KEEP_AFTER: Duration = Duration::from_millis(500);
 
+/// A line that the resident says is no longer.
+pub const MAX_HELLO_BYTES: u64 = 4096;
+
 /// The first line that the resident says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// Of the program.
     pub version: String,
+    /// Its process.
+    pub pid: i32,
     /// Where it answers.
     pub address: SocketAddr,
     /// Services that it knows.
@@ -39,67 +44,82 @@ pub struct Hello {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Command {
-    /// Records change.
-    Change(Change),
+    /// Records change; answered with a line when they have.
+    Changes(Vec<Change>),
     /// Become this program, keeping the sockets.
     Become(PathBuf),
-    /// End.
-    Stop,
 }
 
-/// Serves the control socket until it is told to stop.
-pub async fn obey(state: &State, records: &Arc<RwLock<Records>>, address: SocketAddr, kept: Kept) -> io::Result<()> {
-    let path = state.control();
-    let _ = fs::remove_file(&path);
-    let listener = UnixListener::bind(&path)?;
+/// What a resident says that is asked from outside of any runtime.
+pub fn greeting(directory: &Path, patience: Duration) -> io::Result<Hello> {
+    let stream = net::UnixStream::connect(super::state::control(directory))?;
+    stream.set_read_timeout(Some(patience))?;
+    let mut line = Vec::new();
+    io::BufReader::new(stream.take(MAX_HELLO_BYTES)).read_until(b'\n', &mut line)?;
+    Ok(serde_json::from_slice(&line)?)
+}
+
+/// Serves the control socket until it is told to become another program: that one.
+pub async fn obey(state: &State, records: &Arc<RwLock<Records>>, listener: UnixListener, address: SocketAddr) -> io::Result<PathBuf> {
     loop {
         let (stream, _) = listener.accept().await?;
         // The newest role wins: one that died may leave a connection that says nothing any more.
         let mut next = Some(stream);
         while let Some(stream) = next.take() {
+            let mut dirty = None;
             tokio::select! {
-                end = talk(state, records, address, stream) => match end {
-                    Some(Command::Stop) => return state.keep(&read(records)),
-                    Some(Command::Become(program)) => return become_program(state, records, &program, &kept),
-                    _ => {}
+                program = talk(state, records, address, stream, &mut dirty) => match program {
+                    Some(program) => {
+                        state.keep(&read(records))?;
+                        return Ok(program);
+                    }
+                    None => {}
                 },
                 newer = listener.accept() => next = newer.ok().map(|(stream, _)| stream),
             }
+            if dirty.is_some() {
+                keep(state, records);
+            }
         }
-        state.keep(&read(records))?;
     }
 }
 
-/// One connection; returns the command that ends the resident, if one came.
-async fn talk(state: &State, records: &Arc<RwLock<Records>>, address: SocketAddr, stream: UnixStream) -> Option<Command> {
+/// One connection; returns the program to become, if that was said. `dirty`: when records that are not kept yet have to be.
+async fn talk(
+    state: &State,
+    records: &Arc<RwLock<Records>>,
+    address: SocketAddr,
+    stream: UnixStream,
+    dirty: &mut Option<Instant>,
+) -> Option<PathBuf> {
     let (input, mut output) = stream.into_split();
-    let hello = Hello { version: env!("CARGO_PKG_VERSION").into(), address, services: read(records).len() };
+    let hello = Hello { version: env!("CARGO_PKG_VERSION").into(), pid: super::state::own_pid(), address, services: read(records).len() };
     let mut line = serde_json::to_vec(&hello).ok()?;
     line.push(b'\n');
     output.write_all(&line).await.ok()?;
     let mut input = BufReader::new(input);
-    let mut dirty: Option<Instant> = None;
     let mut line = Vec::new();
     loop {
         let due = dirty.unwrap_or_else(Instant::now);
         tokio::select! {
             () = tokio::time::sleep_until(due), if dirty.is_some() => {
-                dirty = None;
-                if let Err(error) = state.keep(&read(records)) {
-                    eprintln!("coracle dns: the records are not kept: {error}");
-                }
+                *dirty = None;
+                keep(state, records);
             }
             got = read_line(&mut input, &mut line) => {
                 if !got.ok()? {
                     return None;
                 }
                 match serde_json::from_slice(&line) {
-                    Ok(Command::Change(change)) => {
-                        records.write().unwrap_or_else(std::sync::PoisonError::into_inner).apply(change);
+                    Ok(Command::Changes(changes)) => {
+                        {
+                            let mut records = records.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+                            changes.into_iter().for_each(|change| records.apply(change));
+                        }
                         dirty.get_or_insert_with(|| Instant::now() + KEEP_AFTER);
                         output.write_all(b"ok\n").await.ok()?;
                     }
-                    Ok(command) => return Some(command),
+                    Ok(Command::Become(program)) => return Some(program),
                     Err(error) => {
                         eprintln!("coracle dns: a command was not understood: {error}");
                         return None;
@@ -118,12 +138,10 @@ async fn read_line(input: &mut (impl tokio::io::AsyncBufRead + Unpin), line: &mu
     Ok(line.last() == Some(&b'\n'))
 }
 
-fn become_program(state: &State, records: &Arc<RwLock<Records>>, program: &std::path::Path, kept: &Kept) -> io::Result<()> {
-    state.keep(&read(records))?;
-    let [udp, tcp] = kept.arguments()?;
-    #[expect(clippy::disallowed_methods, reason = "it does not start a process, it becomes another program")]
-    let mut command = std::process::Command::new(program);
-    Err(command.arg(super::SUBCOMMAND).arg(state.directory()).args([udp, tcp]).exec())
+fn keep(state: &State, records: &RwLock<Records>) {
+    if let Err(error) = state.keep(&read(records)) {
+        eprintln!("coracle dns: the records are not kept: {error}");
+    }
 }
 
 fn read(records: &RwLock<Records>) -> std::sync::RwLockReadGuard<'_, Records> {

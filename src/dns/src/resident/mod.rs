@@ -2,13 +2,16 @@
 //!
 //! It keeps its sockets over an upgrade by executing the new program in its own place, and its records over a death in a file.
 
+pub(crate) mod cgroup;
 mod control;
+pub(crate) mod pidfd;
 pub mod state;
 
 use std::{
     io,
     net::SocketAddr,
-    path::Path,
+    os::{fd::AsFd as _, unix::process::CommandExt as _},
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, RwLock},
     time::Duration,
@@ -16,14 +19,14 @@ use std::{
 
 use hickory_resolver::TokioResolver;
 use hickory_server::Server;
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::{TcpListener, UdpSocket, UnixListener};
 
 use crate::handler::Handler;
 
-pub use control::{Command, Hello};
+pub use control::{Command, Hello, MAX_HELLO_BYTES, greeting};
 pub use state::{Sockets, State};
 
-/// The hidden subcommand: `__dns STATE_DIR [UDP_FD TCP_FD]`.
+/// The hidden subcommand: `__dns STATE_DIR [UDP_FD TCP_FD]`, with the control socket as standard input.
 pub const SUBCOMMAND: &str = "__dns";
 /// Answers from upstream that are remembered.
 const CACHE_ENTRIES: u64 = 4096;
@@ -53,21 +56,42 @@ fn run(state_dir: &Path, fds: &[String]) -> io::Result<()> {
     let state = State::load(state_dir)?;
     let sockets = match fds {
         [udp, tcp] => Sockets::inherit(udp, tcp)?,
-        _ => Sockets::bind(state.config.listen, state.last_port())?,
+        _ => {
+            leave(&state.config.cgroup);
+            Sockets::bind(state.config.listen, state.last_port())?
+        }
     };
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(state, sockets))
+    let kept = sockets.keep()?;
+    let program = tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(&state, sockets))?;
+    let [udp, tcp] = kept.arguments()?;
+    Err(std::process::Command::new(program).arg(SUBCOMMAND).arg(state.directory()).args([udp, tcp]).exec())
 }
 
-async fn serve(state: State, sockets: Sockets) -> io::Result<()> {
+/// Away from whoever started us: its session, its descriptors, its control group.
+fn leave(cgroup: &str) {
+    // SAFETY: nothing is open yet but the standard streams, which stay.
+    unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
+    // It fails when we lead a group already, as one that was started by hand in a shell does.
+    let _ = nix::unistd::setsid();
+    if let Err(error) = cgroup::join(cgroup) {
+        eprintln!("coracle dns: no control group of its own: {error}");
+    }
+}
+
+/// Answers until it is to become another program: that one.
+async fn serve(state: &State, sockets: Sockets) -> io::Result<PathBuf> {
+    let control = std::os::unix::net::UnixListener::from(io::stdin().as_fd().try_clone_to_owned()?);
+    control.set_nonblocking(true)?;
+    let control = UnixListener::from_std(control)?;
     let records = Arc::new(RwLock::new(state.records()));
-    let handler = Handler::new(records.clone(), state.config.cluster_domain.clone(), upstream(&state.config.resolv_conf, state.config.listen));
+    let handler =
+        Handler::new(records.clone(), state.config.cluster_domain.clone(), upstream(&state.config.resolv_conf, state.config.listen));
     let address = sockets.udp.local_addr()?;
-    let kept = sockets.keep()?;
     let mut server = Server::new(handler);
     server.register_socket(UdpSocket::from_std(sockets.udp)?);
     server.register_listener(TcpListener::from_std(sockets.tcp)?, TCP_PATIENCE, TCP_ANSWERS);
     state.announce(address)?;
-    control::obey(&state, &records, address, kept).await
+    control::obey(state, &records, control, address).await
 }
 
 /// Forwards to the node's name servers; `None` when it has none but ourselves.

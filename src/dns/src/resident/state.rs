@@ -8,10 +8,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::{
+    fcntl::{FcntlArg, FdFlag, fcntl},
+    sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket, sockopt},
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::records::Records;
+
+/// TCP connections that wait to be taken.
+const TCP_BACKLOG: i32 = 128;
 
 /// Settings, written by the role before it starts the resident.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +28,9 @@ pub struct Settings {
     pub cluster_domain: String,
     /// Where the node's name servers stand.
     pub resolv_conf: PathBuf,
+    /// Control group of the cluster, relative to the hierarchies; empty: none.
+    #[serde(default)]
+    pub cgroup: String,
 }
 
 /// Who the resident is, written by itself.
@@ -64,7 +73,7 @@ impl State {
 
     /// Tells who we are and where we answer.
     pub fn announce(&self, address: SocketAddr) -> io::Result<()> {
-        let pid = i32::try_from(std::process::id()).unwrap_or_default();
+        let pid = own_pid();
         let started = process_start(pid).ok_or_else(|| io::Error::other("/proc does not know this process"))?;
         write(&self.directory.join("resident.json"), &Identity { pid, started, address })
     }
@@ -72,11 +81,6 @@ impl State {
     /// The port of last time, 0 when there was none: clients that know it go on.
     pub fn last_port(&self) -> u16 {
         identity(&self.directory).map_or(0, |i| i.address.port())
-    }
-
-    /// Where commands come in.
-    pub fn control(&self) -> PathBuf {
-        control(&self.directory)
     }
 
     /// The directory itself.
@@ -90,9 +94,35 @@ pub fn control(directory: &Path) -> PathBuf {
     directory.join("control.sock")
 }
 
+/// Where it writes what it has to complain about; begun anew by each.
+pub fn log(directory: &Path) -> PathBuf {
+    directory.join("resident.log")
+}
+
+/// The last line of its log; empty when it had nothing to say.
+pub fn last_words(directory: &Path) -> String {
+    let log = fs::read_to_string(log(directory)).unwrap_or_default();
+    log.lines().last().unwrap_or_default().to_owned()
+}
+
+/// The settings in this directory, if there are any that can be read.
+pub fn settings(directory: &Path) -> Option<Settings> {
+    read(&directory.join("settings.json")).ok()
+}
+
+/// Settings for the next resident, or for one that becomes another program.
+pub fn keep_settings(directory: &Path, settings: &Settings) -> io::Result<()> {
+    write(&directory.join("settings.json"), settings)
+}
+
 /// The resident that announced itself in this directory; it may be dead.
 pub fn identity(directory: &Path) -> Option<Identity> {
     read(&directory.join("resident.json")).ok()
+}
+
+/// The number of this process.
+pub fn own_pid() -> i32 {
+    nix::unistd::getpid().as_raw()
 }
 
 /// When a process began, in clock ticks since boot (proc(5), field 22); `None`: there is none, or it is a zombie.
@@ -138,17 +168,30 @@ impl Sockets {
     }
 
     fn bind_to(address: SocketAddr) -> io::Result<Self> {
-        let udp = UdpSocket::bind(address)?;
-        let tcp = TcpListener::bind(udp.local_addr()?)?;
-        udp.set_nonblocking(true)?;
-        tcp.set_nonblocking(true)?;
-        Ok(Self { udp, tcp })
+        let udp = UdpSocket::from(Self::socket(SockType::Datagram, address)?);
+        let tcp = Self::socket(SockType::Stream, udp.local_addr()?)?;
+        listen(&tcp, Backlog::new(TCP_BACKLOG)?)?;
+        Ok(Self { udp, tcp: tcp.into() })
+    }
+
+    /// The address need not be there yet: whoever makes the pod network may come after us.
+    fn socket(kind: SockType, address: SocketAddr) -> io::Result<OwnedFd> {
+        let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let fd = socket(family, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+        setsockopt(&fd, sockopt::IpFreebind, &true)?;
+        if kind == SockType::Stream {
+            setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+        }
+        bind(fd.as_raw_fd(), &SockaddrStorage::from(address))
+            .map_err(|e| io::Error::new(io::Error::from(e).kind(), format!("cannot listen on {address}: {e}")))?;
+        Ok(fd)
     }
 
     /// Takes over those that the program before us left open across its exec.
     pub fn inherit(udp: &str, tcp: &str) -> io::Result<Self> {
         let fd = |text: &str| {
-            let number: i32 = text.parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, format!("{text:?} is no descriptor")))?;
+            let number: i32 =
+                text.parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, format!("{text:?} is no descriptor")))?;
             // SAFETY: the numbers come from `Kept::arguments` of the program that we replaced; nobody else in this process owns them.
             let owned = unsafe { OwnedFd::from_raw_fd(number) };
             fcntl(&owned, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
