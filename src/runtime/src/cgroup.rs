@@ -15,6 +15,9 @@ const REMOVE_TRIES: u32 = 11;
 /// Controllers that are turned on below the root on v2.
 const CONTROLLERS: [&str; 6] = ["cpu", "memory", "pids", "cpuset", "io", "hugetlb"];
 
+/// Options of a v1 mount that do not say which hierarchy it is, by their beginnings.
+const MOUNT_OPTIONS: [&str; 8] = ["rw", "ro", "nosuid", "nodev", "noexec", "relatime", "xattr", "release_agent"];
+
 /// How this machine mounts its hierarchies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Hierarchies {
@@ -100,6 +103,17 @@ impl Cgroup {
             Hierarchies::Unified(root) | Hierarchies::Legacy { unified: Some(root), .. } => Some(root.join(&self.path)),
             Hierarchies::Legacy { .. } => None,
         }
+    }
+
+    /// The v1 hierarchies (and v2 beside them) as a container mounts them: directory, type, options. None where v2 is alone.
+    pub(crate) fn v1_mounts(&self) -> Vec<(String, &'static str, String)> {
+        let Hierarchies::Legacy { v1, unified } = &self.hierarchies else { return Vec::new() };
+        let name = |root: &Path| root.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let selects = |option: &&String| !MOUNT_OPTIONS.iter().any(|other| option.starts_with(other));
+        let of = |(options, root): &(Vec<String>, PathBuf)| {
+            (name(root), "cgroup", options.iter().filter(selects).cloned().collect::<Vec<_>>().join(","))
+        };
+        v1.iter().map(of).chain(unified.iter().map(|root| (name(root), "cgroup2", String::new()))).collect()
     }
 
     /// Makes it and what is above it.

@@ -162,7 +162,8 @@ impl ImageStore {
             let Some(record) = index.images.get_mut(&id) else { return Ok(false) };
             record.tags.remove(&full);
             record.digests.remove(&full);
-            if !by_id && !(record.tags.is_empty() && record.digests.is_empty()) {
+            let named = !record.tags.is_empty() || !record.digests.is_empty();
+            if named && !by_id {
                 return Ok(false);
             }
             if in_use.contains(id.as_str()) {

@@ -37,6 +37,9 @@ const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
 /// The search path of an image that names none.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Where a container sees its cgroup.
+pub(super) const CGROUPS: &str = "/sys/fs/cgroup";
+
 /// Why a container cannot be described.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BundleError {
@@ -106,6 +109,8 @@ pub(super) struct Places<'a> {
     /// A process in the pod's shared pid namespace.
     pub(super) pid_namespace: Option<u32>,
     pub(super) cgroup: &'a str,
+    /// /sys/fs/cgroup is a tmpfs whose hierarchies the last step mounts (`create`).
+    pub(super) legacy_cgroups: bool,
 }
 
 /// `config.json`: libcontainer makes namespaces, mounts and devices of it. The process in it is root's; `execute` makes it the pod's.
@@ -165,7 +170,10 @@ fn mounts(sandbox: &SandboxSpec, container: &Container, at: &Places<'_>) -> Vec<
         json!({"destination": "/dev/shm", "type": "bind", "source": shm, "options": ["rbind", "rw"]}),
         system("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         system("/sys", "sysfs", &["nosuid", "noexec", "nodev", ro]),
-        system("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", ro]),
+        match at.legacy_cgroups {
+            true => system(CGROUPS, "tmpfs", &["nosuid", "noexec", "nodev", "mode=755", "size=64k"]),
+            false => system(CGROUPS, "cgroup", &["nosuid", "noexec", "nodev", "relatime", ro]),
+        },
     ];
     // A volume at a place of the system takes it.
     list.retain(|mount| !spec.mounts.iter().any(|own| own.destination.to_str() == mount["destination"].as_str()));

@@ -113,7 +113,8 @@ fn a_volume_takes_the_place_of_a_mount_of_the_system_and_inner_ones_come_last() 
     };
     let mut container = container();
     container.spec.mounts = vec![mount("/data/inner", "rslave", true), mount("/data", "private", false), mount("/dev/shm", "", false)];
-    let places = Places { rootfs: Path::new("/r"), shm: Path::new("/shm"), pid_namespace: Some(7), cgroup: "/coracle/pod/c" };
+    let places =
+        Places { rootfs: Path::new("/r"), shm: Path::new("/shm"), pid_namespace: Some(7), cgroup: "/coracle/pod/c", legacy_cgroups: false };
     let config = config(&sandbox(), &container, &[], &places);
     let mounts = config["mounts"].as_array().unwrap();
     let order: Vec<&str> = mounts.iter().map(|mount| mount["destination"].as_str().unwrap()).collect();

@@ -20,7 +20,7 @@ use libcontainer::{
 };
 use rustix::{
     fs::{CWD, Mode, OFlags, ResolveFlags},
-    mount::MountPropagationFlags,
+    mount::{MountFlags, MountPropagationFlags},
     thread::{LinkNameSpaceType, UnshareFlags},
 };
 use serde::{Deserialize, Serialize};
@@ -83,6 +83,7 @@ pub(super) fn run(creation: &Creation<'_>) -> Result<Created, Failure> {
             .map_err(|error| system("entering the network namespace")(error.into()))?;
     }
 
+    let hierarchies = creation.cgroup.v1_mounts();
     let rootfs = creation.dir.join("rootfs");
     fs::create_dir_all(&rootfs).map_err(system("making the root's mount point"))?;
     for dir in ["upper", "work"] {
@@ -94,6 +95,12 @@ pub(super) fn run(creation: &Creation<'_>) -> Result<Created, Failure> {
         rustix_unshare(UnshareFlags::NEWNS).map_err(system("making a mount namespace"))?;
         rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
             .map_err(|error| system("making the mount namespace private")(error.into()))?;
+        // The container is in its v1 groups already. libcontainer would look for each of them anew, at twenty system calls a piece, and mount
+        // them at ninety; it is shown v2 alone instead, in this namespace that nobody else sees.
+        if !hierarchies.is_empty() {
+            let covered = rustix::mount::mount("cgroup2", bundle::CGROUPS, "cgroup2", MountFlags::empty(), None);
+            covered.map_err(|error| system("mounting cgroup2")(error.into()))?;
+        }
     }
     overlay::mount(&container.layers, &container.writable, &rootfs).map_err(system("mounting the root file system"))?;
 
@@ -102,12 +109,21 @@ pub(super) fn run(creation: &Creation<'_>) -> Result<Created, Failure> {
     let user = user::resolve(&spec.security, &container.defaults.user, &passwd, &group).map_err(|error| invalid(error.into()))?;
     let hostname = sandbox.netns.is_some().then_some(sandbox.hostname.as_str());
     let launch = bundle::launch(container, &user, hostname).map_err(invalid)?;
-    let places = Places { rootfs: &rootfs, shm: creation.shm, pid_namespace: creation.pid_namespace, cgroup: creation.cgroup_path };
+    let places = Places {
+        rootfs: &rootfs,
+        shm: creation.shm,
+        pid_namespace: creation.pid_namespace,
+        cgroup: creation.cgroup_path,
+        legacy_cgroups: !hierarchies.is_empty(),
+    };
     let config = bundle::config(sandbox, container, &nodes, &places);
     fs::write(creation.dir.join("config.json"), config.to_string()).map_err(system("writing config.json"))?;
     take_stdio(creation.stdio).map_err(system("passing stdin, stdout and stderr"))?;
 
-    let last = LastStep { launch: Rc::new(launch.clone()), terminal: creation.terminal, trouble: creation.trouble };
+    let volume_there = spec.mounts.iter().any(|mount| mount.destination == Path::new(bundle::CGROUPS));
+    let hierarchies = if volume_there { Vec::new() } else { hierarchies };
+    let writable = spec.security.privileged;
+    let last = LastStep { launch: Rc::new(launch.clone()), hierarchies, writable, terminal: creation.terminal, trouble: creation.trouble };
     let made = ContainerBuilder::new(spec.id.id.clone(), SyscallType::default())
         .with_executor(last)
         .with_root_path(creation.dir.join("libcontainer"))
@@ -237,16 +253,40 @@ pub(super) fn take_stdio(stdio: [Option<RawFd>; 3]) -> io::Result<()> {
 #[derive(Clone)]
 struct LastStep {
     launch: Rc<Launch>,
+    /// v1 hierarchies to mount, as the container's cgroup namespace shows them.
+    hierarchies: Vec<(String, &'static str, String)>,
+    /// Whether the container may write to them.
+    writable: bool,
     terminal: Option<RawFd>,
     trouble: RawFd,
 }
 
+impl LastStep {
+    fn mount_cgroups(&self) -> io::Result<()> {
+        let mut flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RELATIME;
+        flags.set(MountFlags::RDONLY, !self.writable);
+        for (name, kind, options) in &self.hierarchies {
+            let dir = Path::new(bundle::CGROUPS).join(name);
+            fs::create_dir(&dir)?;
+            let options = std::ffi::CString::new(options.as_str()).map_err(io::Error::other)?;
+            rustix::mount::mount(*kind, &dir, *kind, flags, options.as_c_str())?;
+        }
+        if self.hierarchies.is_empty() || self.writable {
+            return Ok(());
+        }
+        Ok(rustix::mount::mount_remount(bundle::CGROUPS, flags | MountFlags::BIND, "")?)
+    }
+
+    fn take(&self) -> Result<(), String> {
+        self.mount_cgroups().map_err(|error| format!("mounting cgroups: {error}"))?;
+        let terminal = self.terminal.map(|fd| execute::take_terminal(kept(fd), true)).transpose();
+        terminal.map(drop).map_err(|error| format!("opening a terminal: {error}"))
+    }
+}
+
 impl Executor for LastStep {
     fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
-        let text = match self.terminal.map(|fd| execute::take_terminal(kept(fd), true)) {
-            Some(Err(error)) => format!("opening a terminal: {error}"),
-            _ => execute::execute(&self.launch),
-        };
+        let text = self.take().err().unwrap_or_else(|| execute::execute(&self.launch));
         let _ = rustix::io::write(kept(self.trouble), text.as_bytes());
         spawn::exit(NOT_STARTED)
     }

@@ -39,7 +39,9 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A runtime of its own.
 pub struct House {
-    pub dir: tempfile::TempDir,
+    /// Removed at the end, but not by a process that only visits.
+    owned: Option<tempfile::TempDir>,
+    dir: PathBuf,
     pub runtime: Arc<EmbeddedRuntime>,
     prefix: String,
 }
@@ -61,7 +63,9 @@ fn image() -> &'static [u8] {
             header.set_entry_type(kind);
             header.set_mode(mode);
             header.set_size(data.len() as u64);
-            (header.set_uid(0), header.set_gid(0), header.set_mtime(0));
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_mtime(0);
             if link.is_empty() { layer.append_data(&mut header, name, data) } else { layer.append_link(&mut header, name, link) }.unwrap();
         };
         for dir in ["bin/", "etc/", "tmp/", "root/"] {
@@ -91,12 +95,25 @@ fn image() -> &'static [u8] {
 
 impl House {
     pub async fn new() -> Self {
-        let dir = tempfile::Builder::new().prefix("coracle-rt-").tempdir().unwrap();
-        let prefix = format!("/coracle-test-{}", unique());
-        fs::write(dir.path().join("image.tar"), image()).unwrap();
-        let runtime = Self::open(dir.path(), &prefix).await;
-        runtime.image_store().import(&dir.path().join("image.tar"), None).unwrap();
-        Self { dir, runtime, prefix }
+        let owned = tempfile::Builder::new().prefix("coracle-rt-").tempdir().unwrap();
+        let house = Self::at(owned.path().to_owned(), format!("/coracle-test-{}", unique())).await;
+        fs::write(house.dir.join("image.tar"), image()).unwrap();
+        house.runtime.image_store().import(&house.dir.join("image.tar"), None).unwrap();
+        Self { owned: Some(owned), ..house }
+    }
+
+    /// In a directory of another process.
+    pub async fn at(dir: PathBuf, prefix: String) -> Self {
+        let runtime = Self::open(&dir, &prefix).await;
+        Self { owned: None, dir, runtime, prefix }
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     async fn open(dir: &Path, prefix: &str) -> Arc<EmbeddedRuntime> {
@@ -111,11 +128,11 @@ impl House {
 
     /// A second runtime over the same state, as a restarted process would open it.
     pub async fn reopened(&self) -> Arc<EmbeddedRuntime> {
-        Self::open(self.dir.path(), &self.prefix).await
+        Self::open(&self.dir, &self.prefix).await
     }
 
     pub fn log_dir(&self) -> PathBuf {
-        self.dir.path().join("logs")
+        self.dir.join("logs")
     }
 
     pub fn sandbox(&self) -> SandboxSpec {
@@ -184,10 +201,10 @@ impl House {
             self.runtime.remove_sandbox(&sandbox.spec.id).await.unwrap();
         }
         for dir in ["state", "data/containers"] {
-            assert_eq!(fs::read_dir(self.dir.path().join(dir)).unwrap().count(), 0, "{dir} is empty");
+            assert_eq!(fs::read_dir(self.dir.join(dir)).unwrap().count(), 0, "{dir} is empty");
         }
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-        assert!(!mounts.contains(self.dir.path().to_str().unwrap()), "no mount is left");
+        assert!(!mounts.contains(self.dir.to_str().unwrap()), "no mount is left");
         for group in cgroups(&self.prefix) {
             for entry in fs::read_dir(&group).unwrap().flatten().filter(|entry| entry.file_type().unwrap().is_dir()) {
                 assert_eq!(entry.file_name(), "shims", "{}", group.display());
@@ -195,6 +212,7 @@ impl House {
             }
             fs::remove_dir(&group).unwrap();
         }
+        drop(self.owned);
     }
 }
 

@@ -122,7 +122,7 @@ async fn a_killed_shim_is_noticed_and_its_pod_can_be_removed() {
     let mut events = house.runtime.events();
     let init = house.runtime.container(&id).await.unwrap().pid.unwrap();
     let shim: serde_json::Value =
-        serde_json::from_slice(&fs::read(house.dir.path().join("state").join(&pod.id).join("shim.json")).unwrap()).unwrap();
+        serde_json::from_slice(&fs::read(house.dir().join("state").join(&pod.id).join("shim.json")).unwrap()).unwrap();
     let shim = rustix::process::Pid::from_raw(shim["pid"].as_i64().unwrap() as i32).unwrap();
     rustix::process::kill_process(shim, rustix::process::Signal::KILL).unwrap();
     let lost = async { while !matches!(events.next().await, Some(RuntimeEvent::SandboxLost(sandbox)) if sandbox == pod.id) {} };
@@ -154,5 +154,52 @@ async fn calls_can_be_repeated() {
     for _ in 0..2 {
         house.runtime.remove_sandbox(&pod.id).await.unwrap();
     }
+    house.close().await;
+}
+
+/// Not a test of its own: the main process that the next one kills.
+#[tokio::test]
+#[ignore = "is run by killing_the_main_process_changes_nothing_for_a_pod"]
+async fn main_process_to_be_killed() {
+    let Some(dir) = std::env::var_os("CORACLE_TEST_DIR") else { return };
+    let house = House::at(dir.into(), std::env::var("CORACLE_TEST_PREFIX").unwrap()).await;
+    let pod = house.pod().await;
+    house.run(&pod, "i=0; while [ ! -e /stop ]; do i=$((i+1)); echo line $i; sleep 0.01; done; exit 11", |_| ()).await;
+    fs::write(house.dir().join("started"), "").unwrap();
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test]
+async fn killing_the_main_process_changes_nothing_for_a_pod() {
+    let house = House::new().await;
+    let mut main = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "life::main_process_to_be_killed", "--ignored"])
+        .env("CORACLE_TEST_DIR", house.dir())
+        .env("CORACLE_TEST_PREFIX", house.prefix())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let dir = house.dir().to_owned();
+    let started = async {
+        while !dir.join("started").exists() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, started).await.unwrap();
+    main.kill().unwrap();
+    main.wait().unwrap();
+    let second = house.reopened().await;
+    let pod = second.sandboxes().await.unwrap().remove(0);
+    assert!(pod.ready);
+    let id = pod.containers[0].spec.id.clone();
+    assert!(matches!(pod.containers[0].state, ContainerState::Running { .. }), "{:?}", pod.containers[0].state);
+    let result = second.exec_sync(&id, &["/bin/touch".into(), "/stop".into()], None).await.unwrap();
+    assert_eq!(result.exit_code, 0);
+    assert!(matches!(exited(&*second, &id).await.state, ContainerState::Exited { exit_code: 11, .. }));
+    let log = house.log(&id);
+    let count = log.lines().count();
+    let expected: Vec<String> = (1..=count).map(|n| format!("line {n}")).collect();
+    assert_eq!(log.lines().collect::<Vec<_>>(), expected, "the log has no gap");
+    second.remove_sandbox(&pod.spec.id).await.unwrap();
     house.close().await;
 }

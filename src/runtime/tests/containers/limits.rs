@@ -51,3 +51,14 @@ async fn limits_can_be_changed_and_use_is_told() {
     exited(&*house.runtime, &id).await;
     house.close().await;
 }
+
+#[tokio::test]
+async fn a_container_sees_its_own_limit() {
+    let house = House::new().await;
+    let limit = Resources { memory_limit: Some(48 << 20), ..Resources::default() };
+    let script = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max; mkdir /sys/fs/cgroup/x 2>&1; cat /proc/self/cgroup";
+    let (_, _, log) = house.output(script, move |spec| spec.resources = limit).await;
+    assert!(log.starts_with(&(48 << 20).to_string()) && log.contains("Read-only"), "{log}");
+    assert!(log.lines().filter(|line| line.contains("::") || line.contains(":memory:")).all(|line| line.ends_with(":/")), "{log}");
+    house.close().await;
+}

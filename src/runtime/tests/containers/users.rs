@@ -71,7 +71,7 @@ async fn the_filter_is_on_in_the_container_and_in_its_commands() {
 #[tokio::test]
 async fn a_profile_of_the_node_is_obeyed() {
     let house = House::new().await;
-    let profile = house.dir.path().join("profile.json");
+    let profile = house.dir().join("profile.json");
     fs::write(
         &profile,
         r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO","errnoRet":28}]}"#,
@@ -102,7 +102,7 @@ async fn the_root_may_be_read_only_and_the_kernels_files_always_are() {
 #[tokio::test]
 async fn devices_are_closed_but_the_harmless_ones() {
     let house = House::new().await;
-    let root = fs::metadata(house.dir.path()).unwrap().dev();
+    let root = fs::metadata(house.dir()).unwrap().dev();
     let (major, minor) = (rustix::fs::major(root), rustix::fs::minor(root));
     let script = format!(
         "echo x > /dev/null && echo null; mknod /dev/disk b {major} {minor} && dd if=/dev/disk of=/dev/null bs=512 count=1 2>&1 | head -1"
@@ -120,7 +120,7 @@ async fn devices_are_closed_but_the_harmless_ones() {
 #[tokio::test]
 async fn volumes_are_mounted_as_the_pod_says() {
     let house = House::new().await;
-    let volume = house.dir.path().join("volume");
+    let volume = house.dir().join("volume");
     fs::create_dir(&volume).unwrap();
     fs::write(volume.join("file"), "from the node").unwrap();
     let mount = |source: std::path::PathBuf, destination: &str, read_only| Mount {
@@ -161,7 +161,7 @@ async fn containers_of_a_pod_share_what_the_pod_says() {
 #[tokio::test]
 async fn a_pod_with_a_network_has_its_host_name_and_kernel_parameters() {
     let house = House::new().await;
-    let netns = house.dir.path().join("netns");
+    let netns = house.dir().join("netns");
     fs::write(&netns, "").unwrap();
     let target = netns.clone();
     std::thread::spawn(move || {

@@ -1,0 +1,205 @@
+//! How long it takes to create and start a container, against runc (and crun where it runs) with the same bundle, interleaved.
+//!
+//! `create_start IMAGE.tar [ROUNDS]`, as root. The image is one of `docker save` with a /bin/sleep. Ours has the default seccomp filter, an overlay
+//! and a log; the others have a plain directory and no filter, so they have less to do. Prints medians and ratios, then an idle shim's memory.
+
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    fs,
+    path::Path,
+    process::{Command, ExitCode},
+    time::{Duration, Instant},
+};
+
+use coracle_runtime::{
+    ContainerId, ContainerSpec, NamespaceMode, PodRuntime, Resources, SandboxSpec, Seccomp, Security, dispatch,
+    embedded::{EmbeddedRuntime, Options},
+};
+
+fn main() -> ExitCode {
+    if let Some(code) = dispatch(std::env::args_os().skip(1)) {
+        return code;
+    }
+    let reactor = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    match reactor.map_err(Into::into).and_then(|reactor| reactor.block_on(run())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}: {:?}", error.source());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
+    let mut args = std::env::args().skip(1);
+    let image = args.next().ok_or("which image?")?;
+    let rounds: usize = args.next().map_or(Ok(30), |text| text.parse())?;
+    let dir = std::env::temp_dir().join(format!("coracle-bench-{}", std::process::id()));
+    let prefix = format!("/coracle-bench-{}", std::process::id());
+    let options = Options {
+        data_dir: dir.join("data"),
+        state_dir: dir.join("state"),
+        cgroup_prefix: prefix.clone(),
+        program: std::env::current_exe()?,
+    };
+    let runtime = EmbeddedRuntime::open(options).await?;
+    let image = runtime.image_store().import(Path::new(&image), None)?.remove(0).id;
+    let pod = sandbox(&dir, &prefix);
+    runtime.create_sandbox(&pod).await?;
+    let result = measure(&runtime, &pod, &image, &dir, rounds).await;
+    runtime.remove_sandbox(&pod.id).await?;
+    fs::remove_dir_all(&dir)?;
+    for hierarchy in fs::read_dir("/sys/fs/cgroup")?.flatten() {
+        for group in [format!("{prefix}/shims"), prefix.clone()] {
+            let _ = fs::remove_dir(format!("{}{group}", hierarchy.path().display()));
+        }
+    }
+    result
+}
+
+async fn measure(runtime: &EmbeddedRuntime, pod: &SandboxSpec, image: &str, dir: &Path, rounds: usize) -> Result<(), Box<dyn Error>> {
+    let others: Vec<&str> = ["runc", "crun"]
+        .into_iter()
+        .filter(|name| Command::new(name).arg("--version").output().is_ok_and(|out| out.status.success()))
+        .collect();
+    let (mut ours, mut theirs) = (Vec::new(), vec![Vec::new(); others.len()]);
+    let mut bundle = None;
+    for round in 0..rounds {
+        let spec = container(pod, image, round);
+        let began = Instant::now();
+        runtime.create_container(&spec).await?;
+        runtime.start_container(&spec.id).await?;
+        ours.push(began.elapsed());
+        if bundle.is_none() {
+            let config = fs::read(dir.join("state").join(&pod.id).join(&spec.id.id).join("config.json"))?;
+            bundle = Some(foreign_bundle(dir, &config)?);
+        }
+        runtime.remove_container(&spec.id).await?;
+        for (name, times) in others.iter().zip(&mut theirs) {
+            times.extend(foreign(name, bundle.as_deref().unwrap_or(dir), round)?);
+        }
+    }
+    let ours = median(&mut ours);
+    println!("coracle create + start: {:.1} ms (median of {rounds})", ours.as_secs_f64() * 1e3);
+    for (name, mut times) in others.into_iter().zip(theirs) {
+        if times.is_empty() {
+            println!("{name}: does not run here");
+            continue;
+        }
+        let their = median(&mut times);
+        println!(
+            "{name} create + start: {:.1} ms; coracle/{name} {:.3}",
+            their.as_secs_f64() * 1e3,
+            ours.as_secs_f64() / their.as_secs_f64()
+        );
+    }
+    let shim: serde_json::Value = serde_json::from_slice(&fs::read(dir.join("state").join(&pod.id).join("shim.json"))?)?;
+    let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", shim["pid"]))?;
+    for line in rollup
+        .lines()
+        .filter(|line| ["Rss", "Pss:", "Private_Dirty", "Private_Clean", "Anonymous:"].iter().any(|name| line.starts_with(name)))
+    {
+        println!("shim {line}");
+    }
+    Ok(())
+}
+
+fn median(times: &mut [Duration]) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+/// Our own config.json with a plain directory as its root.
+fn foreign_bundle(dir: &Path, config: &[u8]) -> Result<std::path::PathBuf, Box<dyn Error>> {
+    let bundle = dir.join("bundle");
+    fs::create_dir_all(&bundle)?;
+    let layer = fs::read_dir(dir.join("data/images/layers"))?.flatten().next().ok_or("no layer")?.path().join("fs");
+    Command::new("cp").arg("-a").arg(layer).arg(bundle.join("rootfs")).status()?;
+    let mut config: serde_json::Value = serde_json::from_slice(config)?;
+    config["root"]["path"] = "rootfs".into();
+    config["process"]["args"] = serde_json::json!(["/bin/sleep", "1000"]);
+    config["process"]["env"] = serde_json::json!(["PATH=/bin"]);
+    let caps = ["CAP_CHOWN", "CAP_KILL", "CAP_SETUID", "CAP_SETGID", "CAP_NET_BIND_SERVICE"];
+    config["process"]["capabilities"] = serde_json::json!({"bounding": caps, "effective": caps, "permitted": caps});
+    if let Some(linux) = config["linux"].as_object_mut() {
+        linux.remove("cgroupsPath");
+    }
+    fs::write(bundle.join("config.json"), config.to_string())?;
+    Ok(bundle)
+}
+
+fn foreign(name: &str, bundle: &Path, round: usize) -> Result<Option<Duration>, Box<dyn Error>> {
+    let id = format!("coracle-bench-{}-{round}", std::process::id());
+    let call = |args: &[&str]| {
+        Command::new(name)
+            .args(args)
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .status()
+    };
+    let began = Instant::now();
+    let bundle = bundle.to_string_lossy();
+    let ran = call(&["create", "--bundle", &bundle, &id])?.success() && call(&["start", &id])?.success();
+    let took = began.elapsed();
+    call(&["delete", "--force", &id])?;
+    Ok(ran.then_some(took))
+}
+
+fn sandbox(dir: &Path, prefix: &str) -> SandboxSpec {
+    SandboxSpec {
+        id: "bench".into(),
+        namespace: "default".into(),
+        name: "bench".into(),
+        uid: "bench".into(),
+        attempt: 0,
+        netns: None,
+        hostname: String::new(),
+        ipc: NamespaceMode::Pod,
+        pid: NamespaceMode::Container,
+        cgroup: format!("{prefix}/pod"),
+        resources: Resources::default(),
+        sysctls: BTreeMap::new(),
+        log_directory: dir.join("logs"),
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+    }
+}
+
+fn container(pod: &SandboxSpec, image: &str, round: usize) -> ContainerSpec {
+    ContainerSpec {
+        id: ContainerId { sandbox: pod.id.clone(), id: format!("c{round}") },
+        name: "c".into(),
+        attempt: 0,
+        image: image.to_owned(),
+        command: vec!["/bin/sleep".into(), "1000".into()],
+        args: vec![],
+        working_dir: String::new(),
+        env: vec![],
+        mounts: vec![],
+        devices: vec![],
+        resources: Resources::default(),
+        security: Security {
+            run_as_user: None,
+            run_as_group: None,
+            run_as_non_root: false,
+            supplemental_groups: vec![],
+            merge_image_groups: true,
+            privileged: false,
+            add_capabilities: vec![],
+            drop_capabilities: vec![],
+            read_only_root: false,
+            allow_privilege_escalation: true,
+            seccomp: Seccomp::RuntimeDefault,
+            proc_unmasked: false,
+        },
+        log_path: "c.log".into(),
+        stdin: false,
+        stdin_once: false,
+        tty: false,
+        stop_signal: None,
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+    }
+}
