@@ -2,6 +2,7 @@
 #![no_std]
 #![no_main]
 
+mod icmp;
 mod maps;
 mod packet;
 mod refuse;
@@ -92,6 +93,11 @@ fn serve(ctx: &TcContext, packet: &Packet, exit: u32) -> i32 {
             }
         }
     }
+    if packet.tuple.protocol == icmp::PROTOCOL
+        && let Some((target, exit)) = icmp::translate(ctx, packet)
+    {
+        return if exit != 0 { packet::leave(exit) } else { packet::deliver(ctx, &target) };
+    }
     // SAFETY: only presence is asked for.
     if unsafe { PODS.get(packet.tuple.target) }.is_some() {
         return packet::deliver(ctx, &packet.tuple.target);
@@ -170,6 +176,10 @@ fn pass_on(ctx: &TcContext, packet: &Packet, flow: &Flow) -> i32 {
 #[inline(always)]
 fn reverse(ctx: &TcContext) -> i32 {
     let Some(packet) = packet::read(ctx) else { return NEXT };
+    if packet.tuple.protocol == icmp::PROTOCOL {
+        let _ = icmp::translate(ctx, &packet);
+        return NEXT;
+    }
     if !packet.translatable {
         return NEXT;
     }

@@ -76,8 +76,11 @@ pub fn prepare(config: &Config, gateway: Ipv4Addr) -> Result<(), NodeError> {
         .map_err(failed(format!("make nftables table {}", nft::table(&config.cluster_id))))
 }
 
-/// The interface that has `node_ip`; `None` when none has.
+/// The interface that has `node_ip`; `None` when none has. Loopback is no uplink.
 pub fn uplink(node_ip: IpAddr) -> Result<Option<Uplink>, NodeError> {
+    if node_ip.is_loopback() {
+        return Ok(None);
+    }
     let mut socket = Socket::open(libc::NETLINK_ROUTE).map_err(failed("open netlink"))?;
     let addresses = route::addresses(&mut socket).map_err(failed("list addresses"))?;
     let Some((index, ..)) = addresses.iter().find(|(_, address, _)| IpAddr::V4(*address) == node_ip) else { return Ok(None) };
@@ -105,7 +108,7 @@ pub fn cgroup(config: &Config) -> Result<PathBuf, NodeError> {
 }
 
 fn is_cgroup2(path: &Path) -> bool {
-    nix::sys::statfs::statfs(path).is_ok_and(|found| found.filesystem_type().0 as i64 == CGROUP2_MAGIC)
+    nix::sys::statfs::statfs(path).is_ok_and(|found| found.filesystem_type().0 == CGROUP2_MAGIC)
 }
 
 fn add_link(socket: &mut Socket, name: &str) -> io::Result<route::Link> {

@@ -78,3 +78,36 @@ fn attach(pins: &Pins, programs: &Programs, program: &str, pin: &str, target: u3
     let link = bpf::link_create(program, target, hook)?;
     bpf::pin(link.as_fd(), &path)
 }
+
+#[cfg(test)]
+mod tests {
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+    use crate::{kernel::object, netlink::route};
+
+    #[test]
+    fn clsact_takes_the_programs_where_tcx_is_not() {
+        // A thread of its own, in a namespace of its own.
+        let worker = std::thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).expect("unshare needs root");
+            let pins = Pins::of(&format!("clsact-{}", std::process::id()));
+            let programs = object::load(&pins).expect("load");
+            let mut socket = Socket::open(libc::NETLINK_ROUTE).expect("netlink");
+            let made = ["dummy", "bridge"].iter().any(|kind| socket.call(route::add_link("x0", kind)).is_ok());
+            assert!(made, "neither dummy nor bridge");
+            let index = route::find_link(&mut socket, "x0").expect("netlink").expect("link").index;
+            // Twice: the second replaces.
+            for _ in 0..2 {
+                to_link(&pins, Style::Clsact, &programs, "from_pod", "x-in", index, Hook::TcxIngress).expect("ingress");
+                to_link(&pins, Style::Clsact, &programs, "to_pod", "x-out", index, Hook::TcxEgress).expect("egress");
+            }
+            for direction in [Direction::Ingress, Direction::Egress] {
+                socket.call(tc::delete_filter(index, direction, priority(&pins))).expect("exactly one filter");
+                socket.call(tc::delete_filter(index, direction, priority(&pins))).expect_err("exactly one filter");
+            }
+            object::remove_all(&pins).expect("remove");
+        });
+        worker.join().expect("thread");
+    }
+}

@@ -148,7 +148,7 @@ fn open_all(directory: &Path) -> io::Result<BTreeMap<&'static str, OwnedFd>> {
 
 /// Whether a BPF file system is mounted where pins go.
 pub fn has_bpffs() -> bool {
-    nix::sys::statfs::statfs(BPFFS).is_ok_and(|found| found.filesystem_type().0 as i64 == BPF_FS_MAGIC)
+    nix::sys::statfs::statfs(BPFFS).is_ok_and(|found| found.filesystem_type().0 == BPF_FS_MAGIC)
 }
 
 fn mount_bpffs() -> io::Result<()> {

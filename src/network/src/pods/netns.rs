@@ -39,7 +39,7 @@ pub fn open_or_create(path: &Path) -> io::Result<Netns> {
 
 /// Whether a namespace is mounted there.
 pub fn is_mounted(path: &Path) -> bool {
-    nix::sys::statfs::statfs(path).is_ok_and(|found| found.filesystem_type().0 as i64 == NSFS_MAGIC)
+    nix::sys::statfs::statfs(path).is_ok_and(|found| found.filesystem_type().0 == NSFS_MAGIC)
 }
 
 /// Unmounts and removes it; processes inside keep it until they end.

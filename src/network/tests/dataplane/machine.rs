@@ -19,7 +19,7 @@ use coracle_network::{Attachment, Config, Dataplane, PodNetwork, PodRequest, tea
 use nix::sched::{CloneFlags, setns, unshare};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::Api;
+use super::api::Api;
 
 /// Longest time that a thing which must happen may take before a test fails.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -57,7 +57,8 @@ impl Space {
         worker.join().expect("thread")
     }
 
-    fn path(&self) -> String {
+    /// A path to it, for programs.
+    pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
     }
 }

@@ -219,3 +219,55 @@ fn what_is_detached_is_gone() {
         drop(a);
     });
 }
+
+#[test]
+fn errors_about_translated_packets_are_translated() {
+    on_machine(false, |machine| async move {
+        let (client, server) = (machine.pod("client").await, machine.pod("server").await);
+        machine.api.service("closed", "10.43.0.80", json!([{"name": "pod", "port": 53, "protocol": "UDP"}]), json!({}));
+        machine.api.endpoints("closed", &[server.ip().to_string()], json!([{"name": "pod", "port": 5399, "protocol": "UDP"}]));
+        // Nobody listens on the pod's port: its ICMP error must fit the socket that asked the Service.
+        let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+        let gateway = machine.dataplane.gateway();
+        serve_udp(&server.space, std::net::Ipv4Addr::UNSPECIFIED, 5398, "server");
+        machine.api.service("open", "10.43.0.81", json!([{"port": 53, "protocol": "UDP"}]), json!({}));
+        machine.api.endpoints("open", &[server.ip().to_string()], json!([{"port": 5398, "protocol": "UDP"}]));
+        machine.eventually("both Services are there", || ask_udp(&client.space, at("10.43.0.81:53")).is_ok()).await;
+        assert!(ask_udp(&client.space, at("10.43.0.80:53")).is_err_and(refused), "from a pod");
+        machine.api.endpoints("closed", &[gateway.to_string()], json!([{"name": "pod", "port": 5399, "protocol": "UDP"}]));
+        machine.api.endpoints("open", &[gateway.to_string()], json!([{"port": 5398, "protocol": "UDP"}]));
+        serve_udp(&machine.node, gateway, 5398, "node");
+        machine.eventually("both have changed", || ask_udp(&client.space, at("10.43.0.81:53")).is_ok_and(|name| name == "node")).await;
+        assert!(ask_udp(&client.space, at("10.43.0.80:53")).is_err_and(refused), "from the node");
+    });
+}
+
+#[test]
+fn large_datagrams_in_pieces_arrive_through_a_service() {
+    on_machine(false, |machine| async move {
+        let (client, server) = (machine.pod("client").await, machine.pod("server").await);
+        let socket = server.space.run(|| std::net::UdpSocket::bind("0.0.0.0:5300").expect("bind"));
+        std::thread::spawn(move || {
+            let mut buffer = vec![0; 65_536];
+            while let Ok((read, from)) = socket.recv_from(&mut buffer) {
+                let _ = socket.send_to(&buffer[..read], from);
+            }
+        });
+        machine.api.service("big", "10.43.0.82", json!([{"port": 53, "protocol": "UDP"}]), json!({}));
+        machine.api.endpoints("big", &[server.ip().to_string()], json!([{"port": 5300, "protocol": "UDP"}]));
+        machine.eventually("small", || ask_udp(&client.space, at("10.43.0.82:53")).is_ok()).await;
+        let asked: Vec<u8> = (0..20_000u32).map(|n| n as u8).collect();
+        let sent = asked.clone();
+        let back = client.space.run(move || {
+            let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("bind");
+            socket.set_read_timeout(Some(PATIENCE)).expect("timeout");
+            socket.connect("10.43.0.82:53").expect("connect");
+            socket.send(&sent).expect("send");
+            let mut buffer = vec![0; 65_536];
+            let read = socket.recv(&mut buffer).expect("echo");
+            buffer.truncate(read);
+            buffer
+        });
+        assert_eq!(back, asked);
+    });
+}
