@@ -1,5 +1,6 @@
 //! Admission: plugins that may change or refuse a write after authorization and before the store.
 
+mod certificate_requester;
 mod default_toleration_seconds;
 mod namespace_lifecycle;
 mod node_restriction;
@@ -75,6 +76,7 @@ pub fn plugins(objects: &Arc<dyn Objects>, authorizers: &Arc<Authorizers>) -> Ve
         Arc::new(taint_new_nodes::TaintNodesByCondition),
         Arc::new(priority::Priority { objects: objects() }),
         Arc::new(default_toleration_seconds::DefaultTolerationSeconds),
+        Arc::new(certificate_requester::CertificateRequester),
         Arc::new(role_escalation::RoleEscalation { authorizers: Arc::clone(authorizers) }),
     ]
 }

@@ -15,6 +15,8 @@ use tower::ServiceExt as _;
 
 use super::*;
 
+mod streams;
+
 async fn start(dir: &Path) -> (Arc<Authority>, ApiServer) {
     let authority = Arc::new(Authority::open(&dir.join("tls")).unwrap());
     let store = Arc::new(EmbeddedStore::open(&dir.join("db"), Options::default()).unwrap());
