@@ -2,7 +2,7 @@
 //!
 //! Every role of Coracle talks to the API through this crate and nothing else (design decision 3).
 
-mod backoff;
+pub mod backoff;
 pub mod election;
 pub mod events;
 pub mod informer;

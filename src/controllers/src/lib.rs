@@ -1,15 +1,22 @@
 //! One pure plan per controller, one runner that feeds, executes and records them.
 
 pub mod backends;
+pub mod baseline;
 pub mod config;
 pub mod deployment;
+pub mod endpoints;
 pub mod endpointslice;
 pub mod execute;
+pub mod gc;
+pub mod inventory;
 pub mod merge;
 #[cfg(test)]
 mod model;
+pub mod namespace;
+pub mod node;
 pub mod owner;
 pub mod plan;
+pub mod podgc;
 pub mod pods;
 pub mod queue;
 pub mod record;
@@ -23,11 +30,13 @@ pub use config::Config;
 use std::sync::Arc;
 
 use coracle_client::{Informers, Recorder};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use config::Cidr;
+use inventory::Inventory;
 use runner::{Controller, Runner, Wakeups};
 use writer::ApiWriter;
 
@@ -43,9 +52,10 @@ pub enum RunError {
 pub async fn run(client: Client, informers: Informers, config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
     let mut tasks = JoinSet::new();
     let house = House { client, informers, config, shutdown };
-    house.start(&mut tasks, "replicaset-controller", replicaset::ReplicaSets::new);
-    house.start(&mut tasks, "deployment-controller", deployment::Deployments::new);
-    house.start(&mut tasks, "endpoint-slice-controller", endpointslice::EndpointSlices::new);
+    let inventory = Inventory::start(house.client.clone(), &house.shutdown);
+    house.workloads(&mut tasks);
+    house.nodes(&mut tasks);
+    house.cluster(&mut tasks, &inventory);
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {
             house.shutdown.cancel();
@@ -64,6 +74,33 @@ struct House {
 }
 
 impl House {
+    fn workloads(&self, tasks: &mut JoinSet<()>) {
+        self.start(tasks, "replicaset-controller", replicaset::ReplicaSets::new);
+        self.start(tasks, "deployment-controller", deployment::Deployments::new);
+        self.start(tasks, "endpoint-slice-controller", endpointslice::EndpointSlices::new);
+        self.start(tasks, "endpoint-controller", endpoints::EndpointsOfServices::new);
+    }
+
+    fn nodes(&self, tasks: &mut JoinSet<()>) {
+        let grace = SignedDuration::try_from(self.config.node_grace).unwrap_or(SignedDuration::MAX);
+        let prefix = |network: &Cidr| if network.address.is_ipv4() { self.config.node_prefix_v4 } else { self.config.node_prefix_v6 };
+        let networks: Vec<_> = self.config.cluster_cidrs.iter().map(|network| (*network, prefix(network))).collect();
+        self.start(tasks, "node-controller", |informers, wakeups| node::run::Lifecycle::new(informers, wakeups, grace));
+        self.start(tasks, "taint-eviction-controller", node::run::Evictions::new);
+        self.start(tasks, "cidrAllocator", |informers, wakeups| node::run::Ipam::new(informers, wakeups, networks));
+        let (client, threshold) = (self.client.clone(), self.config.terminated_pods);
+        self.start(tasks, "pod-garbage-collector", |informers, wakeups| podgc::PodGc::new(client, informers, wakeups, threshold));
+    }
+
+    fn cluster(&self, tasks: &mut JoinSet<()>, inventory: &Inventory) {
+        let bundle: Arc<str> = self.config.ca_bundle.as_str().into();
+        self.start(tasks, "namespace-baseline", |informers, wakeups| baseline::Baseline::new(informers, wakeups, bundle));
+        let (client, known) = (self.client.clone(), inventory.clone());
+        self.start(tasks, "namespace-controller", |informers, wakeups| namespace::Namespaces::new(client, informers, known, wakeups));
+        let (client, known) = (self.client.clone(), inventory.clone());
+        self.start(tasks, "garbage-collector-controller", |_, wakeups| gc::GarbageCollector::new(client, known, wakeups));
+    }
+
     /// Starts a controller; `component` is its name in Events.
     fn start<C: Controller>(&self, tasks: &mut JoinSet<()>, component: &'static str, make: impl FnOnce(&Informers, &Wakeups) -> C) {
         let wakeups = Wakeups::default();

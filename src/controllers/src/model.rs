@@ -9,14 +9,14 @@ use std::{
 use async_trait::async_trait;
 use coracle_client::Key;
 use futures::FutureExt;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use crate::{
-    execute::{Expected, Failure, Tell, execute},
+    execute::{Expected, Tell, execute},
     merge,
     plan::{Create, Delete, Doomed, Patch, Plan, Told, document},
     runner::Past,
@@ -42,7 +42,6 @@ struct State {
     /// Per controller and key: what it has to see first.
     resting: HashMap<(&'static str, Key), Vec<Expected>>,
     pasts: HashMap<(&'static str, Key), Past>,
-    told: Vec<Told>,
     now: i64,
     names: u64,
 }
@@ -130,16 +129,6 @@ impl Model {
         state.resting.insert(id.clone(), outcome.expected);
         state.pasts.insert(id, Past { failures: outcome.failures });
         state.revision != before
-    }
-
-    /// The failures of the key's last plan.
-    pub fn failures(&self, controller: &'static str, key: &Key) -> Vec<Failure> {
-        self.lock().pasts.get(&(controller, key.clone())).map(|p| p.failures.clone()).unwrap_or_default()
-    }
-
-    /// The Events so far, as `reason: message`.
-    pub fn told(&self) -> Vec<String> {
-        self.lock().told.iter().map(|t| format!("{}: {}", t.reason, t.message)).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -233,9 +222,7 @@ fn written(object: &Value) -> Written {
 }
 
 impl Tell for Model {
-    fn tell(&self, told: Told) {
-        self.lock().told.push(told);
-    }
+    fn tell(&self, _: Told) {}
 }
 
 #[async_trait]
@@ -294,9 +281,4 @@ impl Writer for Model {
         state.delete(&id, delete.grace_seconds == Some(0));
         Ok(written(&old))
     }
-}
-
-/// A second, for arithmetic on the model's time.
-pub fn seconds(n: i64) -> SignedDuration {
-    SignedDuration::from_secs(n)
 }

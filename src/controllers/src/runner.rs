@@ -67,11 +67,15 @@ struct Inner {
     queue: Mutex<WorkQueue<Expected>>,
     rung: Notify,
     sights: Mutex<HashMap<KindName, Arc<dyn Sight>>>,
+    /// For the kinds that `sights` lacks.
+    other: Mutex<Option<Arc<dyn Sight>>>,
 }
 
 /// What an informer has shown.
-trait Sight: Send + Sync {
+pub trait Sight: Send + Sync {
+    /// Whether what is expected has come.
     fn shows(&self, expected: &Expected) -> bool;
+    /// Ends when the first list is complete.
     fn synced(&self) -> BoxFuture<'static, ()>;
 }
 
@@ -106,6 +110,11 @@ impl Wakeups {
         });
     }
 
+    /// Lets keys rest until `sight` shows their writes of kinds that are not watched one by one.
+    pub fn watch_all(&self, sight: Arc<dyn Sight>) {
+        *lock(&self.inner.other) = Some(sight);
+    }
+
     /// Wakes these keys.
     pub fn wake(&self, keys: impl IntoIterator<Item = Key>) {
         let mut queue = lock(&self.inner.queue);
@@ -119,12 +128,16 @@ impl Wakeups {
     fn shows(&self, expected: &Expected) -> bool {
         let (Expected::Revision { kind, .. } | Expected::Leaving { kind, .. }) = expected;
         // A kind that this controller does not watch cannot be waited for.
-        lock(&self.inner.sights).get(kind).is_none_or(|sight| sight.shows(expected))
+        if let Some(sight) = lock(&self.inner.sights).get(kind) {
+            return sight.shows(expected);
+        }
+        lock(&self.inner.other).as_ref().is_none_or(|sight| sight.shows(expected))
     }
 
     async fn synced(&self) {
         let sights: Vec<_> = lock(&self.inner.sights).values().map(|s| s.synced()).collect();
-        futures::future::join_all(sights).await;
+        let other = lock(&self.inner.other).as_ref().map(|s| s.synced());
+        futures::future::join_all(sights.into_iter().chain(other)).await;
     }
 
     fn next(&self) -> Option<Key> {

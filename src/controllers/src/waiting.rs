@@ -38,6 +38,11 @@ pub enum Waiting {
         /// Of which kinds.
         kinds: Vec<String>,
     },
+    /// A sign of life of a node.
+    Heartbeat {
+        /// The last one.
+        since: Timestamp,
+    },
     /// Dependents that block the deletion of their owner.
     DependentsGone {
         /// How many.
@@ -59,6 +64,7 @@ impl fmt::Display for Waiting {
             Waiting::Paused => f.write_str("spec.paused is set"),
             Waiting::Observed { replica_set } => write!(f, "ReplicaSet {replica_set} has not acted on its newest spec yet"),
             Waiting::ContentGone { left, kinds } => write!(f, "{left} objects are still there ({})", kinds.join(", ")),
+            Waiting::Heartbeat { since } => write!(f, "the node has given no sign of life since {since}"),
             Waiting::DependentsGone { left } => write!(f, "{left} dependents are still there"),
             Waiting::Time { until } => write!(f, "until {until}"),
         }

@@ -56,10 +56,8 @@ fn pod(name: &str, words: &str) -> Arc<Pod> {
             }
             ("node", n) => spec.node_name = Some(n.into()),
             ("restarts", n) => {
-                status.container_statuses = Some(vec![k8s_openapi::api::core::v1::ContainerStatus {
-                    restart_count: n.parse().unwrap(),
-                    ..Default::default()
-                }]);
+                status.container_statuses =
+                    Some(vec![k8s_openapi::api::core::v1::ContainerStatus { restart_count: n.parse().unwrap(), ..Default::default() }]);
             }
             ("age", n) => pod.metadata.creation_timestamp = Some(Time(at(1_000 - n.parse::<i64>().unwrap()))),
             _ => panic!("{word}"),
@@ -76,10 +74,14 @@ fn at(second: i64) -> Timestamp {
 fn check(replicas: i32, pods: &[&str], expected: &str) {
     let pods: Vec<_> = pods.iter().enumerate().map(|(i, words)| pod(&i.to_string(), words)).collect();
     let plan = plan(&Observed { set: &set(replicas), pods: &pods, now: at(1_000), failed: None });
-    let mut words: Vec<String> = plan.patches.iter().map(|p| {
-        let owners = p.body["metadata"]["ownerReferences"].as_array().unwrap();
-        format!("{} {}", if owners.is_empty() { "release" } else { "adopt" }, p.target.key.name)
-    }).collect();
+    let mut words: Vec<String> = plan
+        .patches
+        .iter()
+        .map(|p| {
+            let owners = p.body["metadata"]["ownerReferences"].as_array().unwrap();
+            format!("{} {}", if owners.is_empty() { "release" } else { "adopt" }, p.target.key.name)
+        })
+        .collect();
     if !plan.creates.is_empty() {
         words.push(format!("create {}", plan.creates.len()));
     }
@@ -143,7 +145,14 @@ fn a_refused_create_becomes_a_condition_and_goes_again() {
     let plan1 = plan(&Observed { set: &set, pods: &[], now: at(1_000), failed: Some(&failed) });
     let body = &plan1.status.unwrap().body["status"];
     assert_eq!((&body["conditions"][0]["reason"], &body["conditions"][0]["message"]), (&"FailedCreate".into(), &"quota".into()));
-    set.status = Some(serde_json::from_value({ let mut s = body.clone(); s["replicas"] = 0.into(); s }).unwrap());
+    set.status = Some(
+        serde_json::from_value({
+            let mut s = body.clone();
+            s["replicas"] = 0.into();
+            s
+        })
+        .unwrap(),
+    );
     let unknown = plan(&Observed { set: &set, pods: &[], now: at(1_000), failed: None });
     assert_eq!(unknown.status, None, "not attempted yet: nothing to tell");
     let good = plan(&Observed { set: &set, pods: &[pod("a", "ready")], now: at(1_000), failed: None });
@@ -247,7 +256,9 @@ pub fn turn(model: &Model) -> bool {
 }
 
 fn apply(model: &Model, key: &coracle_client::Key, step: &Step) {
-    let edit = |n: u8, change: &dyn Fn(&mut Pod)| drop(nth(model, n).and_then(|key| model.edit::<Pod>(&key, change)));
+    let edit = |n: u8, change: &dyn Fn(&mut Pod)| {
+        nth(model, n).map(|key| model.edit::<Pod>(&key, change));
+    };
     match step {
         Step::Turn => drop(turn(model)),
         Step::Look(kind, part) => model.look(kind, *part),
