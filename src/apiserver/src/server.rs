@@ -165,7 +165,11 @@ impl ApiServer {
             let both = Arc::clone(authorizers.insert(Arc::new(both)));
             admission::plugins(&objects, &both)
         };
-        let registry_config = registry::Config { service_cidr: config.service_cidr.clone(), node_ports: config.node_ports.clone() };
+        let registry_config = registry::Config {
+            service_cidr: config.service_cidr.clone(),
+            node_ports: config.node_ports.clone(),
+            history: cache::collection::Bounds::default(),
+        };
         let registry = Registry::open(Arc::clone(&store), catalogue, plugins, registry_config).await.map_err(StartError::Registry)?;
         let objects: Arc<dyn crate::objects::Objects> = Arc::new((*registry).clone());
         let authorizers = authorizers.unwrap_or_else(|| {

@@ -14,10 +14,22 @@ use super::{
     object::{Action, Object},
 };
 
-/// Changes that a collection remembers: what a watcher may fall behind, and how long a list can be continued.
-const HISTORY_CHANGES: usize = 8192;
-/// Bytes of objects that the remembered changes keep alive.
-const HISTORY_BYTES: usize = 16 << 20;
+/// How much of the past a collection remembers: what a watcher may fall behind, and how long a list can be continued.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Changes.
+    pub changes: usize,
+    /// Bytes of superseded objects that the changes keep alive.
+    pub bytes: usize,
+}
+
+impl Default for Bounds {
+    /// A burst of thousands of writes passes without a watcher that must list again; of large objects, fewer.
+    fn default() -> Self {
+        Self { changes: 8192, bytes: 16 << 20 }
+    }
+}
+
 /// Changes older than this go, whatever the bounds allow: an idle cluster holds no history. Upstream's etcd keeps five minutes.
 const HISTORY_AGE: Duration = Duration::from_secs(300);
 
@@ -68,6 +80,7 @@ pub struct Collection {
     pub kind: Box<str>,
     /// What `fieldSelector` can name.
     pub fields: Fields,
+    bounds: Bounds,
     state: RwLock<State>,
     pub(super) changed: Notify,
 }
@@ -84,9 +97,9 @@ struct State {
 }
 
 impl Collection {
-    pub(super) fn new(kind: &str, floor: u64) -> Self {
+    pub(super) fn new(kind: &str, floor: u64, bounds: Bounds) -> Self {
         let state = State { floor, ..State::default() };
-        Self { kind: kind.into(), fields: Fields::of(kind), state: RwLock::new(state), changed: Notify::new() }
+        Self { kind: kind.into(), fields: Fields::of(kind), bounds, state: RwLock::new(state), changed: Notify::new() }
     }
 
     /// One object, by `namespace/name` or name.
@@ -166,7 +179,7 @@ impl Collection {
         state.newest = revision;
         state.history_bytes += change.size();
         state.history.push_back(change);
-        state.trim(Instant::now());
+        state.trim(Instant::now(), self.bounds);
         drop(state);
         self.changed.notify_waiters();
     }
@@ -180,7 +193,7 @@ impl Collection {
 
     /// Drops changes that are too old.
     pub(super) fn age(&self, now: Instant) {
-        self.write().trim(now);
+        self.write().trim(now, self.bounds);
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {
@@ -198,10 +211,10 @@ impl State {
         self.history.range(self.history.partition_point(|change| change.revision <= revision)..)
     }
 
-    fn trim(&mut self, now: Instant) {
+    fn trim(&mut self, now: Instant, bounds: Bounds) {
         while let Some(first) = self.history.front() {
             let old = now.saturating_duration_since(first.at) > HISTORY_AGE;
-            if !old && self.history.len() <= HISTORY_CHANGES && self.history_bytes <= HISTORY_BYTES {
+            if !old && self.history.len() <= bounds.changes && self.history_bytes <= bounds.bytes {
                 return;
             }
             self.floor = first.revision;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Weak},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -50,42 +50,36 @@ pub(super) async fn load(shared: &Shared, store: &dyn Store) -> Result<Changes, 
     Ok(changes)
 }
 
-/// Applies changes until the cache is dropped.
-pub(super) async fn run(shared: Weak<Shared>, store: Arc<dyn Store>, mut changes: Changes) {
+/// Applies changes, for ever.
+pub(super) async fn run(shared: Arc<Shared>, store: Arc<dyn Store>, mut changes: Changes) {
     let mut aging = tokio::time::interval(AGING);
     aging.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let next = tokio::select! {
             next = changes.next() => next,
             _ = aging.tick() => {
-                let Some(shared) = shared.upgrade() else { return };
                 shared.collections().iter().for_each(|collection| collection.age(Instant::now()));
                 continue;
             }
         };
-        let Some(cache) = shared.upgrade() else { return };
         match next {
-            Some(Ok(event)) => apply(&cache, &event),
+            Some(Ok(event)) => apply(&shared, &event),
             lost => {
                 if let Some(Err(error)) = lost {
                     warn!(%error, "the cache lost its place in the store and reads it anew");
                 }
-                drop(cache);
-                match again(&shared, &*store).await {
-                    Some(stream) => changes = stream,
-                    None => return,
-                }
+                changes = again(&shared, &*store).await;
             }
         }
     }
 }
 
-/// Loads until that succeeds; `None` when nobody wants the cache any more.
-async fn again(shared: &Weak<Shared>, store: &dyn Store) -> Option<Changes> {
+/// Loads until that succeeds.
+async fn again(shared: &Shared, store: &dyn Store) -> Changes {
     loop {
         tokio::time::sleep(RETRY).await;
-        match load(&*shared.upgrade()?, store).await {
-            Ok(changes) => return Some(changes),
+        match load(shared, store).await {
+            Ok(changes) => return changes,
             Err(error) => error!(error = &error as &dyn std::error::Error, "the cache cannot read the store"),
         }
     }

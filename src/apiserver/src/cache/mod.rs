@@ -5,6 +5,8 @@ mod feed;
 pub mod fields;
 pub mod object;
 pub mod record;
+#[cfg(test)]
+mod tests;
 pub mod watcher;
 
 use std::{
@@ -15,8 +17,9 @@ use std::{
 
 use coracle_store::{ReadError, Store};
 use tokio::sync::oneshot;
+use tokio_util::task::AbortOnDropHandle;
 
-use collection::{Collection, Snapshot};
+use collection::{Bounds, Collection, Snapshot};
 use object::{Object, ObjectError};
 use watcher::Watcher;
 
@@ -39,6 +42,7 @@ pub enum OpenError {
 pub struct Cache {
     shared: Arc<Shared>,
     store: Arc<dyn Store>,
+    _feed: Arc<AbortOnDropHandle<()>>,
 }
 
 impl fmt::Debug for Cache {
@@ -50,6 +54,7 @@ impl fmt::Debug for Cache {
 /// What the feed and the readers share.
 #[derive(Debug, Default)]
 struct Shared {
+    bounds: Bounds,
     collections: RwLock<HashMap<Box<str>, Arc<Collection>>>,
     progress: Mutex<Progress>,
 }
@@ -86,7 +91,7 @@ impl Shared {
         }
         let floor = self.applied();
         let mut all = self.collections.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(all.entry(kind.into()).or_insert_with(|| Arc::new(Collection::new(kind, floor))))
+        Arc::clone(all.entry(kind.into()).or_insert_with(|| Arc::new(Collection::new(kind, floor, self.bounds))))
     }
 
     fn collections(&self) -> Vec<Arc<Collection>> {
@@ -96,11 +101,11 @@ impl Shared {
 
 impl Cache {
     /// Reads the store and follows it from then on.
-    pub async fn open(store: Arc<dyn Store>) -> Result<Self, OpenError> {
-        let shared = Arc::new(Shared::default());
+    pub async fn open(store: Arc<dyn Store>, bounds: Bounds) -> Result<Self, OpenError> {
+        let shared = Arc::new(Shared { bounds, ..Shared::default() });
         let changes = feed::load(&shared, &*store).await?;
-        tokio::spawn(feed::run(Arc::downgrade(&shared), Arc::clone(&store), changes));
-        Ok(Self { shared, store })
+        let feed = tokio::spawn(feed::run(Arc::clone(&shared), Arc::clone(&store), changes));
+        Ok(Self { shared, store, _feed: Arc::new(AbortOnDropHandle::new(feed)) })
     }
 
     /// Every change up to this revision can be seen.

@@ -7,6 +7,7 @@ mod chance;
 mod create;
 mod delete;
 mod eviction;
+mod expiry;
 pub(crate) mod options;
 mod patch;
 mod read;
@@ -25,6 +26,7 @@ use bytes::Bytes;
 use coracle_api::{catalogue::Catalogue, status::Status};
 use coracle_store::Store;
 use http::Response;
+use tokio_util::task::AbortOnDropHandle;
 
 use target::Target;
 
@@ -32,7 +34,7 @@ use crate::{
     admission::Plugin,
     allocator::{Holding, Services, range::RangeError},
     body::Body,
-    cache::{self, Cache},
+    cache::{self, Cache, collection::Bounds},
     output::{self, format::Format},
     request::Context,
 };
@@ -55,6 +57,8 @@ pub struct Config {
     pub service_cidr: String,
     /// Ports that Services may take on nodes.
     pub node_ports: RangeInclusive<u16>,
+    /// How much of the past watches and continued lists can reach.
+    pub history: Bounds,
 }
 
 /// The registry; clones share it. Reads inside the process go to the [`Cache`] that it derefs to.
@@ -69,6 +73,7 @@ struct Inner {
     catalogue: &'static Catalogue,
     admission: Vec<Arc<dyn Plugin>>,
     services: Services,
+    _expiry: AbortOnDropHandle<()>,
 }
 
 impl fmt::Debug for Registry {
@@ -94,12 +99,13 @@ impl Registry {
         config: Config,
     ) -> Result<Self, OpenError> {
         let services = Services::new(&config.service_cidr, config.node_ports)?;
-        let cache = Cache::open(Arc::clone(&store)).await?;
+        let cache = Cache::open(Arc::clone(&store), config.history).await?;
         for service in cache.list("", "services", "").objects {
             services.restore(&Holding::of(&service.value()));
         }
         let admission = admission(&cache);
-        Ok(Self { inner: Arc::new(Inner { cache, store, catalogue, admission, services }) })
+        let expiry = AbortOnDropHandle::new(tokio::spawn(expiry::run(cache.clone(), Arc::clone(&store))));
+        Ok(Self { inner: Arc::new(Inner { cache, store, catalogue, admission, services, _expiry: expiry }) })
     }
 
     /// The cache, to be kept by others.
