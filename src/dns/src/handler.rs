@@ -29,18 +29,19 @@ const MAX_FORWARDS: usize = 512;
 /// Of an answer over UDP to those who can take more than 512 bytes (RFC 6891; fits the smallest IPv6 path).
 const UDP_PAYLOAD_BYTES: u16 = 1232;
 
-/// Answers from a table that others change.
+/// Answers from a table that others change. Clones share everything.
+#[derive(Clone)]
 pub struct Handler {
     records: Arc<RwLock<Records>>,
-    domain: String,
+    domain: Arc<str>,
     upstream: Option<TokioResolver>,
-    forwards: Semaphore,
+    forwards: Arc<Semaphore>,
 }
 
 impl Handler {
     /// A handler for `domain`; without `upstream` external names fail.
     pub fn new(records: Arc<RwLock<Records>>, domain: String, upstream: Option<TokioResolver>) -> Self {
-        Self { records, domain, upstream, forwards: Semaphore::new(MAX_FORWARDS) }
+        Self { records, domain: domain.into(), upstream, forwards: Arc::new(Semaphore::new(MAX_FORWARDS)) }
     }
 
     async fn reply(&self, request: &Request) -> Reply {

@@ -6,6 +6,7 @@ pub(crate) mod cgroup;
 mod control;
 pub(crate) mod pidfd;
 pub mod state;
+mod udp;
 
 use std::{
     io,
@@ -20,6 +21,7 @@ use std::{
 use hickory_resolver::TokioResolver;
 use hickory_server::Server;
 use tokio::net::{TcpListener, UdpSocket, UnixListener};
+use tokio_util::sync::CancellationToken;
 
 use crate::handler::Handler;
 
@@ -87,11 +89,15 @@ async fn serve(state: &State, sockets: Sockets) -> io::Result<PathBuf> {
     let handler =
         Handler::new(records.clone(), state.config.cluster_domain.clone(), upstream(&state.config.resolv_conf, state.config.listen));
     let address = sockets.udp.local_addr()?;
+    let end = CancellationToken::new();
+    let udp = tokio::spawn(udp::serve(UdpSocket::from_std(sockets.udp)?, handler.clone(), end.clone()));
     let mut server = Server::new(handler);
-    server.register_socket(UdpSocket::from_std(sockets.udp)?);
     server.register_listener(TcpListener::from_std(sockets.tcp)?, TCP_PATIENCE, TCP_ANSWERS);
     state.announce(address)?;
-    control::obey(state, &records, control, address).await
+    let program = control::obey(state, &records, control, address).await?;
+    end.cancel();
+    let _ = udp.await;
+    Ok(program)
 }
 
 /// Forwards to the node's name servers; `None` when it has none but ourselves.
