@@ -3,8 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use super::Resource;
+use crate::structural;
 
-/// Field names of an Event: in the core group, in `events.k8s.io`.
+/// Fields of events by their names in the core group and in events.k8s.io.
 const EVENT_FIELDS: [(&str, &str); 7] = [
     ("involvedObject", "regarding"),
     ("message", "note"),
@@ -14,110 +15,113 @@ const EVENT_FIELDS: [(&str, &str); 7] = [
     ("count", "deprecatedCount"),
     ("reportingComponent", "reportingController"),
 ];
-/// What `autoscaling/v1` has no field for is carried in annotations.
+
+/// Annotations in which autoscaling/v1 carries what it has no fields for.
 const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
 const CURRENT_METRICS: &str = "autoscaling.alpha.kubernetes.io/current-metrics";
 const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
 const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
 
-/// Shows an object of `from` as one of `to`; both must have the same [`super::Storage`].
+/// Shows an object of `from` as one of `to`; both must have the same [`super::Storage`]. What is stored wants its own defaults afterwards.
 pub fn convert(from: &Resource, to: &Resource, mut object: Value) -> Value {
     if (&from.group, &from.version) == (&to.group, &to.version) {
         return object;
     }
-    let Some(fields) = object.as_object_mut() else { return object };
-    fields.insert("apiVersion".into(), to.api_version().into());
-    match (to.group.as_str(), to.version.as_str(), to.plural.as_str()) {
-        ("events.k8s.io", _, "events") => rename(fields, EVENT_FIELDS),
-        ("", _, "events") => rename(fields, EVENT_FIELDS.map(|(core, new)| (new, core))),
-        ("autoscaling", "v1", "horizontalpodautoscalers") => to_first(fields),
-        ("autoscaling", "v2", "horizontalpodautoscalers") => to_second(fields),
-        _ => {}
+    if let Some(fields) = object.as_object_mut() {
+        match (from.plural.as_str(), to.group.as_str(), to.version.as_str()) {
+            ("events", "", _) => rename(fields, |(core, other)| (other, core)),
+            ("events", ..) => rename(fields, |(core, other)| (core, other)),
+            ("horizontalpodautoscalers", _, "v2") => autoscaler_to_v2(fields),
+            ("horizontalpodautoscalers", _, "v1") => autoscaler_to_v1(fields),
+            _ => {}
+        }
+        fields.insert("apiVersion".into(), to.api_version().into());
+        // The target's schema knows everything that the conversion made, so that nothing is lost here.
+        let _ = structural::prune(&to.schema, &mut object);
     }
     object
 }
 
-fn rename(fields: &mut Map<String, Value>, names: [(&str, &str); 7]) {
-    for (from, to) in names {
-        if let Some(value) = fields.remove(from) {
-            fields.insert(to.into(), value);
+fn rename(fields: &mut Map<String, Value>, direction: impl Fn((&'static str, &'static str)) -> (&'static str, &'static str)) {
+    for pair in EVENT_FIELDS {
+        let (old, new) = direction(pair);
+        if let Some(value) = fields.remove(old) {
+            fields.insert(new.to_owned(), value);
         }
     }
 }
 
-fn is_cpu(metric: &Value) -> bool {
-    metric["type"] == "Resource" && metric["resource"]["name"] == "cpu"
+fn member<'a>(fields: &'a mut Map<String, Value>, name: &str) -> Option<&'a mut Map<String, Value>> {
+    fields.entry(name).or_insert_with(|| json!({})).as_object_mut()
 }
 
-fn annotate(object: &mut Map<String, Value>, key: &str, value: &Value) {
-    let metadata = object.entry("metadata").or_insert_with(|| json!({}));
-    if metadata["annotations"].is_null() {
-        metadata["annotations"] = json!({});
+fn is_cpu(metric: &Value, part: &str) -> bool {
+    metric["type"] == "Resource" && metric["resource"]["name"] == "cpu" && !metric["resource"][part]["averageUtilization"].is_null()
+}
+
+fn autoscaler_to_v2(fields: &mut Map<String, Value>) {
+    let mut carried = |name: &str| -> Option<Value> {
+        let annotations = fields.get_mut("metadata")?.get_mut("annotations")?.as_object_mut()?;
+        serde_json::from_str(annotations.remove(name)?.as_str()?).ok()
+    };
+    let (metrics, behavior) = (carried(METRICS), carried(BEHAVIOR));
+    let (current, conditions) = (carried(CURRENT_METRICS), carried(CONDITIONS));
+    if let Some(spec) = member(fields, "spec") {
+        let mut all = Vec::new();
+        if let Some(target) = spec.remove("targetCPUUtilizationPercentage") {
+            all.push(
+                json!({"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": target}}}),
+            );
+        }
+        all.extend(metrics.and_then(|m| m.as_array().cloned()).into_iter().flatten());
+        if !all.is_empty() {
+            spec.insert("metrics".into(), all.into());
+        }
+        if let Some(behavior) = behavior {
+            spec.insert("behavior".into(), behavior);
+        }
     }
-    metadata["annotations"][key] = value.to_string().into();
-}
-
-fn annotated(object: &mut Map<String, Value>, key: &str) -> Option<Value> {
-    let annotations = object.get_mut("metadata")?.get_mut("annotations")?.as_object_mut()?;
-    let text = annotations.remove(key)?;
-    let empty = annotations.is_empty();
-    if empty {
-        object.get_mut("metadata")?.as_object_mut()?.remove("annotations");
+    if let Some(status) = member(fields, "status") {
+        let mut all = Vec::new();
+        if let Some(now) = status.remove("currentCPUUtilizationPercentage") {
+            all.push(json!({"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": now}}}));
+        }
+        all.extend(current.and_then(|m| m.as_array().cloned()).into_iter().flatten());
+        if !all.is_empty() {
+            status.insert("currentMetrics".into(), all.into());
+        }
+        if let Some(conditions) = conditions {
+            status.insert("conditions".into(), conditions);
+        }
     }
-    serde_json::from_str(text.as_str()?).ok()
 }
 
-/// An autoscaler of v2 as one of v1: the CPU target is a field, all else annotations.
-fn to_first(object: &mut Map<String, Value>) {
-    let mut take = |part: &str, field: &str| object.get_mut(part).and_then(Value::as_object_mut).and_then(|part| part.remove(field));
-    let (metrics, behavior) = (take("spec", "metrics"), take("spec", "behavior"));
-    let (current, conditions) = (take("status", "currentMetrics"), take("status", "conditions"));
-    for (list, part, target, field, key) in [
-        (metrics, "spec", "target", "targetCPUUtilizationPercentage", METRICS),
-        (current, "status", "current", "currentCPUUtilizationPercentage", CURRENT_METRICS),
+fn autoscaler_to_v1(fields: &mut Map<String, Value>) {
+    let mut carried: Vec<(&str, Value)> = Vec::new();
+    for (owner, list, part, field, annotation) in [
+        ("spec", "metrics", "target", "targetCPUUtilizationPercentage", METRICS),
+        ("status", "currentMetrics", "current", "currentCPUUtilizationPercentage", CURRENT_METRICS),
     ] {
-        let Some(Value::Array(mut list)) = list else { continue };
-        let at = list.iter().position(|m| is_cpu(m) && m["resource"][target]["averageUtilization"].is_i64());
-        if let Some(cpu) = at.map(|at| list.remove(at)) {
-            let part = object.entry(part).or_insert_with(|| json!({}));
-            part[field] = cpu["resource"][target]["averageUtilization"].clone();
-        }
-        if !list.is_empty() {
-            annotate(object, key, &Value::Array(list));
-        }
-    }
-    for (value, key) in [(behavior, BEHAVIOR), (conditions, CONDITIONS)] {
-        if let Some(value) = value.filter(|value| !value.is_null()) {
-            annotate(object, key, &value);
-        }
-    }
-}
-
-/// An autoscaler of v1 as one of v2.
-fn to_second(object: &mut Map<String, Value>) {
-    for (part, field, list, target, key) in [
-        ("spec", "targetCPUUtilizationPercentage", "metrics", "target", METRICS),
-        ("status", "currentCPUUtilizationPercentage", "currentMetrics", "current", CURRENT_METRICS),
-    ] {
-        let others = annotated(object, key);
-        let Some(part) = object.get_mut(part).and_then(Value::as_object_mut) else { continue };
-        let mut metrics: Vec<Value> = others.and_then(|value| value.as_array().cloned()).unwrap_or_default();
-        if let Some(percent) = part.remove(field).filter(Value::is_i64) {
-            let mut measure = json!({"averageUtilization": percent});
-            if target == "target" {
-                measure["type"] = "Utilization".into();
-            }
-            metrics.insert(0, json!({"type": "Resource", "resource": {"name": "cpu", target: measure}}));
+        let Some(owner) = member(fields, owner) else { continue };
+        let Some(Value::Array(mut metrics)) = owner.remove(list) else { continue };
+        if let Some(cpu) = metrics.iter().position(|m| is_cpu(m, part)) {
+            let metric = metrics.remove(cpu);
+            owner.insert(field.into(), metric["resource"][part]["averageUtilization"].clone());
         }
         if !metrics.is_empty() {
-            part.insert(list.into(), metrics.into());
+            carried.push((annotation, metrics.into()));
         }
     }
-    for (key, part, field) in [(BEHAVIOR, "spec", "behavior"), (CONDITIONS, "status", "conditions")] {
-        if let Some(value) = annotated(object, key) {
-            let part = object.entry(part).or_insert_with(|| json!({}));
-            part[field] = value;
+    for (owner, field, annotation) in [("spec", "behavior", BEHAVIOR), ("status", "conditions", CONDITIONS)] {
+        if let Some(value) = member(fields, owner).and_then(|o| o.remove(field)).filter(|v| !v.is_null()) {
+            carried.push((annotation, value));
         }
+    }
+    if carried.is_empty() {
+        return;
+    }
+    if let Some(annotations) = member(fields, "metadata").and_then(|m| member(m, "annotations")) {
+        annotations.extend(carried.into_iter().map(|(name, value)| (name.to_owned(), value.to_string().into())));
     }
 }
 
@@ -126,30 +130,33 @@ mod tests {
     use super::*;
     use crate::catalogue::builtin;
 
-    fn check(group: (&str, &str), other: (&str, &str), plural: &str, object: Value, want: Value) {
-        let of = |(group, version): (&str, &str)| builtin().resource(group, version, plural).unwrap();
-        let there = convert(of(group), of(other), object.clone());
-        assert_eq!(there, want);
-        assert_eq!(convert(of(other), of(group), there), object, "and back");
+    fn there_and_back(a: [&str; 3], b: [&str; 3], mut object: Value) -> Value {
+        let [a, b] = [a, b].map(|[g, v, p]| builtin().resource(g, v, p).unwrap());
+        assert_eq!(a.storage, b.storage);
+        structural::prune(&a.schema, &mut object).unwrap();
+        let shown = convert(a, b, object.clone());
+        assert_eq!(convert(b, a, shown.clone()), object);
+        shown
     }
 
     #[test]
-    fn events_have_two_sets_of_names() {
-        let core = json!({"apiVersion": "v1", "kind": "Event", "involvedObject": {"name": "p"}, "message": "m", "count": 2, "reason": "r"});
-        let new = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "regarding": {"name": "p"}, "note": "m", "deprecatedCount": 2, "reason": "r"});
-        check(("", "v1"), ("events.k8s.io", "v1"), "events", core, new);
+    fn events_have_two_names_for_their_fields() {
+        let event = json!({"apiVersion": "v1", "kind": "Event", "involvedObject": {"kind": "Pod", "name": "p"}, "message": "m", "count": 2,
+            "source": {"component": "kubelet"}, "firstTimestamp": "2026-01-01T00:00:00Z", "reportingComponent": "kubelet"});
+        let shown = there_and_back(["", "v1", "events"], ["events.k8s.io", "v1", "events"], event);
+        assert_eq!((&shown["note"], &shown["regarding"]["name"], &shown["deprecatedCount"]), (&json!("m"), &json!("p"), &json!(2)));
+        assert_eq!(shown["apiVersion"], "events.k8s.io/v1");
     }
 
     #[test]
-    fn autoscalers_lose_nothing_in_the_old_version() {
-        let memory =
-            json!({"type": "Resource", "resource": {"name": "memory", "target": {"type": "Utilization", "averageUtilization": 50}}});
+    fn the_older_autoscaler_carries_the_rest_in_annotations() {
         let cpu = json!({"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}}});
-        let second = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "a"},
-            "spec": {"maxReplicas": 5, "metrics": [cpu, memory]}});
-        let first = json!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler",
-            "metadata": {"name": "a", "annotations": {METRICS: json!([memory]).to_string()}},
-            "spec": {"maxReplicas": 5, "targetCPUUtilizationPercentage": 70}});
-        check(("autoscaling", "v2"), ("autoscaling", "v1"), "horizontalpodautoscalers", second, first);
+        let memory = json!({"type": "Resource", "resource": {"name": "memory", "target": {"type": "AverageValue", "averageValue": "1Gi"}}});
+        let object = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "a"},
+            "spec": {"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "d", "apiVersion": "apps/v1"}, "metrics": [cpu, memory]}});
+        let [v1, v2] = ["v1", "v2"].map(|v| ["autoscaling", v, "horizontalpodautoscalers"]);
+        let shown = there_and_back(v2, v1, object);
+        assert_eq!(shown["spec"]["targetCPUUtilizationPercentage"], 70);
+        assert!(shown["metadata"]["annotations"][METRICS].as_str().unwrap().contains("memory"));
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::field::Field;
-use super::rules::{immutable, label_selector, qualified_name};
+use super::rules::{label_selector, qualified_name};
 use crate::catalogue::Resource;
 use crate::names;
 
@@ -125,11 +125,8 @@ fn binding(binding: &Field<'_>, namespaced: bool, old: Option<&Value>) {
 }
 
 fn signing_request(spec: &Field<'_>, old: Option<&Value>) {
-    if let Some(old) = old {
-        for name in ["request", "signerName", "usages", "username", "uid", "groups", "extra", "expirationSeconds"] {
-            immutable(&spec.at(name), &old["spec"][name]);
-        }
-        return;
+    if old.is_some() {
+        return; // the registry keeps the old spec whatever is sent
     }
     let request = spec.at("request");
     let text = base64_text(request.text());

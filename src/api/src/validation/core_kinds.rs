@@ -36,7 +36,7 @@ pub(super) fn check(resource: &Resource, object: &Field<'_>, old: Option<&Value>
         "events" => event(object, resource.group.is_empty()),
         "leases" => lease(&object.at("spec")),
         "priorityclasses" => priority_class(object, old),
-        "runtimeclasses" => runtime_class(object, old),
+        "runtimeclasses" => runtime_class(object),
         _ => {}
     }
 }
@@ -342,7 +342,9 @@ fn priority_class(class: &Field<'_>, old: Option<&Value>) {
     } else if class.at("value").number() > HIGHEST_OF_USERS {
         class.at("value").forbidden(&format!("maximum allowed value of a user defined priority is {HIGHEST_OF_USERS}"));
     }
-    class.at("preemptionPolicy").optional_one_of(&["Never", "PreemptLowerPriority"]);
+    if old.is_none() {
+        class.at("preemptionPolicy").optional_one_of(&["Never", "PreemptLowerPriority"]);
+    }
     if let Some(old) = old {
         if class.at("value").value() != &old["value"] {
             class.at("value").forbidden("may not be changed in an update");
@@ -351,7 +353,7 @@ fn priority_class(class: &Field<'_>, old: Option<&Value>) {
     }
 }
 
-fn runtime_class(class: &Field<'_>, old: Option<&Value>) {
+fn runtime_class(class: &Field<'_>) {
     class.at("handler").must_be_valid(names::dns_label);
     let overhead = class.at("overhead");
     overhead.at("podFixed").each_key(|name, value| resource_value(name, &value));
@@ -365,7 +367,4 @@ fn runtime_class(class: &Field<'_>, old: Option<&Value>) {
             toleration.duplicate();
         }
     });
-    if let Some(old) = old {
-        immutable(&class.at("handler"), &old["handler"]);
-    }
 }

@@ -37,8 +37,48 @@ pub fn update(resource: &Resource, new: &Value, old: &Value, subresource: &str) 
     let causes = RefCell::default();
     let field = Field::root(new, &causes);
     metadata::update(resource, &field, old);
+    if subresource.is_empty() {
+        unchanging(resource, &field, old);
+    }
     content(resource, &field, Some(old), subresource);
     causes.into_inner()
+}
+
+/// Fields that may never change once the object exists, of kinds that have no other rule about change.
+const UNCHANGING: [(&str, &[&str]); 10] = [
+    ("controllerrevisions", &["data"]),
+    ("resourceclaims", &["spec"]),
+    ("resourceclaimtemplates", &["spec"]),
+    ("ipaddresses", &["spec.parentRef"]),
+    ("csidrivers", &["spec.attachRequired", "spec.fsGroupPolicy", "spec.volumeLifecycleModes"]),
+    ("csistoragecapacities", &["nodeTopology", "storageClassName"]),
+    ("resourcequotas", &["spec.scopes"]),
+    ("events", &["involvedObject", "related", "eventTime", "reason", "action", "type", "reportingInstance"]),
+    ("resourceslices", &["spec.driver", "spec.nodeName", "spec.pool.name"]),
+    ("runtimeclasses", &["handler"]),
+];
+
+fn unchanging(resource: &Resource, object: &Field<'_>, old: &Value) {
+    let Some((_, paths)) = UNCHANGING.iter().find(|(plural, _)| !resource.custom && resource.plural == *plural) else { return };
+    // Events of the first kind may be rewritten: only those with a time of their own are final.
+    if resource.plural == "events" && old["eventTime"].is_null() {
+        return;
+    }
+    for path in *paths {
+        let names: Vec<&str> = path.split('.').collect();
+        compare(object, old, &names);
+    }
+}
+
+fn compare(field: &Field<'_>, old: &Value, names: &[&str]) {
+    match names {
+        [] => rules::immutable(field, old),
+        ["involvedObject"] if !field.at("involvedObject").exists() => {
+            let told = field.called("involvedObject");
+            rules::immutable(&told.holding(field.at("regarding").value()), &old["regarding"]);
+        }
+        [name, rest @ ..] => compare(&field.at(name), &old[*name], rest),
+    }
 }
 
 /// Questions to the server are not stored and have no names.

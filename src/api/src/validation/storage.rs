@@ -31,8 +31,11 @@ pub(super) fn check(resource: &Resource, object: &Field<'_>, old: Option<&Value>
                 object.at("parameters").required("must contain at least one key/value pair");
             }
             if let Some(old) = old {
-                immutable(&object.at("driverName"), &old["driverName"]);
-                immutable(&object.at("parameters"), &old["parameters"]);
+                for name in ["driverName", "parameters"] {
+                    if object.at(name).value() != &old[name] {
+                        object.at(name).forbidden("updates to this field are forbidden");
+                    }
+                }
             }
         }
         _ => {}

@@ -26,6 +26,7 @@ pub(super) fn check(resource: &Resource, object: &Field<'_>, old: Option<&Value>
         "controllerrevisions" => {
             object.at("revision").not_negative();
             match object.at("data").value() {
+                _ if old.is_some() => {}
                 Value::Null => object.at("data").required("data is mandatory"),
                 Value::Object(_) => {}
                 _ => object.at("data").required("data must be a JSON object"),
