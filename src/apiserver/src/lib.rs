@@ -26,3 +26,5 @@ pub mod server;
 pub mod strategy;
 mod tls;
 mod uuid;
+
+pub use handlers::version::GIT_VERSION;

@@ -234,15 +234,21 @@ impl<K: Watched> Shared<K> {
 
 /// Applies the watch to the cache until it is stopped. Errors are told once per outage and retried.
 async fn follow<K: Watched>(events: impl futures::Stream<Item = watcher::Result<watcher::Event<K>>> + Send, shared: Arc<Shared<K>>) {
-    use kube::runtime::WatchStreamExt;
-    let mut events = std::pin::pin!(events.backoff(Reconnect::default()));
+    use kube::runtime::utils::Backoff as _;
+    let mut events = std::pin::pin!(events);
+    // Only progress begins the delays anew: a refused list comes right behind its `Init`.
+    let mut reconnect = Reconnect::default();
     // Keys of the list under way: what it lacks at its end is gone.
     let mut listed: HashSet<Key> = HashSet::new();
     let mut failing = false;
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
-                if failing {
+                let progress = !matches!(event, watcher::Event::Init);
+                if progress {
+                    reconnect.reset();
+                }
+                if failing && progress {
                     tracing::info!(kind = %K::kind(&()), "watching again");
                     failing = false;
                 }
@@ -264,11 +270,15 @@ async fn follow<K: Watched>(events: impl futures::Stream<Item = watcher::Result<
                     watcher::Event::Delete(object) => shared.delete(&Key::of(&object), revision(&object)),
                 }
             }
-            Err(error) if !failing => {
-                failing = true;
-                tracing::warn!(kind = %K::kind(&()), error = &error as &dyn std::error::Error, "the watch failed, trying again");
+            Err(error) => {
+                if !failing {
+                    failing = true;
+                    tracing::warn!(kind = %K::kind(&()), error = &error as &dyn std::error::Error, "the watch failed, trying again");
+                }
+                if let Some(delay) = reconnect.next() {
+                    tokio::time::sleep(delay).await;
+                }
             }
-            Err(_) => {}
         }
     }
 }

@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 
 /// State that a reboot may forget.
 const STATE_ROOT: &str = "/run/coracle";
+/// Clusters of one machine at once: each takes a /24 of the cluster CIDR.
+pub const SLOTS: u32 = 64;
 
 /// What stands in `<state>/<id>/cluster.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -102,7 +104,11 @@ pub fn known() -> Vec<(String, Record)> {
 /// The id that a data directory has on this machine.
 pub fn id(data_dir: &Path) -> String {
     // FNV-1a: names must be short and the same in every version.
-    let hash = data_dir.as_os_str().as_encoded_bytes().iter().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
+    let hash = data_dir
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
     format!("{:08x}", (hash >> 32) ^ (hash & 0xffff_ffff))
 }
 
@@ -122,7 +128,8 @@ fn claim_slot(data_dir: &Path, state_dir: &Path, temporary: bool, slots: u32) ->
     let file = open_lock(&path)?;
     let _machine = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, e)| io_error("lock", &path, e.into()))?;
     let mine = state_dir.join("cluster.json");
-    let taken: Vec<u32> = known().iter().filter(|(id, record)| state_dir != self::state_dir(id) && record.data_dir.exists()).map(|(_, r)| r.slot).collect();
+    let taken: Vec<u32> =
+        known().iter().filter(|(id, record)| state_dir != self::state_dir(id) && record.data_dir.exists()).map(|(_, r)| r.slot).collect();
     let remembered = fs::read_to_string(data_dir.join("slot")).ok().and_then(|text| text.trim().parse::<u32>().ok());
     let wanted = remembered.into_iter().chain(0..slots).find(|slot| *slot < slots && !taken.contains(slot));
     let slot = wanted.ok_or(PlaceError::Full(slots))?;

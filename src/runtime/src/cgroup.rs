@@ -73,7 +73,7 @@ impl Cgroup {
         Self { hierarchies: self.hierarchies.clone(), path: format!("{}/{name}", self.path) }
     }
 
-    fn dirs(&self) -> Vec<PathBuf> {
+    pub(crate) fn dirs(&self) -> Vec<PathBuf> {
         match &self.hierarchies {
             Hierarchies::Unified(root) => vec![root.join(&self.path)],
             Hierarchies::Legacy { v1, unified } => {

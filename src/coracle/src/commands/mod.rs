@@ -1,0 +1,8 @@
+//! The commands, one file each.
+
+pub mod doctor;
+pub mod images;
+pub mod killall;
+pub mod run;
+pub mod server;
+pub mod version;

@@ -1,0 +1,124 @@
+//! A `coracle server` of its own: data directory, ports and everything else are gone when the test ends, however it ends.
+
+use std::{
+    env,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tempfile::TempDir;
+
+use crate::{Kubectl, memory};
+
+/// A server that is not ready by then will not be; generous, because tests share the machine.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// The program under test.
+pub fn program() -> PathBuf {
+    match env::var_os("CORACLE_BIN") {
+        Some(path) => path.into(),
+        None => Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../dist/coracle")
+            .canonicalize()
+            .expect("CORACLE_BIN, or dist/coracle by packaging/build.sh"),
+    }
+}
+
+/// A running server with its data.
+#[derive(Debug)]
+pub struct Server {
+    directory: TempDir,
+    args: Vec<String>,
+    child: Option<Child>,
+}
+
+impl Server {
+    /// Starts one with these further flags and waits until it says that it is ready.
+    pub fn start(args: &[&str]) -> Self {
+        // Not below /tmp: overlay file systems and big images want a disk.
+        let directory = tempfile::Builder::new().prefix("coracle-test-").tempdir_in("/var/tmp").expect("a directory");
+        let mut server = Self { directory, args: args.iter().map(|a| (*a).to_owned()).collect(), child: None };
+        server.up();
+        server
+    }
+
+    /// Starts it again on the same data.
+    pub fn up(&mut self) {
+        assert!(self.child.is_none(), "it runs already");
+        let mut child = Command::new(program())
+            .args(["server", "--https-listen-port=0", "--kubelet-port=0", "--data-dir"])
+            .arg(self.directory.path())
+            .args(&self.args)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program can be started");
+        let stderr = child.stderr.take().expect("it was piped");
+        let (tell, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                eprintln!("{line}");
+                if line.contains("ready; KUBECONFIG=") {
+                    let _ = tell.send(());
+                }
+            }
+        });
+        self.child = Some(child);
+        told.recv_timeout(START_LIMIT).expect("the server is ready");
+    }
+
+    /// Sends a signal and waits for the end of the process.
+    pub fn end(&mut self, signal: Signal) {
+        let Some(mut child) = self.child.take() else { return };
+        let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
+        kill(pid, signal).expect("it lives");
+        child.wait().expect("it ends");
+    }
+
+    /// kubectl for it.
+    pub fn kubectl(&self) -> Kubectl {
+        Kubectl::new(&self.kubeconfig())
+    }
+
+    /// Its administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.directory.path().join("admin.kubeconfig")
+    }
+
+    /// Its data.
+    pub fn data_dir(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Imports an image archive.
+    pub fn import(&self, archive: &Path) {
+        let output = Command::new(program())
+            .args(["images", "--data-dir"])
+            .arg(self.data_dir())
+            .arg("import")
+            .arg(archive)
+            .output()
+            .expect("it runs");
+        assert!(output.status.success(), "import: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(child) = &self.child {
+            memory::check(child.id());
+        }
+        self.end(Signal::SIGTERM);
+        let output = Command::new(program()).arg("killall").arg("--data-dir").arg(self.directory.path()).output();
+        let output = output.expect("killall runs");
+        if !output.status.success() && !std::thread::panicking() {
+            panic!("something is left: {}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The house checks itself: the floors of docs/architecture.md against cargo metadata, and what must be absent from a room.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// What each crate may use of ours. Foundations know no role, roles know the API only through `client`.
+const FLOORS: &[(&str, &[&str])] = &[
+    ("api", &[]),
+    ("store", &[]),
+    ("pki", &[]),
+    ("runtime", &[]),
+    ("client", &[]),
+    ("apiserver", &["api", "store", "pki"]),
+    ("dns", &["client"]),
+    ("network", &["client"]),
+    ("agent", &["api", "client", "network", "pki", "runtime"]),
+    ("scheduler", &["api", "client"]),
+    ("controllers", &["api", "client"]),
+];
+
+/// No file is longer.
+const MAX_LINES: usize = 800;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the house").to_owned()
+}
+
+fn sources(crate_: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut open = vec![root().join("src").join(crate_).join("src")];
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(&directory).unwrap_or_else(|e| panic!("{}: {e}", directory.display())).flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let text = fs::read_to_string(&path).expect("a source file is text");
+                found.push((path, text));
+            }
+        }
+    }
+    assert!(!found.is_empty(), "{crate_} has sources");
+    found
+}
+
+fn crates() -> Vec<String> {
+    let entries = fs::read_dir(root().join("src")).expect("src/ is there").flatten();
+    entries.filter(|e| e.path().join("Cargo.toml").exists()).filter_map(|e| e.file_name().into_string().ok()).collect()
+}
+
+#[test]
+fn a_crate_uses_only_crates_below_it() {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("cargo writes JSON");
+    let floors: BTreeMap<&str, &[&str]> = FLOORS.iter().copied().collect();
+    let mut seen = BTreeSet::new();
+    for package in metadata["packages"].as_array().expect("packages") {
+        let Some(name) = package["name"].as_str().and_then(|n| n.strip_prefix("coracle-")).filter(|n| *n != "tests") else { continue };
+        let allowed = floors.get(name).unwrap_or_else(|| panic!("{name} is not in the drawing"));
+        seen.insert(name.to_owned());
+        let dependencies = package["dependencies"].as_array().expect("dependencies").iter().filter(|d| d["kind"].is_null());
+        for used in dependencies.filter_map(|d| d["name"].as_str()?.strip_prefix("coracle-")) {
+            assert!(used == "ebpf-common" || allowed.contains(&used), "{name} stands on {used}, which the drawing does not show");
+        }
+    }
+    assert_eq!(seen.len(), FLOORS.len(), "every crate of the drawing exists");
+}
+
+#[test]
+fn every_file_says_what_it_is_and_stays_readable() {
+    for crate_ in crates() {
+        for (path, text) in sources(&crate_) {
+            assert!(text.starts_with("//! "), "{} opens with one line that says what it is", path.display());
+            let lines = text.lines().count();
+            assert!(lines <= MAX_LINES, "{} has {lines} lines, the bound is {MAX_LINES}", path.display());
+            let name = path.file_stem().and_then(|n| n.to_str()).unwrap_or_default();
+            assert!(!["util", "utils", "common", "helpers", "manager"].contains(&name), "{} is named for nothing", path.display());
+            for unfinished in [concat!("todo", "!("), concat!("unimplemented", "!("), concat!("dbg", "!(")] {
+                assert!(!text.contains(unfinished), "{} is unfinished: {unfinished}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_vocabulary_is_pure() {
+    for (path, text) in sources("api") {
+        for (word, why) in [
+            (".await", "waits"),
+            ("Timestamp::now", "reads a clock"),
+            ("SystemTime", "reads a clock"),
+            ("std::net::Tcp", "opens sockets"),
+            ("apiserver::", "knows the front"),
+        ] {
+            assert!(!text.contains(word), "{} {why} ({word})", path.display());
+        }
+    }
+}
+
+#[test]
+fn controllers_and_scheduler_open_no_socket_and_start_no_process() {
+    for crate_ in ["controllers", "scheduler"] {
+        for (path, text) in sources(crate_) {
+            for word in ["TcpStream", "TcpListener", "UdpSocket", "process::Command", "Command::new"] {
+                assert!(!text.contains(word), "{} has {word}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn only_the_runtime_the_resident_and_run_start_processes() {
+    let allowed = ["src/runtime/", "src/coracle/src/commands/run.rs", "src/dns/src/"];
+    for crate_ in crates() {
+        for (path, text) in sources(&crate_) {
+            let path = path.strip_prefix(root()).expect("in the house").display().to_string();
+            let is_test = path.ends_with("tests.rs") || path.contains("/tests/") || text.contains("#[cfg(test)]");
+            let starts = text.contains("Command::new");
+            assert!(!starts || is_test || allowed.iter().any(|a| path.starts_with(a)), "{path} starts a process");
+        }
+    }
+}
