@@ -114,6 +114,7 @@ pub(super) struct Places<'a> {
 }
 
 /// `config.json`: libcontainer makes namespaces, mounts and devices of it. The process in it is root's; `execute` makes it the pod's.
+/// Its HOME is there so that libcontainer asks no name service for one: that would load the image's own libraries, as root.
 pub(super) fn config(sandbox: &SandboxSpec, container: &Container, nodes: &[Node], at: &Places<'_>) -> Value {
     let spec = &container.spec;
     let privileged = spec.security.privileged;
@@ -128,7 +129,7 @@ pub(super) fn config(sandbox: &SandboxSpec, container: &Container, nodes: &[Node
     json!({
         "ociVersion": "1.0.2",
         "root": {"path": at.rootfs, "readonly": spec.security.read_only_root},
-        "process": {"terminal": false, "user": {"uid": 0, "gid": 0}, "args": ["init"], "cwd": "/"},
+        "process": {"terminal": false, "user": {"uid": 0, "gid": 0}, "args": ["init"], "cwd": "/", "env": ["HOME=/"]},
         "mounts": mounts(sandbox, container, at),
         "linux": {
             "namespaces": namespaces,

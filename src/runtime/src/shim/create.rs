@@ -133,7 +133,8 @@ pub(super) fn run(creation: &Creation<'_>) -> Result<Created, Failure> {
         .pid()
         .and_then(|pid| u32::try_from(pid.as_raw()).ok())
         .ok_or_else(|| Failure::System("the init has no process id".to_owned()))?;
-    Ok(Created { pid, launch })
+    // The shim has the filters from where they came.
+    Ok(Created { pid, launch: Launch { filters: Vec::new(), ..launch } })
 }
 
 /// An error with its causes, once each.

@@ -446,7 +446,7 @@ impl Shim {
         if descriptors.len() != if tty { 1 } else { 3 } {
             return Err(Failure::System("not the descriptors that were expected".to_owned()));
         }
-        let mut launch = Launch { args: command, ..launch.clone() };
+        let mut launch = Launch { args: command, filters: container.record.filters.clone(), ..launch.clone() };
         if tty && !launch.env.iter().any(|pair| pair.starts_with("TERM=")) {
             launch.env.push("TERM=xterm".to_owned());
         }
