@@ -230,12 +230,12 @@ mod tests {
         check(service_step, &wanted, |_| {}, Step::Nothing);
         check(service_step, &wanted, |s| s.metadata.labels = None, Step::Patch);
         check(service_step, &wanted, |s| drop(s.metadata.labels.get_or_insert_default().insert("own".into(), "1".into())), Step::Nothing);
-        check(service_step, &wanted, |s| drop(s.spec.as_mut().map(|s| s.ports = None)), Step::Patch);
-        check(service_step, &wanted, |s| drop(s.spec.as_mut().map(|s| s.cluster_ip = Some("10.43.0.11".into()))), Step::Replace);
+        check(service_step, &wanted, |s| s.spec.iter_mut().for_each(|s| s.ports = None), Step::Patch);
+        check(service_step, &wanted, |s| s.spec.iter_mut().for_each(|s| s.cluster_ip = Some("10.43.0.11".into())), Step::Replace);
         check(
             service_step,
             &wanted,
-            |s| drop(s.spec.as_mut().map(|s| s.selector = Some([("a".into(), "b".into())].into()))),
+            |s| s.spec.iter_mut().for_each(|s| s.selector = Some([("a".into(), "b".into())].into())),
             Step::Replace,
         );
     }

@@ -109,3 +109,6 @@ impl Table {
         Some(change)
     }
 }
+
+#[cfg(test)]
+mod tests;
