@@ -106,7 +106,7 @@ impl Inventory {
     pub fn namespaced_kinds(&self) -> Vec<Kind> {
         let state = lock(&self.inner.state);
         let mut kinds: Vec<Kind> = state.kinds.values().map(|w| w.kind.clone()).filter(|k| k.namespaced).collect();
-        kinds.sort_by(|a, b| kind_name(&a.resource).cmp(&kind_name(&b.resource)));
+        kinds.sort_by_key(|kind| kind_name(&kind.resource));
         kinds
     }
 

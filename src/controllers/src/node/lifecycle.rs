@@ -181,7 +181,7 @@ mod tests {
     fn node(ready: &str, taints: &[(&str, &str)], cordoned: bool) -> Node {
         let other = if ready == "Unknown" { "Unknown" } else { "False" };
         let posted = |type_: &&str| json!({"type": type_, "status": if *type_ == "Ready" { ready } else { other }});
-        let conditions: Vec<_> = if ready.is_empty() { vec![] } else { POSTED.iter().map(|t| posted(t)).collect() };
+        let conditions: Vec<_> = if ready.is_empty() { vec![] } else { POSTED.iter().map(posted).collect() };
         let taints: Vec<_> = taints.iter().map(|(key, effect)| json!({"key": key, "effect": effect})).collect();
         serde_json::from_value(
             json!({"metadata": {"name": "n"}, "spec": {"taints": taints, "unschedulable": cordoned}, "status": {"conditions": conditions}}),

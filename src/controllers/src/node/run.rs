@@ -108,13 +108,16 @@ impl Controller for Lifecycle {
     }
 }
 
+/// Node, key and value of a taint.
+type TaintOf = (Key, String, Option<String>);
+
 /// Eviction by taint.
 #[derive(Debug)]
 pub struct Evictions {
     nodes: Lister<Node>,
     pods: Lister<Pod>,
     /// When taints without a time were seen first, by node, key and value.
-    seen: Mutex<HashMap<(Key, String, Option<String>), Timestamp>>,
+    seen: Mutex<HashMap<TaintOf, Timestamp>>,
 }
 
 impl Evictions {

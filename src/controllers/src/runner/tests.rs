@@ -13,9 +13,12 @@ use crate::{
     writer::Written,
 };
 
+/// What a turn plans.
+type Script = Box<dyn Fn(&Key, Timestamp, &Past) -> Plan + Send + Sync>;
+
 /// Plans what it is told and reports its turns.
 struct Scripted {
-    plan: Box<dyn Fn(&Key, Timestamp, &Past) -> Plan + Send + Sync>,
+    plan: Script,
     turns: mpsc::UnboundedSender<(Key, Instant)>,
 }
 
