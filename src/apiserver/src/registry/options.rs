@@ -24,9 +24,7 @@ pub struct WriteOptions {
     pub dry_run: bool,
     /// How unknown fields are taken.
     pub field_validation: FieldValidation,
-    /// Who owns the fields that are written.
-    pub field_manager: String,
-    /// Server-side apply: takes fields from others.
+    /// Only an apply may say it.
     pub force: Option<bool>,
 }
 
@@ -150,7 +148,7 @@ impl WriteOptions {
                 FieldValidation::Warn
             }
         };
-        let field_manager = cx.param("fieldManager").unwrap_or_default().to_owned();
+        let field_manager = cx.param("fieldManager").unwrap_or_default();
         if field_manager.chars().count() > 128 {
             causes.push(cause("FieldValueTooLong", "fieldManager", "Too long: may not be more than 128 bytes"));
         }
@@ -163,7 +161,7 @@ impl WriteOptions {
         }
         let force = flag(cx, "force")?;
         invalid_options(kind, causes)?;
-        Ok(Self { dry_run, field_validation, field_manager, force })
+        Ok(Self { dry_run, field_validation, force })
     }
 }
 

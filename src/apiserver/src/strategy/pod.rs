@@ -83,7 +83,7 @@ fn class<'a>(all: impl Iterator<Item = &'a Value>) -> &'static str {
                 if quantity.signum() <= 0 {
                     continue;
                 }
-                let sum = total.get(name).map_or(quantity.clone(), |sum: &Quantity| sum.clone().plus(quantity.clone()));
+                let sum = total.get(name).map_or(quantity, |sum: &Quantity| sum.plus(quantity));
                 total.insert(name, sum);
                 limited += usize::from(part == "limits");
             }

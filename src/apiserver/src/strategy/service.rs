@@ -68,9 +68,7 @@ fn in_step(service: &mut Value, old: Option<&Value>) {
                 if same_list {
                     spec.remove("clusterIPs");
                 }
-            } else if ip != before && (same_list || unset) {
-                spec.insert("clusterIPs".into(), json!([ip]));
-            } else if !ip.is_empty() && unset {
+            } else if (ip != before && (same_list || unset)) || (!ip.is_empty() && unset) {
                 spec.insert("clusterIPs".into(), json!([ip]));
             }
         }
