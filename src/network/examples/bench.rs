@@ -63,7 +63,7 @@ fn main() {
         gone.sort();
         println!("endpoint gone after its event: p50 {:?}, max {:?} of {ATTACHES}; must < 50 ms", gone[ATTACHES / 2], gone[ATTACHES - 1]);
 
-        let (plain_from, plain_to) = plain();
+        let (plain_from, plain_to, _router) = plain();
         serve(&plain_to);
         let cgroup = machine.config.cgroup.clone();
         let mut ratios = Vec::new();
@@ -79,8 +79,8 @@ fn main() {
     });
 }
 
-/// Two namespaces, a routing one between.
-fn plain() -> (Space, Space) {
+/// Two namespaces, and a routing one between.
+fn plain() -> (Space, Space, Space) {
     let (router, from, to) = (Space::new(), Space::new(), Space::new());
     for (space, n) in [(&from, 1), (&to, 2)] {
         let path = space.path();
@@ -96,7 +96,7 @@ fn plain() -> (Space, Space) {
             run(&format!("ip route add default via 10.99.{n}.1"));
         });
     }
-    (from, to)
+    (from, to, router)
 }
 
 fn serve(space: &Space) {
