@@ -54,10 +54,8 @@ pub(crate) fn of_server(config: &Config, service_ips: &[IpAddr]) -> (Vec<String>
             Err(_) => names.push(san.clone()),
         }
     }
-    for list in [&mut names] {
-        list.sort_unstable();
-        list.dedup();
-    }
+    names.sort_unstable();
+    names.dedup();
     ips.sort_unstable();
     ips.dedup();
     (names, ips)

@@ -29,6 +29,7 @@ use crate::{
     authorization::{Authorizers, masters, node::NodeAuthorizer, rbac::RbacAuthorizer},
     bootstrap::{self, BootstrapError},
     cache,
+    handlers::openapi::Documents,
     in_flight::InFlight,
     listener,
     local::Local,
@@ -110,6 +111,7 @@ pub(crate) struct Shared {
     pub authorizers: Arc<Authorizers>,
     pub in_flight: InFlight,
     pub metrics: Metrics,
+    pub documents: Documents,
     pub nodes: NodeClient,
     pub tokens: Arc<Tokens>,
     /// Ends streams.
@@ -187,6 +189,7 @@ impl ApiServer {
             authorizers,
             in_flight: InFlight::default(),
             metrics: Metrics::default(),
+            documents: Documents::default(),
             tokens,
             stop: CancellationToken::new(),
             advertised: SocketAddr::new(config.advertise_address, address.port()),

@@ -1,15 +1,12 @@
 //! `/api` and `/apis`: what is served, group by group or all at once.
 
 use coracle_api::discovery;
-use http::{
-    HeaderValue, Response, StatusCode,
-    header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY},
-};
-use ring::digest;
+use http::{HeaderValue, Response, header::ACCEPT};
 
+use super::etag;
 use crate::{
     answer,
-    body::{Body, full},
+    body::Body,
     output::{self, format::Format},
     request::Context,
     server::Shared,
@@ -23,7 +20,7 @@ pub fn answer(shared: &Shared, cx: &Context, parts: &[&str]) -> Response<Body> {
     let found = match parts {
         ["api"] | ["apis"] if accepts_aggregated(cx) => {
             let document = discovery::aggregated(catalogue, parts == ["api"]).to_string();
-            return unless_known(cx, document, AGGREGATED);
+            return etag::answer(cx, &etag::of(document.as_bytes()), document, AGGREGATED);
         }
         ["api"] => Some(discovery::core_versions(&shared.advertised.to_string())),
         ["apis"] => Some(discovery::groups(catalogue)),
@@ -49,30 +46,4 @@ fn accepts_aggregated(cx: &Context) -> bool {
         let has = |wanted: &str| clause.split(';').any(|part| part.trim() == wanted);
         has("application/json") && has("g=apidiscovery.k8s.io") && has("v=v2") && has("as=APIGroupDiscoveryList")
     })
-}
-
-/// The document with its hash as ETag, or 304 for a client that has it.
-pub(super) fn unless_known(cx: &Context, document: impl Into<bytes::Bytes>, content_type: HeaderValue) -> Response<Body> {
-    let document = document.into();
-    let tag = format!("\"{}\"", hash(&document));
-    let known = cx.headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    let mut answer = if known.flat_map(|value| value.split(',')).any(|value| value.trim().trim_start_matches("W/") == tag) {
-        let mut answer = Response::new(full(""));
-        *answer.status_mut() = StatusCode::NOT_MODIFIED;
-        answer
-    } else {
-        let mut answer = Response::new(full(document));
-        answer.headers_mut().insert(CONTENT_TYPE, content_type);
-        answer
-    };
-    if let Ok(tag) = HeaderValue::from_str(&tag) {
-        answer.headers_mut().insert(ETAG, tag);
-    }
-    answer.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
-    answer
-}
-
-/// Of a document, in hexadecimal.
-fn hash(document: &[u8]) -> String {
-    digest::digest(&digest::SHA256, document).as_ref()[..32].iter().map(|byte| format!("{byte:02X}")).collect()
 }

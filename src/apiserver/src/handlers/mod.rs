@@ -1,6 +1,7 @@
 //! Handlers: what answers once the request is allowed.
 
 pub mod discovery;
+mod etag;
 pub mod health;
 pub mod openapi;
 pub mod openid;
@@ -83,7 +84,7 @@ async fn path(shared: &Shared, cx: &Context) -> Response<Body> {
         ["version"] => version::answer(),
         ["healthz" | "livez" | "readyz", ref check @ ..] => health::answer(shared, cx, parts[0], check).await,
         ["api" | "apis", ..] => discovery::answer(shared, cx, &parts),
-        ["openapi", ref below @ ..] => openapi::answer(shared, cx, below),
+        ["openapi", ref below @ ..] => openapi::answer(shared, cx, below).await,
         [".well-known", "openid-configuration"] => openid::configuration(shared),
         ["openid", "v1", "jwks"] => openid::keys(shared),
         ["metrics"] => shared.metrics.answer(),

@@ -1,12 +1,21 @@
 //! `/openapi/v2` and `/openapi/v3`: the schemas, made when they are asked for and not kept.
+//!
+//! A document takes tens of megabytes while it is made. So one is made at a time, what it took is given back to the system at once,
+//! and a client that has the document (its ETag is remembered) costs nothing.
 
-use coracle_api::openapi;
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use coracle_api::{catalogue::Catalogue, openapi, status::Status};
 use http::{
     HeaderValue, Response,
     header::{ACCEPT, CACHE_CONTROL},
 };
 
-use super::discovery::unless_known;
+use super::etag;
 use crate::{answer, body::Body, request::Context, server::Shared};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -15,17 +24,59 @@ const V2_PROTOBUF_TYPE: HeaderValue = HeaderValue::from_static("application/com.
 /// A document under its hash never changes.
 const FOREVER: HeaderValue = HeaderValue::from_static("public, immutable");
 
+/// One of the documents.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Document {
+    V2,
+    V2Protobuf,
+    Index,
+    /// Of a group and version.
+    V3(String, String),
+}
+
+/// What is remembered of the documents, which are those of one catalogue.
+#[derive(Debug, Default)]
+pub struct Documents {
+    /// Held while one is made.
+    making: tokio::sync::Mutex<()>,
+    /// Those of documents that exist: as many as there are groups and versions, and three.
+    tags: Mutex<HashMap<Document, HeaderValue>>,
+}
+
 /// The answer.
-pub fn answer(shared: &Shared, cx: &Context, below: &[&str]) -> Response<Body> {
-    let catalogue = shared.catalogue;
-    match below {
-        ["v2"] if accepts_protobuf(cx) => unless_known(cx, openapi::v2_protobuf(catalogue), V2_PROTOBUF_TYPE),
-        ["v2"] => unless_known(cx, openapi::v2(catalogue), JSON),
-        ["v3"] => unless_known(cx, openapi::v3_index(catalogue).to_string(), JSON),
-        ["v3", "api", version] => document(cx, openapi::v3(catalogue, "", version)),
-        ["v3", "apis", group, version] => document(cx, openapi::v3(catalogue, group, version)),
-        _ => answer::page_not_found(),
+pub async fn answer(shared: &Shared, cx: &Context, below: &[&str]) -> Response<Body> {
+    let Some(document) = named(cx, below) else { return answer::page_not_found() };
+    let tags = &shared.documents.tags;
+    let known = tags.lock().unwrap_or_else(PoisonError::into_inner).get(&document).cloned();
+    let mut answer = match known.filter(|tag| etag::client_has(cx, tag)) {
+        Some(tag) => etag::not_modified(&tag),
+        None => {
+            let bytes = match make(shared, document.clone()).await {
+                Ok(Some(bytes)) => bytes,
+                Ok(None) => return answer::page_not_found(),
+                Err(status) => return answer::status(&status),
+            };
+            let tag = etag::of(&bytes);
+            let content_type = if document == Document::V2Protobuf { V2_PROTOBUF_TYPE } else { JSON };
+            tags.lock().unwrap_or_else(PoisonError::into_inner).insert(document, tag.clone());
+            etag::answer(cx, &tag, bytes, content_type)
+        }
+    };
+    if cx.param("hash").is_some() {
+        answer.headers_mut().insert(CACHE_CONTROL, FOREVER);
     }
+    answer
+}
+
+fn named(cx: &Context, below: &[&str]) -> Option<Document> {
+    Some(match below {
+        ["v2"] if accepts_protobuf(cx) => Document::V2Protobuf,
+        ["v2"] => Document::V2,
+        ["v3"] => Document::Index,
+        ["v3", "api", version] => Document::V3(String::new(), (*version).to_owned()),
+        ["v3", "apis", group, version] => Document::V3((*group).to_owned(), (*version).to_owned()),
+        _ => return None,
+    })
 }
 
 fn accepts_protobuf(cx: &Context) -> bool {
@@ -33,11 +84,32 @@ fn accepts_protobuf(cx: &Context) -> bool {
     clauses.any(|clause| clause.trim().starts_with(V2_PROTOBUF))
 }
 
-fn document(cx: &Context, document: Option<Vec<u8>>) -> Response<Body> {
-    let Some(document) = document else { return answer::page_not_found() };
-    let mut answer = unless_known(cx, document, JSON);
-    if cx.param("hash").is_some() {
-        answer.headers_mut().insert(CACHE_CONTROL, FOREVER);
+async fn make(shared: &Shared, document: Document) -> Result<Option<Bytes>, Status> {
+    let _one_at_a_time = shared.documents.making.lock().await;
+    let catalogue = shared.catalogue;
+    let made = tokio::task::spawn_blocking(move || {
+        // One copy of the right size: the maker's buffer may be twice as large.
+        let bytes = written(catalogue, &document).map(|bytes| Bytes::copy_from_slice(&bytes));
+        give_back();
+        bytes
+    });
+    made.await.map_err(|error| Status::internal(format!("the document could not be made: {error}")))
+}
+
+fn written(catalogue: &Catalogue, document: &Document) -> Option<Vec<u8>> {
+    match document {
+        Document::V2 => Some(openapi::v2(catalogue)),
+        Document::V2Protobuf => Some(openapi::v2_protobuf(catalogue)),
+        Document::Index => Some(openapi::v3_index(catalogue).to_string().into_bytes()),
+        Document::V3(group, version) => openapi::v3(catalogue, group, version),
     }
-    answer
+}
+
+/// Returns freed memory to the system, which the allocator would keep for a next time that may not come.
+fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim takes no pointers and may be called at any time from any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }

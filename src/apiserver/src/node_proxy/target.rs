@@ -223,9 +223,10 @@ fn service_proxy(objects: &dyn Objects, cx: &Context) -> Result<Target, Status> 
     let namespace = cx.info.namespace.as_str();
     let service = objects.get("", "services", namespace, name).ok_or_else(|| Status::not_found("", "services", name))?;
     let ports: Vec<&Value> = service["spec"]["ports"].as_array().into_iter().flatten().collect();
+    let number: Option<u64> = port.parse().ok();
     let chosen = match port {
         "" if ports.len() == 1 => Some(ports[0]),
-        port => ports.into_iter().find(|entry| entry["name"] == port || entry["port"].to_string() == port),
+        port => ports.into_iter().find(|entry| entry["name"] == port || (number.is_some() && entry["port"].as_u64() == number)),
     };
     let unavailable = |why: String| Status::new(503, "ServiceUnavailable", why);
     let chosen = chosen.ok_or_else(|| unavailable(format!("no service port {port:?} found for service {name:?}")))?;
