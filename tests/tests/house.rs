@@ -128,3 +128,62 @@ fn only_the_runtime_the_resident_and_run_start_processes() {
         }
     }
 }
+
+/// Licences that the house lets in; an expression with OR needs one of them, with AND all.
+const LICENCES: &[&str] = &[
+    "Apache-2.0",
+    "Apache-2.0 WITH LLVM-exception",
+    "MIT",
+    "MIT-0",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "ISC",
+    "MPL-2.0",
+    "0BSD",
+    "Zlib",
+    "Unlicense",
+    "CC0-1.0",
+    "Unicode-3.0",
+    "Unicode-DFS-2016",
+    "BSL-1.0",
+    "CDLA-Permissive-2.0",
+    "bzip2-1.0.6",
+];
+
+fn allowed(expression: &str) -> bool {
+    let plain = expression.replace(['(', ')'], " ").replace('/', " OR ");
+    let fine = |licence: &str| LICENCES.contains(&licence.split_whitespace().collect::<Vec<_>>().join(" ").as_str());
+    // `A AND (B OR C)` reads as `A AND B` or `C`: stricter readings of a permissive list are not needed.
+    plain.split(" OR ").any(|either| either.split(" AND ").all(fine))
+}
+
+#[test]
+fn every_dependency_has_a_permissive_licence() {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--locked", "--format-version", "1", "--filter-platform", "x86_64-unknown-linux-gnu"])
+        .current_dir(root())
+        .output();
+    let output = output.expect("cargo runs");
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("cargo writes JSON");
+    let packages = metadata["packages"].as_array().expect("packages");
+    assert!(packages.len() > 100, "all dependencies are listed");
+    let refused: Vec<String> = packages
+        .iter()
+        .filter(|p| !p["license"].as_str().is_some_and(allowed))
+        .map(|p| format!("{} {}", p["name"], p["license"]))
+        .collect();
+    assert!(refused.is_empty(), "{refused:#?}");
+}
+
+#[test]
+fn licences_are_read_as_expressions() {
+    for (expression, good) in [
+        ("MIT OR GPL-3.0", true),
+        ("MIT/Apache-2.0", true),
+        ("(MIT OR Apache-2.0) AND Unicode-3.0", true),
+        ("GPL-3.0", false),
+        ("MIT AND GPL-2.0", false),
+    ] {
+        assert_eq!(allowed(expression), good, "{expression}");
+    }
+}

@@ -15,7 +15,7 @@ const MAX_SHORT_DIGITS: usize = 18;
 const MAX_UNITS: i128 = i64::MAX as i128;
 
 /// The family of suffixes that a quantity is printed with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
     Binary,
     Decimal,
@@ -23,7 +23,7 @@ enum Format {
 }
 
 /// A number with a unit. Equality and order are those of the value: `1000m == 1`.
-#[derive(Clone, Copy, Debug, Hash)]
+#[derive(Clone, Copy, Debug)]
 pub struct Quantity {
     nanos: i128,
     format: Format,
