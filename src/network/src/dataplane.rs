@@ -160,7 +160,7 @@ impl Inner {
                 .map_err(system(format!("attach to the interface of {}", config.node_ip)))?;
         }
         let mtu = uplink.map_or(DEFAULT_MTU, |uplink| uplink.mtu.min(65_535));
-        let wiring = Wiring { cluster_id: config.cluster_id.clone(), pins, style, node: gateway, mtu };
+        let wiring = Wiring { cluster_id: config.cluster_id.clone(), pins, node: gateway, mtu };
         let mut maps = Maps { ledger: Ledger::default(), tables };
         maps.adopt(&book)?;
         let dataplane = Self { config, wiring, programs, book: Mutex::new(book), maps: Mutex::new(maps) };
@@ -341,7 +341,7 @@ fn this_node(config: &Config) -> io::Result<Node> {
     })
 }
 
-/// TCX where the kernel has it.
+/// How programs get onto the uplink, which others use too: TCX where the kernel has it.
 fn style() -> Style {
     match aya::util::KernelVersion::current() {
         Ok(version) if version >= aya::util::KernelVersion::new(6, 6, 0) => Style::Tcx,

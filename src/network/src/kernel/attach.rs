@@ -19,7 +19,7 @@ const SOCKET_HOOKS: [(&str, Hook); 4] =
 /// How programs get onto network links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
-    /// TCX (kernel 6.6): pinned links, updated atomically.
+    /// TCX (kernel 6.6): pinned links beside those of others, updated atomically.
     Tcx,
     /// clsact filters, replaced atomically; they live as long as the network link.
     Clsact,
@@ -87,7 +87,7 @@ mod tests {
     use crate::{kernel::object, netlink::route};
 
     #[test]
-    fn clsact_takes_the_programs_where_tcx_is_not() {
+    fn a_filter_is_replaced_by_the_next_of_its_cluster() {
         // A thread of its own, in a namespace of its own.
         let worker = std::thread::spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).expect("unshare needs root");

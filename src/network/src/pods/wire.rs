@@ -28,6 +28,9 @@ const SCOPE_UNIVERSE: u8 = 0;
 /// Locally administered, unicast.
 const MAC_PREFIX: u8 = 0x0a;
 
+/// A pod's link is ours alone and its programs live as long as it does, so that filters need no pins; a TCX link would wait 11 ms for the kernel's RCU.
+const STYLE: Style = Style::Clsact;
+
 /// What all pods of a cluster share.
 #[derive(Debug)]
 pub struct Wiring {
@@ -35,8 +38,6 @@ pub struct Wiring {
     pub cluster_id: String,
     /// Where the links of programs are pinned.
     pub pins: Pins,
-    /// How programs get onto links.
-    pub style: Style,
     /// The node's address in the pod range: source of the host's packets to pods.
     pub node: Ipv4Addr,
     /// Of all links.
@@ -90,8 +91,8 @@ impl Wiring {
         let link = route::find_link(&mut host, &name).and_then(|link| link.ok_or_else(missing)).map_err(fail("link"))?;
         let eth0 = route::find_link(&mut inside.socket, POD_LINK).and_then(|link| link.ok_or_else(missing)).map_err(fail("link"))?;
         // First the programs, then the link goes up: no packet of the pod passes without them.
-        attach::to_link(&self.pins, self.style, programs, "from_pod", &pin(&name, "in"), link.index, Hook::TcxIngress)
-            .and_then(|()| attach::to_link(&self.pins, self.style, programs, "to_pod", &pin(&name, "out"), link.index, Hook::TcxEgress))
+        attach::to_link(&self.pins, STYLE, programs, "from_pod", &pin(&name, "in"), link.index, Hook::TcxIngress)
+            .and_then(|()| attach::to_link(&self.pins, STYLE, programs, "to_pod", &pin(&name, "out"), link.index, Hook::TcxEgress))
             .map_err(fail("programs"))?;
         disable_ipv6(&name).map_err(fail("sysctl"))?;
         host.call_all(vec![
@@ -120,8 +121,8 @@ impl Wiring {
         let name = link_name(&self.cluster_id, sandbox);
         let mut host = Socket::open(libc::NETLINK_ROUTE).map_err(fail("netlink"))?;
         let Some(link) = route::find_link(&mut host, &name).map_err(fail("link"))? else { return Ok(false) };
-        attach::to_link(&self.pins, self.style, programs, "from_pod", &pin(&name, "in"), link.index, Hook::TcxIngress)
-            .and_then(|()| attach::to_link(&self.pins, self.style, programs, "to_pod", &pin(&name, "out"), link.index, Hook::TcxEgress))
+        attach::to_link(&self.pins, STYLE, programs, "from_pod", &pin(&name, "in"), link.index, Hook::TcxIngress)
+            .and_then(|()| attach::to_link(&self.pins, STYLE, programs, "to_pod", &pin(&name, "out"), link.index, Hook::TcxEgress))
             .map_err(fail("programs"))?;
         Ok(true)
     }
