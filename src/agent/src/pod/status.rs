@@ -12,7 +12,7 @@ use k8s_openapi::{
 };
 
 use super::{
-    life::{Cause, Doing, Ended, Life, Member, RunState, Sandbox},
+    life::{Cause, Doing, Ended, Life, Member, RunState, Sandbox, Stage},
     phase::{self, Facts},
     spec::{self, Kind, Part},
 };
@@ -36,7 +36,8 @@ pub fn status(pod: &Pod, life: &Life, before: &PodStatus, node_ips: &[IpAddr], n
         out.message = Some(refusal.message.clone());
         return out;
     }
-    if life.ending.is_some() && life.members.values().all(|m| m.run.is_none()) && over_before(before) {
+    // A pod that was over before this agent began: nothing new is known of it.
+    if life.ending.is_some() && life.volumes == Stage::Todo && life.members.values().all(|m| m.run.is_none()) && over_before(before) {
         return before.clone();
     }
     let parts = spec::parts(pod);

@@ -12,7 +12,7 @@ use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
         Message,
-        protocol::{Role, WebSocketConfig},
+        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
     },
 };
 
@@ -111,7 +111,7 @@ where
                     return;
                 }
             }
-            let _ = sink.close().await;
+            let _ = sink.send(goodbye()).await;
         };
         // The client's close ends a session; so does the last output.
         tokio::select! {
@@ -120,6 +120,11 @@ where
         }
     };
     (client, carry)
+}
+
+/// Clients take an end for an error unless it is called normal.
+fn goodbye() -> Message {
+    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))
 }
 
 fn message(channel: u8, data: &[u8]) -> Message {
@@ -165,7 +170,7 @@ where
                     _ => break,
                 }
             }
-            let _ = sink.close().await;
+            let _ = sink.send(goodbye()).await;
         };
         tokio::select! {
             () = reading => {}
@@ -199,7 +204,7 @@ mod tests {
         drop(client);
         assert_eq!(socket.next().await.expect("a message").expect("read"), message(STDERR, b"e"));
         assert_eq!(socket.next().await.expect("a message").expect("read"), message(ERROR, b"{}"));
-        assert!(matches!(socket.next().await, Some(Ok(Message::Close(_)))));
+        assert_eq!(socket.next().await.expect("a message").expect("read"), goodbye());
         carrying.await.expect("joined");
     }
 }
