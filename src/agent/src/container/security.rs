@@ -58,7 +58,7 @@ mod tests {
             json!({ "runAsUser": 1001 }),
         );
         assert_eq!((s.run_as_user, s.run_as_group, s.supplemental_groups), (Some(1001), Some(3000), vec![2000, 4000]));
-        assert_eq!(of(json!({ "runAsNonRoot": true }), json!({ "runAsNonRoot": false })).run_as_non_root, false);
+        assert!(!of(json!({ "runAsNonRoot": true }), json!({ "runAsNonRoot": false })).run_as_non_root);
     }
 
     #[test]

@@ -197,10 +197,10 @@ impl Writer {
         if self.request.stderr.is_some_and(|wanted| wanted != line.stderr) {
             return Ok(());
         }
-        if let (Some(since), Some(at)) = (self.request.since, line.at()) {
-            if at < since {
-                return Ok(());
-            }
+        if let (Some(since), Some(at)) = (self.request.since, line.at())
+            && at < since
+        {
+            return Ok(());
         }
         let mut text = Vec::with_capacity(raw.len());
         if self.request.timestamps && !self.mid_line {

@@ -40,7 +40,6 @@ pub async fn renew(client: &Client, config: &Config, uid: &str, now: Timestamp) 
             renew_time: Some(MicroTime(now)),
             ..LeaseSpec::default()
         }),
-        ..Lease::default()
     };
     leases.create(&PostParams::default(), &lease).await.map(drop)
 }

@@ -21,7 +21,7 @@ pub fn read(data_dir: &Path) -> Machine {
     let cpus = std::thread::available_parallelism().map_or(1, |n| i64::try_from(n.get()).unwrap_or(1));
     let memory_bytes = memory("MemTotal").unwrap_or(0);
     let disk = nix::sys::statvfs::statvfs(data_dir);
-    let disk_bytes = disk.map_or(0, |d| i64::try_from(d.blocks() as u64 * d.fragment_size() as u64).unwrap_or(i64::MAX));
+    let disk_bytes = disk.map_or(0, |d| i64::try_from(d.blocks() * d.fragment_size()).unwrap_or(i64::MAX));
     let mut capacity = Amounts::from([
         ("cpu".to_owned(), Quantity::from_units(cpus)),
         ("memory".to_owned(), Quantity::from_bytes(memory_bytes)),
@@ -107,8 +107,8 @@ const MEMORY_LEAST_BYTES: i64 = 100 << 20;
 /// Reads the machine's pressures now.
 pub fn pressure(data_dir: &Path) -> Pressure {
     let disk = nix::sys::statvfs::statvfs(data_dir).is_ok_and(|d| {
-        let blocks = (d.blocks_available() as u64).saturating_mul(10) < d.blocks() as u64;
-        let inodes = d.files() > 0 && (d.files_available() as u64).saturating_mul(20) < d.files() as u64;
+        let blocks = d.blocks_available().saturating_mul(10) < d.blocks();
+        let inodes = d.files() > 0 && d.files_available().saturating_mul(20) < d.files();
         blocks || inodes
     });
     let pids = || -> Option<bool> {

@@ -80,17 +80,17 @@ fn sandbox_lost(life: &mut Life, id: &str, now: Timestamp) {
     }
     life.sandbox = Sandbox::Doomed { facts: facts.clone(), stage: Stage::Todo };
     for member in life.members.values_mut() {
-        if let Some(run) = member.run.as_mut() {
-            if let RunState::Running { started_at } = run.state {
-                run.state = RunState::Ended(Ended {
-                    id: run.id.id.clone(),
-                    started_at: Some(started_at),
-                    finished_at: now,
-                    exit_code: 137,
-                    reason: "ContainerStatusUnknown".to_owned(),
-                    message: "the process that kept the container is gone".to_owned(),
-                });
-            }
+        if let Some(run) = member.run.as_mut()
+            && let RunState::Running { started_at } = run.state
+        {
+            run.state = RunState::Ended(Ended {
+                id: run.id.id.clone(),
+                started_at: Some(started_at),
+                finished_at: now,
+                exit_code: 137,
+                reason: "ContainerStatusUnknown".to_owned(),
+                message: "the process that kept the container is gone".to_owned(),
+            });
         }
         if !matches!(member.doing, Doing::Starting { .. }) {
             member.doing = Doing::Nothing;
@@ -185,12 +185,13 @@ fn post_started(pod: &Pod, life: &mut Life, name: &str, id: &str, ok: bool, now:
 fn pre_stopped(life: &mut Life, name: &str, id: &str, now: Timestamp, out: &mut Step) {
     let Some(member) = life.members.get_mut(name) else { return };
     let here = member.run.as_ref().is_some_and(|r| r.id.id == id);
-    if let Doing::Stopping(stopping) = &mut member.doing {
-        if here && stopping.phase == StopPhase::PreStop {
-            stopping.phase = StopPhase::Asked;
-            stopping.kill_at = stopping.kill_at.max(later(now, stop::LEAST_GRACE));
-            out.actions.push(Action::Signal { name: name.to_owned(), kill: false });
-        }
+    if let Doing::Stopping(stopping) = &mut member.doing
+        && here
+        && stopping.phase == StopPhase::PreStop
+    {
+        stopping.phase = StopPhase::Asked;
+        stopping.kill_at = stopping.kill_at.max(later(now, stop::LEAST_GRACE));
+        out.actions.push(Action::Signal { name: name.to_owned(), kill: false });
     }
 }
 

@@ -56,10 +56,11 @@ pub fn adopt(life: &mut Life, pod: &Pod, found: Option<Found>, now: Timestamp) {
             member.run = api.and_then(|s| forgotten(s, now));
         }
         let alive = member.running().is_some();
-        if alive && !standing {
-            if let Some(run) = member.run.as_mut() {
-                run.state = RunState::Ended(unknown(&run.id.id, now));
-            }
+        if alive
+            && !standing
+            && let Some(run) = member.run.as_mut()
+        {
+            run.state = RunState::Ended(unknown(&run.id.id, now));
         }
         // What the API last showed of this very run still holds.
         let same = member.run.as_ref().is_some_and(|r| api.is_some_and(|s| id_of(s) == Some(r.id.id.as_str())));
@@ -70,11 +71,11 @@ pub fn adopt(life: &mut Life, pod: &Pod, found: Option<Found>, now: Timestamp) {
     }
     life.initialized =
         standing && parts.iter().any(|p| p.kind == spec::Kind::Main && life.members.get(&p.spec.name).is_some_and(|m| m.run.is_some()));
-    if let Sandbox::None { attempt, .. } = &mut life.sandbox {
-        if known.iter().any(|s| s.container_id.is_some()) {
-            // The sandbox was lost with all that knew of it (a reboot): the next has a number that none had.
-            *attempt = u32::try_from(now.as_second().max(1)).unwrap_or(1);
-        }
+    if let Sandbox::None { attempt, .. } = &mut life.sandbox
+        && known.iter().any(|s| s.container_id.is_some())
+    {
+        // The sandbox was lost with all that knew of it (a reboot): the next has a number that none had.
+        *attempt = u32::try_from(now.as_second().max(1)).unwrap_or(1);
     }
 }
 

@@ -356,14 +356,13 @@ fn want(pod: &Pod, life: &mut Life, part: &Part, now: Timestamp, out: &mut Step)
         if !spec::restarts(pod, part, ended.exit_code) {
             return;
         }
-        if member.trouble.is_none() {
-            if let Some((until, pause)) = member.crashes.resting(ended.finished_at, now) {
-                let message =
-                    format!("resting {} s before container {name} of pod {} is started again", pause.as_secs(), spec::full_name(pod));
-                out.note(Some(name), true, "BackOff", message.clone());
-                member.trouble = Some(Trouble { reason: "CrashLoopBackOff".to_owned(), message, retry_at: until, turns_at: None });
-                return out.wake(until);
-            }
+        if member.trouble.is_none()
+            && let Some((until, pause)) = member.crashes.resting(ended.finished_at, now)
+        {
+            let message = format!("resting {} s before container {name} of pod {} is started again", pause.as_secs(), spec::full_name(pod));
+            out.note(Some(name), true, "BackOff", message.clone());
+            member.trouble = Some(Trouble { reason: "CrashLoopBackOff".to_owned(), message, retry_at: until, turns_at: None });
+            return out.wake(until);
         }
         if member.trouble.as_ref().is_none_or(|t| t.reason == "CrashLoopBackOff") {
             member.crashes.count(now);

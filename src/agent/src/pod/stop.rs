@@ -93,11 +93,11 @@ fn end(life: &mut Life, part: &Part, kill_at: Timestamp, now: Timestamp, out: &m
 
 fn give_up_start(life: &mut Life, part: &Part, out: &mut Step) {
     let Some(member) = life.members.get_mut(&part.spec.name) else { return };
-    if let Doing::Starting { cancelled, .. } = &mut member.doing {
-        if !*cancelled {
-            *cancelled = true;
-            out.actions.push(Action::Cancel { name: part.spec.name.clone() });
-        }
+    if let Doing::Starting { cancelled, .. } = &mut member.doing
+        && !*cancelled
+    {
+        *cancelled = true;
+        out.actions.push(Action::Cancel { name: part.spec.name.clone() });
     }
 }
 

@@ -48,6 +48,7 @@ const PATCH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a pod's task is told.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a few hundred bytes in a short queue, and moved, not copied")]
 pub enum Message {
     /// The object changed.
     Pod(Arc<Pod>),

@@ -46,10 +46,10 @@ pub fn patch(pod: &Pod, want: &PodStatus) -> serde_json::Result<Value> {
     }
     conditions.extend(stale.into_iter().map(|kind| json!({ "$patch": "delete", "type": kind })));
     fields.insert("conditions".to_owned(), Value::Array(conditions));
-    if let Some(Value::Array(ips)) = fields.get_mut("podIPs") {
-        if old.get("podIPs").is_some_and(|o| *o != Value::Array(ips.clone())) {
-            ips.insert(0, json!({ "$patch": "replace" }));
-        }
+    if let Some(Value::Array(ips)) = fields.get_mut("podIPs")
+        && old.get("podIPs").is_some_and(|o| *o != Value::Array(ips.clone()))
+    {
+        ips.insert(0, json!({ "$patch": "replace" }));
     }
     Ok(json!({ "metadata": { "uid": pod.metadata.uid }, "status": new }))
 }

@@ -82,10 +82,10 @@ async fn write(mut outputs: mpsc::Receiver<Output>, senders: HashMap<String, Sen
             Output::Stderr(data) => ("stderr", data),
             Output::Ended(data) => ("error", data),
         };
-        if let Some(sender) = senders.get(name) {
-            if sender.send(data).await.is_err() {
-                return;
-            }
+        if let Some(sender) = senders.get(name)
+            && sender.send(data).await.is_err()
+        {
+            return;
         }
     }
     for sender in senders.values() {

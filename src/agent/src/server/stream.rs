@@ -162,7 +162,6 @@ async fn netns(ctx: &Context, pod: &Arc<Pod>, sandbox: &str) -> Result<Option<Pa
 }
 
 /// Reads how the client wants to go on, and makes the answer that switches to it.
-#[expect(clippy::result_large_err, reason = "the error is the answer")]
 fn upgrade(headers: &HeaderMap, sockets: &[&str], spdys: &[&'static str]) -> Result<(Upgrade, Response<Body>), Response<Body>> {
     let wanted = headers.get("upgrade").and_then(|u| u.to_str().ok()).unwrap_or_default();
     let listed = |name: &str| -> Vec<String> {

@@ -84,10 +84,10 @@ where
                 };
                 match data.split_first() {
                     Some((&STDIN, rest)) if !rest.is_empty() => {
-                        if let Some(to) = &typed {
-                            if to.send(data.slice(1..)).await.is_err() {
-                                typed = None;
-                            }
+                        if let Some(to) = &typed
+                            && to.send(data.slice(1..)).await.is_err()
+                        {
+                            typed = None;
                         }
                     }
                     Some((&RESIZE, rest)) => {
@@ -146,10 +146,8 @@ where
         let reading = async {
             while let Some(Ok(received)) = stream.next().await {
                 match received {
-                    Message::Binary(data) => {
-                        if to.write_all(&data).await.is_err() {
-                            return;
-                        }
+                    Message::Binary(data) if to.write_all(&data).await.is_err() => {
+                        return;
                     }
                     Message::Close(_) => break,
                     _ => {}
