@@ -73,7 +73,7 @@ impl Handler {
                     Forwarded::Nothing(ResponseCode::NXDomain, _) if search => self.nothing(ResponseCode::NXDomain),
                     Forwarded::Failed if search && self.upstream.is_none() => self.nothing(ResponseCode::NXDomain),
                     Forwarded::Nothing(code, soa) => {
-                        Reply { answers: aliases, authorities: soa.into_iter().collect(), ..Reply::code(code) }
+                        Reply { answers: aliases, authorities: soa.into_iter().map(|soa| *soa).collect(), ..Reply::code(code) }
                     }
                     Forwarded::Failed => Reply::code(ResponseCode::ServFail),
                 }
@@ -92,7 +92,7 @@ impl Handler {
         match upstream.lookup(name, record_type).await {
             Ok(lookup) => Forwarded::Found(lookup.answers().to_vec()),
             Err(NetError::Dns(DnsError::NoRecordsFound(NoRecords { response_code, soa, .. }))) => {
-                Forwarded::Nothing(response_code, soa.map(|soa| soa.as_ref().clone().into_record_of_rdata()))
+                Forwarded::Nothing(response_code, soa.map(|soa| Box::new(soa.as_ref().clone().into_record_of_rdata())))
             }
             Err(_) => Forwarded::Failed,
         }
@@ -101,7 +101,7 @@ impl Handler {
 
 enum Forwarded {
     Found(Vec<Record>),
-    Nothing(ResponseCode, Option<Record>),
+    Nothing(ResponseCode, Option<Box<Record>>),
     Failed,
 }
 

@@ -285,7 +285,7 @@ mod tests {
         check("x notin (a)", &[b.clone(), none.clone()], std::slice::from_ref(&a));
         check("x", &[a.clone(), b.clone()], std::slice::from_ref(&none));
         check("!x", std::slice::from_ref(&none), &[a.clone(), b.clone()]);
-        check("n>4,n<6", std::slice::from_ref(&b), &[a.clone()]);
+        check("n>4,n<6", std::slice::from_ref(&b), std::slice::from_ref(&a));
         check("x=,y in ()", &[json!({"x": "", "y": ""})], &[a]);
     }
 

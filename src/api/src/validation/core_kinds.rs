@@ -115,11 +115,9 @@ fn secret(secret: &Field<'_>, old: Option<&Value>) {
         }
         "kubernetes.io/dockercfg" if needs(".dockercfg") => is_json(".dockercfg"),
         "kubernetes.io/dockerconfigjson" if needs(".dockerconfigjson") => is_json(".dockerconfigjson"),
-        "kubernetes.io/basic-auth" => {
-            if data.value().get("username").is_none() && data.value().get("password").is_none() {
-                needs("username");
-                needs("password");
-            }
+        "kubernetes.io/basic-auth" if data.value().get("username").is_none() && data.value().get("password").is_none() => {
+            needs("username");
+            needs("password");
         }
         "kubernetes.io/ssh-auth" if data.key("ssh-privatekey").is_empty() => data.key("ssh-privatekey").required(""),
         "kubernetes.io/tls" => {

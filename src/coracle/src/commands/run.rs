@@ -137,7 +137,6 @@ fn dns_address(slice: &EndpointSlice) -> Option<SocketAddr> {
 }
 
 /// In the cluster's cgroup, so that Services answer to the command as they do to pods; ended by the kernel if we die.
-#[expect(clippy::disallowed_methods, reason = "the one process that `coracle run` is there to start")]
 fn spawn(program: &str, arguments: &[String], kubeconfig: &Path, place: &Place) -> io::Result<Child> {
     let groups = coracle_runtime::group::make(&format!("{}/command", place.cgroup()))?;
     let mut command = Command::new(program);

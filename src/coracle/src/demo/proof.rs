@@ -133,7 +133,11 @@ impl Proof {
             }
         };
         let all = futures::future::join_all(addresses.into_iter().map(ask));
-        self.wait(what, began, async { Ok(drop(all.await)) }).await
+        self.wait(what, began, async {
+            let _: () = drop(all.await);
+            Ok(())
+        })
+        .await
     }
 
     async fn clean_up(&mut self) -> Result<(), Failure> {

@@ -68,12 +68,9 @@ pub async fn obey(state: &State, records: &Arc<RwLock<Records>>, listener: UnixL
         while let Some(stream) = next.take() {
             let mut dirty = None;
             tokio::select! {
-                program = talk(state, records, address, stream, &mut dirty) => match program {
-                    Some(program) => {
-                        state.keep(&read(records))?;
-                        return Ok(program);
-                    }
-                    None => {}
+                program = talk(state, records, address, stream, &mut dirty) => if let Some(program) = program {
+                    state.keep(&read(records))?;
+                    return Ok(program);
                 },
                 newer = listener.accept() => next = newer.ok().map(|(stream, _)| stream),
             }

@@ -42,11 +42,15 @@ pub async fn keep(config: &Config, client: Client, informers: &Informers, mut ad
     let ring = Arc::new(Notify::new());
     let bell = ring.clone();
     services.observe(move |old, new| {
-        ours(old.map(|o| Key::of(&**o)), new.map(|o| Key::of(&**o)), SERVICE).then(|| bell.notify_one()).unwrap_or_default()
+        if ours(old.map(|o| Key::of(&**o)), new.map(|o| Key::of(&**o)), SERVICE) {
+            bell.notify_one();
+        }
     });
     let bell = ring.clone();
     slices.observe(move |old, new| {
-        ours(old.map(|o| Key::of(&**o)), new.map(|o| Key::of(&**o)), SLICE).then(|| bell.notify_one()).unwrap_or_default()
+        if ours(old.map(|o| Key::of(&**o)), new.map(|o| Key::of(&**o)), SLICE) {
+            bell.notify_one();
+        }
     });
     tokio::join!(services.synced(), slices.synced());
     let mut wait = FIRST_WAIT;
