@@ -42,6 +42,8 @@ fn layer() -> Vec<u8> {
         header.set_entry_type(tar::EntryType::Directory);
         header.set_mode(mode);
         header.set_size(0);
+        header.set_uid(0);
+        header.set_gid(0);
         header.set_cksum();
         layer.append_data(&mut header, name, std::io::empty()).expect("written");
     }
@@ -51,6 +53,8 @@ fn layer() -> Vec<u8> {
         header.set_entry_type(tar::EntryType::Symlink);
         header.set_size(0);
         header.set_mode(0o777);
+        header.set_uid(0);
+        header.set_gid(0);
         layer.append_link(&mut header, format!("bin/{applet}"), "busybox").expect("written");
     }
     append(&mut layer, "etc/passwd", b"root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n", 0o644);
@@ -62,6 +66,8 @@ fn append(archive: &mut tar::Builder<impl std::io::Write>, name: &str, bytes: &[
     let mut header = tar::Header::new_gnu();
     header.set_mode(mode);
     header.set_size(bytes.len() as u64);
+    header.set_uid(0);
+    header.set_gid(0);
     header.set_cksum();
     archive.append_data(&mut header, name, bytes).expect("written");
 }

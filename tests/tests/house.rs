@@ -150,6 +150,9 @@ const LICENCES: &[&str] = &[
     "bzip2-1.0.6",
 ];
 
+/// Crates whose manifest names a file instead of an expression, read by us.
+const READ: &[(&str, &str)] = &[("rust-criu", "the MIT licence; libcontainer's checkpoint interface, which we do not call")];
+
 fn allowed(expression: &str) -> bool {
     let plain = expression.replace(['(', ')'], " ").replace('/', " OR ");
     let fine = |licence: &str| LICENCES.contains(&licence.split_whitespace().collect::<Vec<_>>().join(" ").as_str());
@@ -169,7 +172,7 @@ fn every_dependency_has_a_permissive_licence() {
     assert!(packages.len() > 100, "all dependencies are listed");
     let refused: Vec<String> = packages
         .iter()
-        .filter(|p| !p["license"].as_str().is_some_and(allowed))
+        .filter(|p| !p["license"].as_str().is_some_and(allowed) && !READ.iter().any(|(name, _)| p["name"] == *name))
         .map(|p| format!("{} {}", p["name"], p["license"]))
         .collect();
     assert!(refused.is_empty(), "{refused:#?}");

@@ -90,14 +90,17 @@ fn a_deployment_answers_by_its_services_name_and_follows_its_changes() {
     kubectl.ok(&["scale", "deployment/web", "--replicas=1"]);
     kubectl.ok(&["wait", "deployment/web", "--for=jsonpath={.status.replicas}=1", "--timeout=60s"]);
 
-    let pod = kubectl.ok(&["get", "pods", "-l=app=web", "--field-selector=status.phase=Running", "-o", "jsonpath={.items[0].metadata.name}"]);
+    let pod =
+        kubectl.ok(&["get", "pods", "-l=app=web", "--field-selector=status.phase=Running", "-o", "jsonpath={.items[0].metadata.name}"]);
     kubectl.ok(&["delete", "pod", &pod]);
     kubectl.ok(&["wait", "deployment/web", "--for=jsonpath={.status.readyReplicas}=1", "--timeout=60s"]);
     assert!(kubectl.fails(&["get", "pod", &pod]).contains("NotFound"));
 
     let patch = r#"{"data":{"index.html":"changed\n"}}"#;
     kubectl.ok(&["patch", "configmap", "page", "-p", patch]);
-    until("a changed ConfigMap is seen in the pod", || kubectl.ok(&["exec", "deployment/web", "--", "cat", "/www/index.html"]) == "changed\n");
+    until("a changed ConfigMap is seen in the pod", || {
+        kubectl.ok(&["exec", "deployment/web", "--", "cat", "/www/index.html"]) == "changed\n"
+    });
     drop(server);
 }
 
@@ -131,7 +134,16 @@ fn logs_exec_copy_and_forwarded_ports_reach_the_container() {
     kubectl.ok(&["cp", "talk:/tmp/x", back.to_str().expect("UTF-8")]);
     assert_eq!(std::fs::read_to_string(back).expect("copied"), "carried");
 
-    kubectl.ok(&["run", "web", "--image=busybox:test", "--image-pull-policy=Never", "--", "sh", "-c", "echo forwarded > /tmp/index.html; httpd -f -p 8080 -h /tmp"]);
+    kubectl.ok(&[
+        "run",
+        "web",
+        "--image=busybox:test",
+        "--image-pull-policy=Never",
+        "--",
+        "sh",
+        "-c",
+        "echo forwarded > /tmp/index.html; httpd -f -p 8080 -h /tmp",
+    ]);
     kubectl.wait("pod/web", "condition=Ready");
     let mut forward = kubectl.command(&["port-forward", "pod/web", ":8080"]).stdout(Stdio::piped()).spawn().expect("kubectl");
     let mut told = String::new();
@@ -159,7 +171,17 @@ fn a_killed_server_is_missed_by_nobody() {
     let ask = "n=0; while [ ! -e /tmp/stop ]; do wget -T 2 -qO /dev/null http://web || echo failed $n; n=$((n+1)); done; echo asked $n";
     kubectl.ok(&["run", "ask", "--image=busybox:test", "--image-pull-policy=Never", "--restart=Never", "--", "sh", "-c", ask]);
     kubectl.wait("pod/ask", "condition=Ready");
-    kubectl.ok(&["run", "ends", "--image=busybox:test", "--image-pull-policy=Never", "--restart=Never", "--", "sh", "-c", "while [ ! -e /tmp/stop ]; do sleep 0.1; done; exit 9"]);
+    kubectl.ok(&[
+        "run",
+        "ends",
+        "--image=busybox:test",
+        "--image-pull-policy=Never",
+        "--restart=Never",
+        "--",
+        "sh",
+        "-c",
+        "while [ ! -e /tmp/stop ]; do sleep 0.1; done; exit 9",
+    ]);
     kubectl.wait("pod/ends", "condition=Ready");
     let ids = || kubectl.ok(&["get", "pods", "-l=app=web", "-o", "jsonpath={.items[*].status.containerStatuses[0].containerID}"]);
     let before = ids();
@@ -190,8 +212,19 @@ fn a_killed_server_is_missed_by_nobody() {
 fn impossible_pods_say_why() {
     let (_server, kubectl) = with_image();
     kubectl.ok(&["run", "noimage", "--image=example.invalid/none:1", "--image-pull-policy=Never"]);
-    kubectl.ok(&["run", "nocommand", "--image=busybox:test", "--image-pull-policy=Never", "--restart=Never", "--command", "--", "/no/such/program"]);
-    let reason = |pod: &str, state: &str| kubectl.ok(&["get", "pod", pod, "-o", &format!("jsonpath={{.status.containerStatuses[0].state.{state}.reason}}")]);
+    kubectl.ok(&[
+        "run",
+        "nocommand",
+        "--image=busybox:test",
+        "--image-pull-policy=Never",
+        "--restart=Never",
+        "--command",
+        "--",
+        "/no/such/program",
+    ]);
+    let reason = |pod: &str, state: &str| {
+        kubectl.ok(&["get", "pod", pod, "-o", &format!("jsonpath={{.status.containerStatuses[0].state.{state}.reason}}")])
+    };
     until("a missing image is told", || reason("noimage", "waiting") == "ErrImageNeverPull");
     until("a missing command is told", || matches!(reason("nocommand", "terminated").as_str(), "StartError" | "ContainerCannotRun"));
     let events = kubectl.ok(&["get", "events"]);

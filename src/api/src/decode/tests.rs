@@ -1,3 +1,5 @@
+//! Cases of bodies: what is read, what is refused.
+
 use proptest::prelude::*;
 use serde_json::json as value;
 

@@ -1,3 +1,5 @@
+//! Cases of defaults.
+
 use proptest::prelude::*;
 use serde_json::json;
 

@@ -1,3 +1,5 @@
+//! What kubectl needs of the OpenAPI documents.
+
 use super::*;
 use crate::catalogue::builtin;
 

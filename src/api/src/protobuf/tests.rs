@@ -1,3 +1,5 @@
+//! Round trips through protobuf.
+
 use proptest::prelude::*;
 use serde_json::json;
 

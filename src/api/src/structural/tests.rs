@@ -1,3 +1,5 @@
+//! Cases of the canonical form.
+
 use proptest::prelude::*;
 use serde_json::json;
 

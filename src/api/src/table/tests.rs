@@ -1,3 +1,5 @@
+//! Cases of table cells.
+
 use serde_json::json;
 
 use super::*;

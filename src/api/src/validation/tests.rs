@@ -1,3 +1,5 @@
+//! Cases of validation: an object, its causes.
+
 use serde_json::json;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Layers, hostile ones too, unpacked into real directories.
+
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The image store on real archives.
+
 use std::{collections::HashSet, fs, path::Path};
 
 use super::*;

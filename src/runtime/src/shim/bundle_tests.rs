@@ -1,3 +1,5 @@
+//! Cases of OCI bundles.
+
 use super::*;
 use crate::{ContainerId, ContainerSpec, Resources, Seccomp, Security, images::Defaults};
 
