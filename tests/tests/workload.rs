@@ -168,7 +168,7 @@ fn a_killed_server_is_missed_by_nobody() {
     let (mut server, kubectl) = with_image();
     kubectl.apply(WEB);
     kubectl.ok(&["rollout", "status", "deployment/web", "--timeout=90s"]);
-    let ask = "n=0; while [ ! -e /tmp/stop ]; do wget -T 2 -qO /dev/null http://web || echo failed $n; n=$((n+1)); done; echo asked $n";
+    let ask = "n=0; while [ ! -e /tmp/stop ]; do wget -qO /dev/null http://web || echo failed $n; n=$((n+1)); done; echo asked $n";
     kubectl.ok(&["run", "ask", "--image=busybox:test", "--image-pull-policy=Never", "--restart=Never", "--", "sh", "-c", ask]);
     kubectl.wait("pod/ask", "condition=Ready");
     kubectl.ok(&[
