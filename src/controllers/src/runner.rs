@@ -215,7 +215,9 @@ impl<C: Controller> Runner<C> {
             Err(refused) => (Plan::default(), unread(refused)),
         };
         let failed = outcome.failures.iter().any(|f| !f.refused.namespace_ends);
-        for failure in outcome.failures.iter().filter(|f| !f.refused.is_conflict() && !f.refused.namespace_ends) {
+        // An object that changed, went, or goes with its namespace between the sight and the act is the ordinary course of things.
+        let ordinary = |refused: &Refused| refused.is_conflict() || refused.is_gone() || refused.namespace_ends;
+        for failure in outcome.failures.iter().filter(|f| !ordinary(&f.refused)) {
             tracing::warn!(controller = self.controller.name(), %key, action = failure.action, reason = %failure.refused, "refused");
         }
         self.records.push(record(self.controller.name(), &key, now, &plan, &outcome));

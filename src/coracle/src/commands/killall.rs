@@ -15,8 +15,14 @@ use crate::{
 
 /// Ends all workloads of the cluster with this data directory and removes its network; its data stays.
 pub async fn killall(data_dir: &Path) -> Result<(), Failure> {
-    let data_dir = data_dir.canonicalize().map_err(|e| Failure::new(format!("no data directory {}", data_dir.display())).because(e))?;
-    let id = place::id(&data_dir);
+    let (id, data_dir) = match data_dir.canonicalize() {
+        Ok(data_dir) => (place::id(&data_dir), data_dir),
+        // The directory may be gone and its cluster's network still here.
+        Err(error) => match place::known().into_iter().find(|(_, record)| record.data_dir == data_dir) {
+            Some((id, record)) => (id, record.data_dir),
+            None => return Err(Failure::new(format!("no data directory {}", data_dir.display())).because(error)),
+        },
+    };
     if place::is_held(&id) {
         return Err(Failure::new(format!("a coracle runs with {}: stop it first", data_dir.display())));
     }
