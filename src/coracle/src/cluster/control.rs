@@ -10,13 +10,16 @@ use coracle_apiserver::{
     request::User,
     server::{self, ApiServer},
 };
-use coracle_client::Informers;
+use coracle_client::{
+    Informers,
+    election::{Seat, Terms, lead},
+};
 use coracle_pki::authority::Authority;
 use coracle_store::{Store, embedded::EmbeddedStore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::start::StartError;
-use crate::{config::server::ServerConfig, steps::Steps};
+use crate::{config::server::ServerConfig, node, place::Place, steps::Steps};
 
 /// The API server with what it stands on.
 pub struct Api {
@@ -64,8 +67,15 @@ pub fn user(name: &str, groups: &[&str]) -> User {
     User { name: name.to_owned(), groups, ..User::default() }
 }
 
-/// Starts the controllers.
+/// Who acts for the cluster when several processes have the role.
+pub fn seat(name: &'static str, place: &Place, beside_api: bool) -> Seat {
+    let terms = if beside_api { Terms::IN_PROCESS } else { Terms::default() };
+    Seat { namespace: "kube-system", name, identity: format!("{}_{}", node::name(), place.id), terms }
+}
+
+/// Starts the controllers; they act while they hold the seat.
 pub fn controllers(
+    seat: Seat,
     client: kube::Client,
     informers: Informers,
     config: &ServerConfig,
@@ -75,16 +85,21 @@ pub fn controllers(
 ) {
     let network = coracle_controllers::config::Cidr { address: config.cluster_cidr.address(), prefix: config.cluster_cidr.prefix() };
     let settings = coracle_controllers::Config { cluster_cidrs: vec![network], ca_bundle: ca, ..Default::default() };
-    tasks.spawn(async move {
-        if let Err(error) = coracle_controllers::run(client, informers, settings, shutdown).await {
-            tracing::error!(error = &error as &dyn std::error::Error, "the controllers ended");
+    tasks.spawn(lead(client.clone(), seat, shutdown, move |shutdown| {
+        let work = coracle_controllers::run(client.clone(), informers.clone(), settings.clone(), shutdown);
+        async {
+            if let Err(error) = work.await {
+                tracing::error!(error = &error as &dyn std::error::Error, "the controllers ended");
+            }
         }
-    });
+    }));
 }
 
-/// Starts the scheduler.
-pub fn scheduler(client: kube::Client, informers: Informers, shutdown: CancellationToken, tasks: &TaskTracker) {
-    tasks.spawn(coracle_scheduler::run(client, informers, Default::default(), shutdown));
+/// Starts the scheduler; it acts while it holds the seat.
+pub fn scheduler(seat: Seat, client: kube::Client, informers: Informers, shutdown: CancellationToken, tasks: &TaskTracker) {
+    tasks.spawn(lead(client.clone(), seat, shutdown, move |shutdown| {
+        coracle_scheduler::run(client.clone(), informers.clone(), Default::default(), shutdown)
+    }));
 }
 
 /// Where another process or a person reaches the server.

@@ -97,6 +97,7 @@ impl Cluster {
         if config.has(Role::Controllers) {
             let ca = ca_bundle(api.as_ref(), config).await;
             control::controllers(
+                control::seat("kube-controller-manager", place, api.is_some()),
                 clients.of("system:kube-controller-manager", &["system:masters"]),
                 informers.clone(),
                 config,
@@ -106,7 +107,8 @@ impl Cluster {
             );
         }
         if config.has(Role::Scheduler) {
-            control::scheduler(clients.of("system:kube-scheduler", &[]), informers.clone(), shutdown.clone(), &tasks);
+            let seat = control::seat("kube-scheduler", place, api.is_some());
+            control::scheduler(seat, clients.of("system:kube-scheduler", &[]), informers.clone(), shutdown.clone(), &tasks);
         }
         let mut agent = None;
         if config.has(Role::Agent) {

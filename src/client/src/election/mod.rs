@@ -1,7 +1,9 @@
-//! Leader election by Lease: who may act when several could. A plain state machine; the clock and the Lease are given.
+//! Leader election by Lease: who may act when several could. Here the plain state machine, to which clock and Lease are given; [`lead`] runs it.
 //!
 //! As client-go's: a holder's Lease counts from the moment we saw it change, by our own clock, so that clocks need not agree. A leader that
 //! could not renew within [`Terms::renew_deadline`] is one no more, before anybody else can be.
+
+mod seat;
 
 use std::time::Duration;
 
@@ -10,6 +12,8 @@ use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
     apimachinery::pkg::apis::meta::v1::MicroTime,
 };
+
+pub use seat::{Seat, lead};
 
 /// How long leadership lasts. `lease > renew_deadline > retry`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +31,13 @@ impl Default for Terms {
     fn default() -> Self {
         Self { lease: Duration::from_secs(15), renew_deadline: Duration::from_secs(10), retry: Duration::from_secs(2) }
     }
+}
+
+impl Terms {
+    /// For a candidate inside the API server's process, which ends with it and needs nobody to take over within seconds: a renewal is a
+    /// write to the disk, and these are few.
+    pub const IN_PROCESS: Terms =
+        Terms { lease: Duration::from_secs(60), renew_deadline: Duration::from_secs(40), retry: Duration::from_secs(15) };
 }
 
 /// What to do next.
@@ -59,7 +70,12 @@ impl Election {
 
     /// Whether we lead at `now`.
     pub fn leads(&self, now: Timestamp) -> bool {
-        self.renewed.is_some_and(|at| now < at + signed(self.terms.renew_deadline))
+        !self.remaining(now).is_zero()
+    }
+
+    /// How long we lead from `now` on without a further renewal; zero: we do not.
+    pub fn remaining(&self, now: Timestamp) -> Duration {
+        self.renewed.map_or(Duration::ZERO, |at| until(at + signed(self.terms.renew_deadline), now))
     }
 
     /// The next step, from the Lease as it is (`None`: there is none).
@@ -133,68 +149,4 @@ fn until(due: Timestamp, now: Timestamp) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).unwrap()
-    }
-
-    fn lease(spec: LeaseSpec) -> Lease {
-        Lease { spec: Some(spec), ..Lease::default() }
-    }
-
-    fn spec(step: Step) -> LeaseSpec {
-        match step {
-            Step::Create(spec) | Step::Update(spec) => spec,
-            Step::Wait(_) => panic!("waits"),
-        }
-    }
-
-    #[test]
-    fn the_first_candidate_creates_and_renews() {
-        let mut a = Election::new("a", Terms::default());
-        let created = spec(a.step(None, at(0)));
-        assert!(!a.leads(at(0)));
-        a.wrote(true, at(0));
-        assert!(a.leads(at(9)) && !a.leads(at(10)));
-        assert_eq!(a.step(Some(&lease(created.clone())), at(1)), Step::Wait(Duration::from_secs(1)));
-        let renewed = spec(a.step(Some(&lease(created.clone())), at(2)));
-        assert_eq!((renewed.acquire_time, renewed.lease_transitions), (created.acquire_time, Some(0)));
-    }
-
-    #[test]
-    fn another_waits_until_the_lease_is_old_by_its_own_clock() {
-        let (mut a, mut b) = (Election::new("a", Terms::default()), Election::new("b", Terms::default()));
-        // a's clock is a day behind.
-        let held = lease(spec(a.step(None, at(-86_400))));
-        assert_eq!(b.step(Some(&held), at(0)), Step::Wait(Duration::from_secs(2)));
-        assert_eq!(b.step(Some(&held), at(14)), Step::Wait(Duration::from_secs(1)));
-        let taken = spec(b.step(Some(&held), at(15)));
-        assert_eq!((taken.holder_identity.as_deref(), taken.lease_transitions), (Some("b"), Some(1)));
-        b.wrote(true, at(15));
-        assert!(b.leads(at(16)));
-        a.wrote(true, at(-86_400));
-        a.step(Some(&lease(taken)), at(-86_385));
-        assert!(!a.leads(at(-86_385)));
-    }
-
-    #[test]
-    fn a_lost_race_is_no_leadership() {
-        let mut a = Election::new("a", Terms::default());
-        a.step(None, at(0));
-        a.wrote(false, at(0));
-        assert!(!a.leads(at(0)));
-    }
-
-    #[test]
-    fn a_released_lease_is_taken_at_once() {
-        let (mut a, mut b) = (Election::new("a", Terms::default()), Election::new("b", Terms::default()));
-        let held = spec(a.step(None, at(0)));
-        a.wrote(true, at(0));
-        let freed = a.release(&held, at(1)).unwrap();
-        assert!(!a.leads(at(1)));
-        assert!(matches!(b.step(Some(&lease(freed.clone())), at(1)), Step::Update(_)));
-        assert_eq!(b.release(&freed, at(1)), None);
-    }
-}
+mod tests;
