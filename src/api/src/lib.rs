@@ -1,6 +1,7 @@
 //! The vocabulary of Kubernetes: kinds, schemas, codecs, defaulting, validation, merges, selectors. Pure.
 
 pub mod catalogue;
+pub mod custom;
 pub mod decode;
 pub mod defaulting;
 pub mod discovery;

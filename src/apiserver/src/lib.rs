@@ -8,6 +8,8 @@ pub mod authorization;
 pub mod body;
 mod bootstrap;
 pub mod cache;
+pub mod catalogue;
+mod definitions;
 mod handlers;
 mod impersonation;
 mod in_flight;

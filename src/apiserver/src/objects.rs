@@ -74,7 +74,7 @@ impl Objects for Cache {
     }
 
     fn pods_on(&self, node: &str, namespace: &str) -> Vec<PodRecord> {
-        let Some(at) = self.collection("pods").fields.position("spec.nodeName") else { return Vec::new() };
+        let Some(at) = self.collection("pods").view().fields.position("spec.nodeName") else { return Vec::new() };
         let here = |object: &Arc<Object>| object.fields().get(at).is_some_and(|name| **name == *node);
         let record = |object: Arc<Object>| PodRecord {
             name: object.name().to_owned(),

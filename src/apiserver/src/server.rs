@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use coracle_api::catalogue::{self, Catalogue};
+use coracle_api::catalogue::Catalogue;
 use coracle_pki::{
     authority::Authority,
     renewal::{RenewalError, Renewing},
@@ -106,7 +106,6 @@ pub enum StartError {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub registry: Registry,
-    pub catalogue: &'static Catalogue,
     pub authenticator: Authenticator,
     pub authorizers: Arc<Authorizers>,
     pub in_flight: InFlight,
@@ -123,6 +122,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// What is served now.
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        self.registry.catalogue()
+    }
+
     /// The objects that every cluster has exist.
     pub fn bootstrapped(&self) -> bool {
         self.bootstrapped.load(Ordering::Acquire)
@@ -159,7 +163,6 @@ impl ApiServer {
         let identity = Renewing::client(Arc::clone(&config.authority), "kube-apiserver-kubelet-client", &[masters::GROUP.into()]);
         let identity = Arc::new(identity.map_err(StartError::Certificate)?);
 
-        let catalogue = catalogue::builtin();
         let mut authorizers = None;
         let plugins = |cache: &cache::Cache| {
             let objects: Arc<dyn crate::objects::Objects> = Arc::new(cache.clone());
@@ -172,7 +175,7 @@ impl ApiServer {
             node_ports: config.node_ports.clone(),
             history: cache::collection::Bounds::default(),
         };
-        let registry = Registry::open(Arc::clone(&store), catalogue, plugins, registry_config).await.map_err(StartError::Registry)?;
+        let registry = Registry::open(Arc::clone(&store), plugins, registry_config).await.map_err(StartError::Registry)?;
         let objects: Arc<dyn crate::objects::Objects> = Arc::new((*registry).clone());
         let authorizers = authorizers.unwrap_or_else(|| {
             let (node, rbac) = (NodeAuthorizer::new(Arc::clone(&objects)), RbacAuthorizer::new(Arc::clone(&objects)));
@@ -185,7 +188,6 @@ impl ApiServer {
             authenticator: Authenticator::new(verifier, Arc::clone(&tokens), config.bootstrap_token.clone()),
             nodes: NodeClient::new(&config.authority, identity, &provider).map_err(StartError::Tls)?,
             registry,
-            catalogue,
             authorizers,
             in_flight: InFlight::default(),
             metrics: Metrics::default(),

@@ -66,6 +66,7 @@ pub(super) fn read() -> Catalogue {
                     storage: Storage { group: g.into(), version: v.into(), plural: p.into() },
                     storage_version_hash: if storable { version_hash(g, v, kind) } else { String::new() },
                     custom: false,
+                    definition: None,
                 });
             }
             ["S", group, version, path, _, kind, _, verbs, ..] => {

@@ -7,6 +7,7 @@ mod facts;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
+use crate::custom::Served;
 use crate::schema::Schema;
 
 pub use convert::convert;
@@ -47,6 +48,8 @@ pub struct Resource {
     pub storage_version_hash: String,
     /// Comes from a CustomResourceDefinition.
     pub custom: bool,
+    /// What is known because it does.
+    pub definition: Option<Arc<Served>>,
 }
 
 /// Where objects of a resource are kept: resources of one storage show the same objects.
@@ -127,8 +130,11 @@ pub struct Catalogue {
     resources: Vec<Arc<Resource>>,
     by_plural: HashMap<[Box<str>; 3], usize>,
     by_kind: HashMap<[Box<str>; 3], usize>,
+    /// Stored versions that no path leads to.
+    hidden: HashMap<[Box<str>; 3], Arc<Resource>>,
     messages: Arc<HashMap<Box<str>, Arc<Schema>>>,
     kinds: Arc<HashMap<[Box<str>; 3], Arc<Schema>>>,
+    revision: u64,
 }
 
 impl Catalogue {
@@ -140,6 +146,17 @@ impl Catalogue {
     /// The resource of objects with this kind.
     pub fn kind(&self, group: &str, version: &str, kind: &str) -> Option<&Arc<Resource>> {
         self.by_kind.get(&key(group, version, kind)).map(|i| &self.resources[*i])
+    }
+
+    /// The resource in the version that is stored, which need not be served.
+    pub fn stored<'a>(&'a self, resource: &'a Arc<Resource>) -> &'a Arc<Resource> {
+        let Storage { group, version, plural } = &resource.storage;
+        self.resource(group, version, plural).or_else(|| self.hidden.get(&key(group, version, plural))).unwrap_or(resource)
+    }
+
+    /// Grows with every change of what is served.
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// All resources in the order of discovery.
@@ -181,6 +198,19 @@ impl Catalogue {
             None => self.resources.push(resource),
         }
         self
+    }
+
+    /// With a version in which objects are stored, but not served.
+    #[must_use]
+    pub fn with_hidden(mut self, resource: Arc<Resource>) -> Self {
+        self.hidden.insert(key(&resource.group, &resource.version, &resource.plural), resource);
+        self
+    }
+
+    /// With this revision.
+    #[must_use]
+    pub fn at(self, revision: u64) -> Self {
+        Self { revision, ..self }
     }
 }
 

@@ -48,8 +48,10 @@ pub fn hash(catalogue: &Catalogue, group: &str, version: &str) -> String {
     let mut digest = Sha256::new_with_prefix(builtin);
     for resource in of_version(catalogue, group, version) {
         digest.update(format!("{group}/{version}/{}", resource.plural));
-        if resource.custom {
-            digest.update(format!("{resource:?}"));
+        if let Some(served) = &resource.definition {
+            let spoken = [&resource.kind, &resource.list_kind, &resource.verbs.join(",")].map(String::as_str).join("/");
+            let subresources: Vec<&str> = resource.subresources.iter().map(|s| s.name.as_str()).collect();
+            digest.update(format!("{spoken}/{}/{}/{}", resource.namespaced, subresources.join(","), served.schema));
         }
     }
     digest.finalize().iter().map(|byte| format!("{byte:02X}")).collect()

@@ -57,6 +57,9 @@ fn canonical(schema: &Schema, value: &mut Value, path: Path<'_>, unknown: &mut V
         (Type::Object, Value::Object(fields)) => object(schema, fields, path, unknown),
         (Type::Map, Value::Object(fields)) => {
             let Some(values) = schema.items() else { return Ok(()) };
+            if schema.custom && !values.nullable && values.kind != Type::Any {
+                fields.retain(|_, value| !value.is_null());
+            }
             fields.iter_mut().try_for_each(|(key, value)| canonical(values, value, path.member(key), unknown))
         }
         (Type::List, Value::Array(list)) => {

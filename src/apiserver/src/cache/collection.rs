@@ -10,8 +10,8 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{
-    fields::Fields,
     object::{Action, Object},
+    view::View,
 };
 
 /// How much of the past a collection remembers: what a watcher may fall behind, and how long a list can be continued.
@@ -78,15 +78,14 @@ pub struct Snapshot {
 pub struct Collection {
     /// `pods`, `deployments.apps`.
     pub kind: Box<str>,
-    /// What `fieldSelector` can name.
-    pub fields: Fields,
     bounds: Bounds,
     state: RwLock<State>,
     pub(super) changed: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    view: Arc<View>,
     objects: BTreeMap<Arc<str>, Arc<Object>>,
     history: VecDeque<Arc<Change>>,
     history_bytes: usize,
@@ -98,8 +97,13 @@ struct State {
 
 impl Collection {
     pub(super) fn new(kind: &str, floor: u64, bounds: Bounds) -> Self {
-        let state = State { floor, ..State::default() };
-        Self { kind: kind.into(), fields: Fields::of(kind), bounds, state: RwLock::new(state), changed: Notify::new() }
+        let state = State::new(Arc::new(View::of(kind)), BTreeMap::new(), floor);
+        Self { kind: kind.into(), bounds, state: RwLock::new(state), changed: Notify::new() }
+    }
+
+    /// How objects are shown.
+    pub fn view(&self) -> Arc<View> {
+        Arc::clone(&self.read().view)
     }
 
     /// One object, by `namespace/name` or name.
@@ -164,11 +168,11 @@ impl Collection {
         self.read().floor
     }
 
-    /// Takes one change in. `after` is `None` for a deletion, whose last state is `object`.
-    pub(super) fn apply(&self, object: Object, deleted: bool) {
-        let object = Arc::new(object);
+    /// Takes one change in; the object of a deletion is its last state. It was read for `view`.
+    pub(super) fn apply(&self, object: Object, view: &Arc<View>, deleted: bool) {
         let (key, revision): (Arc<str>, u64) = (object.key().into(), object.revision());
         let mut state = self.write();
+        let object = Arc::new(if Arc::ptr_eq(view, &state.view) { object } else { object.seen_by(&state.view).unwrap_or(object) });
         let previous = if deleted { state.objects.remove(&key) } else { state.objects.insert(key, Arc::clone(&object)) };
         let action = match (&previous, deleted) {
             (_, true) => Action::Deleted,
@@ -186,9 +190,36 @@ impl Collection {
 
     /// Starts anew from what the store holds at `revision`; watchers of earlier revisions are told that they expired.
     pub(super) fn reset(&self, objects: BTreeMap<Arc<str>, Arc<Object>>, revision: u64) {
-        let newest = objects.values().map(|object| object.revision()).max().unwrap_or(0);
-        *self.write() = State { objects, floor: revision, newest, ..State::default() };
+        let mut state = self.write();
+        *state = State::new(Arc::clone(&state.view), objects, revision);
+        drop(state);
         self.changed.notify_waiters();
+    }
+
+    /// Shows all objects in another way, without telling watchers: nobody wrote them.
+    pub(crate) fn show(&self, view: View) {
+        let view = Arc::new(view);
+        let mut shown: HashMap<*const Object, Arc<Object>> = HashMap::new();
+        let mut see = |object: &Arc<Object>| {
+            let seen = || object.seen_by(&view).map_or_else(|| Arc::clone(object), Arc::new);
+            Arc::clone(shown.entry(Arc::as_ptr(object)).or_insert_with(seen))
+        };
+        // Most of the work is done before the lock, on objects that these two keep alive.
+        let objects: Vec<Arc<Object>> = self.read().objects.values().cloned().collect();
+        let past: Vec<Arc<Change>> = self.read().history.iter().cloned().collect();
+        objects
+            .iter()
+            .chain(past.iter().flat_map(|change| [Some(&change.object), change.previous.as_ref()]).flatten())
+            .for_each(|object| drop(see(object)));
+        let mut state = self.write();
+        state.objects.values_mut().for_each(|object| *object = see(object));
+        for change in &mut state.history {
+            let Change { revision, action, at, .. } = **change;
+            *change =
+                Arc::new(Change { revision, action, object: see(&change.object), previous: change.previous.as_ref().map(&mut see), at });
+        }
+        state.history_bytes = state.history.iter().map(|change| change.size()).sum();
+        state.view = view;
     }
 
     /// Drops changes that are too old.
@@ -207,6 +238,11 @@ impl Collection {
 }
 
 impl State {
+    fn new(view: Arc<View>, objects: BTreeMap<Arc<str>, Arc<Object>>, floor: u64) -> Self {
+        let newest = objects.values().map(|object| object.revision()).max().unwrap_or(0);
+        Self { view, objects, history: VecDeque::new(), history_bytes: 0, floor, newest }
+    }
+
     fn since(&self, revision: u64) -> impl Iterator<Item = &Arc<Change>> {
         self.history.range(self.history.partition_point(|change| change.revision <= revision)..)
     }

@@ -35,7 +35,7 @@ pub(super) async fn load(shared: &Shared, store: &dyn Store) -> Result<Changes, 
         for entry in &page.entries {
             let Some((kind, key)) = split(&entry.key) else { continue };
             let collection = shared.collection(kind);
-            let object = Object::take_in(entry, key, entry.modified, Action::Added, &collection.fields)?;
+            let object = Object::take_in(entry, key, entry.modified, Action::Added, &collection.view())?;
             found.entry(kind.to_owned()).or_default().insert(key.into(), Arc::new(object));
         }
         let Some(last) = page.entries.last().filter(|_| page.remaining > 0) else { break };
@@ -93,8 +93,9 @@ fn apply(shared: &Shared, event: &Event) {
     };
     if let Some((kind, key)) = split(&entry.key) {
         let collection = shared.collection(kind);
-        match Object::take_in(entry, key, event.revision, action, &collection.fields) {
-            Ok(object) => collection.apply(object, action == Action::Deleted),
+        let view = collection.view();
+        match Object::take_in(entry, key, event.revision, action, &view) {
+            Ok(object) => collection.apply(object, &view, action == Action::Deleted),
             Err(error) => error!(error = &error as &dyn std::error::Error, "a change is left out"),
         }
     }

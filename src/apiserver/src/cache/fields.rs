@@ -104,6 +104,12 @@ impl Fields {
         Self { fields, tree: Tree::new(paths.into_iter()) }
     }
 
+    /// Of a custom resource, which says itself which paths these are.
+    pub fn at(paths: &[String]) -> Self {
+        let fields = paths.iter().enumerate().map(|(i, path)| Field { name: path.as_str().into(), slots: vec![i + 1], default: "" });
+        Self { fields: fields.collect(), tree: Tree::new(paths.iter().map(String::as_str)) }
+    }
+
     /// Where a field stands in a record.
     pub fn position(&self, name: &str) -> Option<usize> {
         self.fields.iter().position(|field| *field.name == *name)

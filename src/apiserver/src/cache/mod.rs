@@ -7,6 +7,7 @@ pub mod object;
 pub mod record;
 #[cfg(test)]
 mod tests;
+pub mod view;
 pub mod watcher;
 
 use std::{
@@ -136,6 +137,14 @@ impl Cache {
     /// The collection of a stored kind (`pods`, `deployments.apps`).
     pub fn collection(&self, kind: &str) -> Arc<Collection> {
         self.shared.collection(kind)
+    }
+
+    /// Forgets an empty kind that is no more.
+    pub(crate) fn forget(&self, kind: &str) {
+        let mut all = self.shared.collections.write().unwrap_or_else(PoisonError::into_inner);
+        if all.get(kind).is_some_and(|collection| collection.is_empty()) {
+            all.remove(kind);
+        }
     }
 
     /// One object; `namespace` is empty for cluster scope. Group and resource are the stored ones.

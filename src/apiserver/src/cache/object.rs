@@ -1,7 +1,8 @@
 //! One object at one revision, held as its bytes: what the store keeps, what GET answers and what a watch sends are one buffer.
 //!
 //! Stored form: `FORMAT`, the length of the head as u16 (little endian), then canonical JSON that opens with the head
-//! `{"kind":"Pod","apiVersion":"v1",` and `"metadata":{`, without a resourceVersion. The cache splices the revision behind
+//! `{"kind":"Pod","apiVersion":"v1",` and `"metadata":{`, without a resourceVersion. A custom resource has `TAGGED` in the first place,
+//! and after the length the tag (u64) of the schema that it was written under. The cache splices the revision behind
 //! `"metadata":{` once, when it takes the entry in, and wraps the JSON as the watch event it came as.
 
 use bytes::Bytes;
@@ -9,14 +10,18 @@ use coracle_store::Entry;
 use serde_json::{Map, Value};
 
 use super::{
-    fields::Fields,
     record::{self, Record},
+    view::View,
 };
 
 /// First byte of a stored value; another number is another layout.
 const FORMAT: u8 = 1;
+/// First byte of a stored custom resource.
+const TAGGED: u8 = 2;
 /// Bytes before the JSON in a stored value.
 const HEADER_BYTES: usize = 3;
+/// The same of a custom resource.
+const TAGGED_HEADER_BYTES: usize = HEADER_BYTES + size_of::<u64>();
 /// What follows the head in every stored object.
 const METADATA: &[u8] = b"\"metadata\":{";
 
@@ -74,6 +79,29 @@ pub enum ObjectError {
     },
 }
 
+/// The parts of a stored value.
+struct Stored<'a> {
+    head: u16,
+    tag: Option<u64>,
+    json: &'a [u8],
+}
+
+impl<'a> Stored<'a> {
+    fn read(value: &'a [u8]) -> Option<Self> {
+        let head = u16::from_le_bytes([*value.get(1)?, *value.get(2)?]);
+        let (tag, json) = match *value.first()? {
+            FORMAT => (None, &value[HEADER_BYTES..]),
+            TAGGED => {
+                let (tag, json) = value[HEADER_BYTES..].split_first_chunk()?;
+                (Some(u64::from_le_bytes(*tag)), json)
+            }
+            _ => return None,
+        };
+        let at = usize::from(head);
+        (json.get(at..at + METADATA.len()) == Some(METADATA)).then_some(Self { head, tag, json })
+    }
+}
+
 /// An object at a revision.
 #[derive(Debug)]
 pub struct Object {
@@ -89,19 +117,34 @@ pub struct Object {
 
 impl Object {
     /// From what the store holds; `key` is the part after the kind's prefix. A deletion carries its own revision.
-    pub fn take_in(entry: &Entry, key: &str, revision: u64, action: Action, fields: &Fields) -> Result<Self, ObjectError> {
-        let layout = || ObjectError::Layout { key: entry.key.to_string() };
-        let value = &entry.value[..];
-        if value.len() < HEADER_BYTES || value[0] != FORMAT {
-            return Err(layout());
+    pub fn take_in(entry: &Entry, key: &str, revision: u64, action: Action, view: &View) -> Result<Self, ObjectError> {
+        let json_error = |source| ObjectError::Json { key: entry.key.to_string(), source };
+        let stored = Stored::read(&entry.value).ok_or_else(|| ObjectError::Layout { key: entry.key.to_string() })?;
+        if view.tag().is_some() && stored.tag != view.tag() {
+            // Written under another schema.
+            let mut object: Value = serde_json::from_slice(stored.json).map_err(json_error)?;
+            view.settle(&mut object);
+            if let Some(encoded) = encode(&object, view.tag())
+                && let Some(stored) = Stored::read(&encoded)
+            {
+                return Self::of(&stored, key, revision, action, view).map_err(json_error);
+            }
         }
-        let head = u16::from_le_bytes([value[1], value[2]]);
-        let json = &value[HEADER_BYTES..];
+        Self::of(&stored, key, revision, action, view).map_err(json_error)
+    }
+
+    /// The same object for another view; `None` when it cannot be read.
+    pub fn seen_by(&self, view: &View) -> Option<Self> {
+        let mut object = self.value();
+        view.settle(&mut object);
+        let encoded = encode(&object, view.tag())?;
+        Self::of(&Stored::read(&encoded)?, &self.key, self.revision, self.action, view).ok()
+    }
+
+    fn of(stored: &Stored<'_>, key: &str, revision: u64, action: Action, view: &View) -> Result<Self, serde_json::Error> {
+        let Stored { head, json, .. } = *stored;
         let at = usize::from(head) + METADATA.len();
-        if json.get(usize::from(head)..at) != Some(METADATA) {
-            return Err(layout());
-        }
-        let record = record::read(json, fields).map_err(|source| ObjectError::Json { key: entry.key.to_string(), source })?;
+        let record = record::read(json, &view.fields)?;
         let number = revision.to_string();
         let opening = action.opening();
         let mut frame = Vec::with_capacity(opening.len() + json.len() + number.len() + 22 + CLOSING.len());
@@ -211,17 +254,20 @@ fn decimal_len(number: u64) -> usize {
     number.checked_ilog10().unwrap_or(0) as usize + 1
 }
 
-/// The stored form of an object; its resourceVersion is dropped. `None` when it has no kind, apiVersion or metadata.
-pub fn encode(object: &Value) -> Option<Bytes> {
+/// The stored form of an object, for a custom resource with the tag of its schema; its resourceVersion is dropped. `None` when it has no
+/// kind, apiVersion or metadata.
+pub fn encode(object: &Value, tag: Option<u64>) -> Option<Bytes> {
     let map = object.as_object()?;
     let (kind, version, metadata) = (map.get("kind")?.as_str()?, map.get("apiVersion")?.as_str()?, map.get("metadata")?.as_object()?);
-    let mut out = vec![FORMAT, 0, 0];
+    let mut out = vec![if tag.is_some() { TAGGED } else { FORMAT }, 0, 0];
+    out.extend(tag.iter().flat_map(|tag| tag.to_le_bytes()));
+    let start = out.len();
     out.extend_from_slice(b"{\"kind\":");
     write(&mut out, kind)?;
     out.extend_from_slice(b",\"apiVersion\":");
     write(&mut out, version)?;
     out.push(b',');
-    let head = u16::try_from(out.len() - HEADER_BYTES).ok()?;
+    let head = u16::try_from(out.len() - start).ok()?;
     out[1..3].copy_from_slice(&head.to_le_bytes());
     out.extend_from_slice(METADATA);
     write_fields(&mut out, metadata, &["resourceVersion", "selfLink"])?;
@@ -236,7 +282,8 @@ pub fn encode(object: &Value) -> Option<Bytes> {
 
 /// The JSON of a stored form, with a revision spliced in if there is one.
 pub fn with_revision(stored: &Bytes, revision: Option<u64>) -> Bytes {
-    let json = stored.slice(HEADER_BYTES.min(stored.len())..);
+    let header = if stored.first() == Some(&TAGGED) { TAGGED_HEADER_BYTES } else { HEADER_BYTES };
+    let json = stored.slice(header.min(stored.len())..);
     let Some(revision) = revision else { return json };
     let head = usize::from(u16::from_le_bytes([stored[1], stored[2]]));
     let at = (head + METADATA.len()).min(json.len());
@@ -274,8 +321,8 @@ mod tests {
     use super::*;
 
     fn object(value: &Value, revision: u64) -> Object {
-        let entry = Entry { key: "/registry/pods/a/web".into(), value: encode(value).unwrap(), created: 1, modified: revision };
-        Object::take_in(&entry, "a/web", revision, Action::Modified, &Fields::of("pods")).unwrap()
+        let entry = Entry { key: "/registry/pods/a/web".into(), value: encode(value, None).unwrap(), created: 1, modified: revision };
+        Object::take_in(&entry, "a/web", revision, Action::Modified, &View::of("pods")).unwrap()
     }
 
     #[test]
@@ -308,7 +355,7 @@ mod tests {
     fn a_foreign_value_is_an_error_and_not_a_panic() {
         for bytes in [&b""[..], b"\x01", b"\x02\x00\x00{}", b"\x01\xff\xff{}", b"\x01\x01\x00{\"metadata\":{"] {
             let entry = Entry { key: Arc::from("/registry/pods/a"), value: Bytes::copy_from_slice(bytes), created: 1, modified: 1 };
-            assert!(Object::take_in(&entry, "a", 1, Action::Added, &Fields::of("pods")).is_err(), "{bytes:?}");
+            assert!(Object::take_in(&entry, "a", 1, Action::Added, &View::of("pods")).is_err(), "{bytes:?}");
         }
     }
 }

@@ -65,10 +65,11 @@ impl Client {
 }
 
 fn write(shared: &Shared, collection: &Collection, key: &str, revision: u64, deleted: bool) {
-    let value: Bytes = encode(&json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": key}})).unwrap();
+    let value: Bytes = encode(&json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": key}}), None).unwrap();
     let entry = Entry { key: format!("/registry/configmaps/{key}").into(), value, created: 1, modified: revision };
     let action = if deleted { Action::Deleted } else { Action::Modified };
-    collection.apply(Object::take_in(&entry, key, revision, action, &collection.fields).unwrap(), deleted);
+    let view = collection.view();
+    collection.apply(Object::take_in(&entry, key, revision, action, &view).unwrap(), &view, deleted);
     shared.advance(revision);
 }
 

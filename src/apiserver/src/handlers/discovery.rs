@@ -16,7 +16,7 @@ const AGGREGATED: HeaderValue = HeaderValue::from_static("application/json;g=api
 
 /// The answer.
 pub fn answer(shared: &Shared, cx: &Context, parts: &[&str]) -> Response<Body> {
-    let catalogue = shared.catalogue;
+    let catalogue = &*shared.catalogue();
     let found = match parts {
         ["api"] | ["apis"] if accepts_aggregated(cx) => {
             let document = discovery::aggregated(catalogue, parts == ["api"]).to_string();

@@ -37,10 +37,11 @@ where
         return path(shared, &cx).await;
     }
     let info = &cx.info;
-    if shared.catalogue.versions(&info.group).iter().all(|version| *version != info.version) {
+    let catalogue = shared.catalogue();
+    if catalogue.versions(&info.group).iter().all(|version| *version != info.version) {
         return answer::page_not_found();
     }
-    let Some(resource) = shared.catalogue.resource(&info.group, &info.version, &info.resource) else {
+    let Some(resource) = catalogue.resource(&info.group, &info.version, &info.resource) else {
         return answer::resource_not_found();
     };
     if request.method() == Method::HEAD {
@@ -99,7 +100,7 @@ fn index(shared: &Shared) -> Response<Body> {
         .chain(&["/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"])
         .map(|path| (*path).to_owned())
         .collect();
-    for resource in shared.catalogue.resources() {
+    for resource in shared.catalogue().resources() {
         if resource.group.is_empty() {
             paths.push(format!("/api/{}", resource.version));
         } else {

@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use bytes::Bytes;
@@ -34,31 +34,49 @@ enum Document {
     V3(String, String),
 }
 
-/// What is remembered of the documents, which are those of one catalogue.
+/// What is remembered of the documents.
 #[derive(Debug, Default)]
 pub struct Documents {
     /// Held while one is made.
     making: tokio::sync::Mutex<()>,
-    /// Those of documents that exist: as many as there are groups and versions, and three.
-    tags: Mutex<HashMap<Document, HeaderValue>>,
+    /// Those of documents that exist, as many as there are groups and versions, and three; with the catalogue's revision that they belong to.
+    tags: Mutex<(u64, HashMap<Document, HeaderValue>)>,
+}
+
+impl Documents {
+    /// The tag of a document, if it was made of this revision of the catalogue.
+    fn tag(&self, revision: u64, document: &Document) -> Option<HeaderValue> {
+        let (of, tags) = &*self.tags.lock().unwrap_or_else(PoisonError::into_inner);
+        tags.get(document).filter(|_| *of == revision).cloned()
+    }
+
+    fn remember(&self, revision: u64, document: Document, tag: &HeaderValue) {
+        let (of, tags) = &mut *self.tags.lock().unwrap_or_else(PoisonError::into_inner);
+        if *of != revision {
+            *of = revision;
+            tags.clear();
+        }
+        tags.insert(document, tag.clone());
+    }
 }
 
 /// The answer.
 pub async fn answer(shared: &Shared, cx: &Context, below: &[&str]) -> Response<Body> {
     let Some(document) = named(cx, below) else { return answer::page_not_found() };
-    let tags = &shared.documents.tags;
-    let known = tags.lock().unwrap_or_else(PoisonError::into_inner).get(&document).cloned();
+    let catalogue = shared.catalogue();
+    let documents = &shared.documents;
+    let known = documents.tag(catalogue.revision(), &document);
     let mut answer = match known.filter(|tag| etag::client_has(cx, tag)) {
         Some(tag) => etag::not_modified(&tag),
         None => {
-            let bytes = match make(shared, document.clone()).await {
+            let bytes = match make(documents, Arc::clone(&catalogue), document.clone()).await {
                 Ok(Some(bytes)) => bytes,
                 Ok(None) => return answer::page_not_found(),
                 Err(status) => return answer::status(&status),
             };
             let tag = etag::of(&bytes);
             let content_type = if document == Document::V2Protobuf { V2_PROTOBUF_TYPE } else { JSON };
-            tags.lock().unwrap_or_else(PoisonError::into_inner).insert(document, tag.clone());
+            documents.remember(catalogue.revision(), document, &tag);
             etag::answer(cx, &tag, bytes, content_type)
         }
     };
@@ -84,12 +102,11 @@ fn accepts_protobuf(cx: &Context) -> bool {
     clauses.any(|clause| clause.trim().starts_with(V2_PROTOBUF))
 }
 
-async fn make(shared: &Shared, document: Document) -> Result<Option<Bytes>, Status> {
-    let _one_at_a_time = shared.documents.making.lock().await;
-    let catalogue = shared.catalogue;
+async fn make(documents: &Documents, catalogue: Arc<Catalogue>, document: Document) -> Result<Option<Bytes>, Status> {
+    let _one_at_a_time = documents.making.lock().await;
     let made = tokio::task::spawn_blocking(move || {
         // One copy of the right size: the maker's buffer may be twice as large.
-        let bytes = written(catalogue, &document).map(|bytes| Bytes::copy_from_slice(&bytes));
+        let bytes = written(&catalogue, &document).map(|bytes| Bytes::copy_from_slice(&bytes));
         give_back();
         bytes
     });

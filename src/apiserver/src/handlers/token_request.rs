@@ -32,7 +32,8 @@ pub(crate) fn answer(shared: &Shared, cx: &Context, body: &Bytes) -> Response<Bo
 
 fn request(shared: &Shared, cx: &Context, body: &Bytes) -> Result<Response<Body>, Status> {
     let (namespace, name) = (cx.info.namespace.as_str(), cx.info.name.as_str());
-    let schema = shared.catalogue.schema(GROUP, "v1", KIND).ok_or_else(|| Status::internal("the catalogue lacks TokenRequest"))?;
+    let catalogue = shared.catalogue();
+    let schema = catalogue.schema(GROUP, "v1", KIND).ok_or_else(|| Status::internal("the catalogue lacks TokenRequest"))?;
     let mut posted = posted::read(cx, Expected { group: GROUP, version: "v1", kind: KIND, schema }, body)?;
     let request = &mut posted.object;
     let not_found = |resource: &str, name: &str| Status::not_found("", resource, name);

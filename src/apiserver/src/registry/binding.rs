@@ -27,7 +27,8 @@ use crate::{
 /// Answers a POST of a Binding.
 pub async fn bind(inner: &Inner, target: &Target, cx: &Context, bytes: &Bytes, format: &Format) -> Result<Response<Body>, Status> {
     let options = WriteOptions::read(cx, "CreateOptions")?;
-    let resource = inner.catalogue.kind("", "v1", "Binding").ok_or_else(super::target::unknown)?;
+    let catalogue = inner.catalogue.now();
+    let resource = catalogue.kind("", "v1", "Binding").ok_or_else(super::target::unknown)?;
     let expected = Expected { group: "", version: "v1", kind: "Binding", schema: &resource.schema };
     let body::Body { object: mut binding, warnings } = body::object(cx, bytes, expected, options.field_validation)?;
     super::create::settle_namespace(target, &mut binding)?;
@@ -37,7 +38,7 @@ pub async fn bind(inner: &Inner, target: &Target, cx: &Context, bytes: &Bytes, f
     }
     let name = if target.name.is_empty() { name } else { target.name.clone() };
     check(&binding, &name)?;
-    let pods = Target::of(inner.catalogue, &inner.cache, "", "pods", &target.namespace, &name).ok_or_else(super::target::unknown)?;
+    let pods = Target::of(&inner.catalogue.now(), &inner.cache, "", "pods", &target.namespace, &name).ok_or_else(super::target::unknown)?;
     let pods = Target { subresource: "binding".into(), ..pods };
     update::change(inner, &pods, cx, &options, true, &mut |old| bound(&pods, old, &binding, Timestamp::now())).await?;
     let plain = Format { shape: output::format::Shape::Whole, ..format.clone() };

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use coracle_api::status::Status;
 use serde_json::Value;
 
-use super::{Registry, create, target::Target, update, write};
+use super::{Inner, Registry, create, delete, options::DeleteOptions, target::Target, update, write};
 use crate::{
     request::{Context, RequestInfo, User},
     strategy::meta,
@@ -15,9 +15,8 @@ impl Registry {
         let api_version = object["apiVersion"].as_str().unwrap_or_default();
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         let kind = object["kind"].as_str().unwrap_or_default();
-        let resource = self
-            .inner
-            .catalogue
+        let catalogue = self.catalogue();
+        let resource = catalogue
             .kind(group, version, kind)
             .ok_or_else(|| Status::internal(format!("no kind {kind:?} is registered for version {api_version:?}")))?;
         let info = RequestInfo {
@@ -30,7 +29,7 @@ impl Registry {
             name: meta::text(object, "name").to_owned(),
             ..RequestInfo::default()
         };
-        let target = Target::find(self.inner.catalogue, self.cache(), &info)?;
+        let target = Target::find(&catalogue, self.cache(), &info)?;
         let user = User { name: "system:apiserver".into(), groups: vec!["system:masters".into()], ..User::default() };
         let cx = Context { user, info, query: Vec::new(), method: http::Method::POST, headers: http::HeaderMap::new() };
         Ok((target, cx))
@@ -58,11 +57,41 @@ impl Registry {
         name: &str,
         make: &mut (dyn FnMut(&Value) -> Value + Send),
     ) -> Result<Bytes, Status> {
-        let target = Target::of(self.inner.catalogue, self.cache(), group, resource, namespace, name).ok_or_else(super::target::unknown)?;
-        let user = User { name: "system:apiserver".into(), groups: vec!["system:masters".into()], ..User::default() };
-        let info = RequestInfo { verb: "patch".into(), group: group.into(), resource: resource.into(), ..RequestInfo::default() };
-        let cx = Context { user, info, query: Vec::new(), method: http::Method::PATCH, headers: http::HeaderMap::new() };
-        let options = write::internal_options();
-        update::change(&self.inner, &target, &cx, &options, true, &mut |old| Ok(make(old))).await.map(|written| written.json)
+        let target = Target::of(&self.catalogue(), self.cache(), group, resource, namespace, name).ok_or_else(super::target::unknown)?;
+        self.inner.change_own(&target, make).await
     }
+}
+
+impl Inner {
+    /// Changes an object, or with the target's subresource a part of it, in the name of the server.
+    pub(crate) async fn change_own(&self, target: &Target, make: &mut (dyn FnMut(&Value) -> Value + Send)) -> Result<Bytes, Status> {
+        let options = write::internal_options();
+        let cx = own_context(target, "patch", http::Method::PATCH);
+        update::change(self, target, &cx, &options, true, &mut |old| Ok(make(old))).await.map(|written| written.json)
+    }
+
+    /// Deletes an object in the name of the server; that it is gone already is no error.
+    pub(crate) async fn remove_own(&self, target: &Target) -> Result<(), Status> {
+        let cx = own_context(target, "delete", http::Method::DELETE);
+        match delete::remove(self, target, &cx, &DeleteOptions::default()).await {
+            Err(status) if status.code != 404 => Err(status),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn own_context(target: &Target, verb: &str, method: http::Method) -> Context {
+    let user = User { name: "system:apiserver".into(), groups: vec!["system:masters".into()], ..User::default() };
+    let info = RequestInfo {
+        verb: verb.into(),
+        is_resource: true,
+        group: target.resource.group.clone(),
+        version: target.resource.version.clone(),
+        resource: target.resource.plural.clone(),
+        subresource: target.subresource.clone(),
+        namespace: target.namespace.clone(),
+        name: target.name.clone(),
+        ..RequestInfo::default()
+    };
+    Context { user, info, query: Vec::new(), method, headers: http::HeaderMap::new() }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use coracle_api::{
     catalogue,
+    custom::CLEANUP,
     status::{Details, Status},
 };
 use http::Response;
@@ -26,7 +27,7 @@ use crate::{
     cache::object::Object,
     output::{self, format::Format},
     request::Context,
-    strategy::{Kind, meta},
+    strategy::{Kind, cluster, meta},
 };
 
 /// Finalizer by which the garbage collector is asked to keep the objects that this one owns.
@@ -187,6 +188,9 @@ fn decide(kind: Kind<'_>, old: &Value, options: &DeleteOptions, now: Timestamp) 
             }
             if !meta::is_deleting(&new) {
                 count(&mut new);
+                if kind.is_definition() {
+                    cluster::end_definition(&mut new, now);
+                }
                 meta::of(&mut new).insert("deletionTimestamp".into(), meta::time(now).into());
             }
             meta::of(&mut new).insert("deletionGracePeriodSeconds".into(), 0.into());
@@ -276,6 +280,10 @@ fn finalizers(kind: Kind<'_>, old: &Value, options: &DeleteOptions) -> Vec<Strin
     let mut after: Vec<String> = before.into_iter().filter(|f| !matches!(f.as_str(), ORPHAN | FOREGROUND)).collect();
     after.extend(orphan.then(|| ORPHAN.to_owned()));
     after.extend(foreground.then(|| FOREGROUND.to_owned()));
+    if kind.is_definition() && !meta::is_deleting(old) && !after.iter().any(|f| f == CLEANUP) {
+        // What it defines goes first.
+        after.push(CLEANUP.to_owned());
+    }
     after
 }
 

@@ -93,7 +93,7 @@ async fn spend(inner: &Inner, pod: &Target, cx: &Context, object: &Value, dry_ru
         ));
     }
     let name = budget.name().to_owned();
-    let target = Target::of(inner.catalogue, &inner.cache, "policy", "poddisruptionbudgets", &pod.namespace, &name)
+    let target = Target::of(&inner.catalogue.now(), &inner.cache, "policy", "poddisruptionbudgets", &pod.namespace, &name)
         .ok_or_else(super::target::unknown)?;
     let target = Target { subresource: "status".into(), ..target };
     let ready = is_ready(object);

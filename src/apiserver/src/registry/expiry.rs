@@ -91,7 +91,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::cache::{fields::Fields, object::encode};
+    use crate::cache::{object::encode, view::View};
 
     #[test]
     fn an_event_is_as_old_as_its_last_sighting() {
@@ -106,8 +106,8 @@ mod tests {
             event["kind"] = "Event".into();
             event["apiVersion"] = "v1".into();
             event["metadata"] = json!({"name": "e"});
-            let entry = Entry { key: "/registry/events/a/e".into(), value: encode(&event).unwrap(), created: 1, modified: 1 };
-            let held = Object::take_in(&entry, "a/e", 1, Action::Added, &Fields::of("events")).unwrap();
+            let entry = Entry { key: "/registry/events/a/e".into(), value: encode(&event, None).unwrap(), created: 1, modified: 1 };
+            let held = Object::take_in(&entry, "a/e", 1, Action::Added, &View::of("events")).unwrap();
             assert_eq!(age(&held, now), Duration::from_secs(minutes * 60), "{event}");
         }
     }

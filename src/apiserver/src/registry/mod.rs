@@ -20,7 +20,11 @@ mod update;
 mod watch;
 mod write;
 
-use std::{fmt, ops::Deref, ops::RangeInclusive, sync::Arc};
+use std::{
+    fmt,
+    ops::{Deref, RangeInclusive},
+    sync::{Arc, OnceLock},
+};
 
 use bytes::Bytes;
 use coracle_api::{catalogue::Catalogue, status::Status};
@@ -28,13 +32,15 @@ use coracle_store::Store;
 use http::Response;
 use tokio_util::task::AbortOnDropHandle;
 
-use target::Target;
+pub(crate) use target::Target;
 
 use crate::{
     admission::Plugin,
     allocator::{Holding, Services, range::RangeError},
     body::Body,
     cache::{self, Cache, collection::Bounds},
+    catalogue::Live,
+    definitions,
     output::{self, format::Format},
     request::Context,
 };
@@ -67,13 +73,14 @@ pub struct Registry {
     inner: Arc<Inner>,
 }
 
-struct Inner {
-    cache: Cache,
+pub(crate) struct Inner {
+    pub(crate) cache: Cache,
     store: Arc<dyn Store>,
-    catalogue: &'static Catalogue,
+    pub(crate) catalogue: Live,
     admission: Vec<Arc<dyn Plugin>>,
     services: Services,
     _expiry: AbortOnDropHandle<()>,
+    definitions: OnceLock<AbortOnDropHandle<()>>,
 }
 
 impl fmt::Debug for Registry {
@@ -94,7 +101,6 @@ impl Registry {
     /// Fills the cache from the store. `admission` makes the plugins, which may read the cache.
     pub async fn open(
         store: Arc<dyn Store>,
-        catalogue: &'static Catalogue,
         admission: impl FnOnce(&Cache) -> Vec<Arc<dyn Plugin>>,
         config: Config,
     ) -> Result<Self, OpenError> {
@@ -105,12 +111,23 @@ impl Registry {
         }
         let admission = admission(&cache);
         let expiry = AbortOnDropHandle::new(tokio::spawn(expiry::run(cache.clone(), Arc::clone(&store))));
-        Ok(Self { inner: Arc::new(Inner { cache, store, catalogue, admission, services, _expiry: expiry }) })
+        let catalogue = Live::default();
+        let definitions = definitions::Book::open(&cache, &catalogue);
+        let inner = Inner { cache, store, catalogue, admission, services, _expiry: expiry, definitions: OnceLock::new() };
+        let registry = Self { inner: Arc::new(inner) };
+        let follow = tokio::spawn(definitions::run(Arc::downgrade(&registry.inner), definitions));
+        registry.inner.definitions.get_or_init(|| AbortOnDropHandle::new(follow));
+        Ok(registry)
     }
 
     /// The cache, to be kept by others.
     pub fn cache(&self) -> &Cache {
         &self.inner.cache
+    }
+
+    /// What is served now.
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        self.inner.catalogue.now()
     }
 
     /// Answers a resource request.
@@ -124,7 +141,7 @@ impl Registry {
 
 impl Inner {
     async fn answer(&self, cx: &Context, body: &Bytes) -> Result<Response<Body>, Status> {
-        let target = Target::find(self.catalogue, &self.cache, &cx.info)?;
+        let target = Target::find(&self.catalogue.now(), &self.cache, &cx.info)?;
         let verb = cx.info.verb.as_str();
         let format = Format::negotiate(&cx.headers, cx.param("pretty"), verb == "watch")?;
         let (cache, format) = (&self.cache, &format);
@@ -143,7 +160,7 @@ impl Inner {
         match verb {
             "get" => read::get(cache, &target, cx, format).await,
             "list" => read::list(cache, &target, cx, format).await,
-            "watch" => watch::watch(cache, &target, cx, format).await,
+            "watch" => watch::watch(self, &target, cx, format).await,
             "create" | "deletecollection" if whole_cluster => Err(target::not_allowed()),
             "create" if target.is("", "bindings") => binding::bind(self, &target, cx, body, format).await,
             "create" if target.name.is_empty() => create::create(self, &target, cx, body, format).await,

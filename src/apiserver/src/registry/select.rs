@@ -36,7 +36,7 @@ impl Selection {
                 "metadata.namespace" => Place::Namespace,
                 other => {
                     let name = fields::stored_name(&target.resource.group, &target.resource.plural, other);
-                    let position = target.collection.fields.position(name);
+                    let position = target.collection.view().fields.position(name);
                     position.map(Place::Record).ok_or_else(|| Status::bad_request(format!("field label not supported: {other}")))?
                 }
             };

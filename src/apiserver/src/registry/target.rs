@@ -66,7 +66,7 @@ impl Target {
 
     fn new(catalogue: &Catalogue, cache: &Cache, resource: &Arc<Resource>, namespace: String, name: String, subresource: String) -> Self {
         let at = &resource.storage;
-        let stored_as = catalogue.resource(&at.group, &at.version, &at.plural).unwrap_or(resource);
+        let stored_as = catalogue.stored(resource);
         let collection = cache.collection(&stored(&at.group, &at.plural));
         Self { resource: Arc::clone(resource), stored: Arc::clone(stored_as), collection, namespace, name, subresource }
     }
@@ -75,6 +75,11 @@ impl Target {
     pub fn of(catalogue: &Catalogue, cache: &Cache, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Self> {
         let resource = catalogue.resources().iter().find(|r| r.group == group && r.plural == plural)?;
         Some(Self::new(catalogue, cache, resource, namespace.to_owned(), name.to_owned(), String::new()))
+    }
+
+    /// All objects of a resource, for the server itself.
+    pub(crate) fn to(catalogue: &Catalogue, cache: &Cache, resource: &Arc<Resource>) -> Self {
+        Self::new(catalogue, cache, resource, String::new(), String::new(), String::new())
     }
 
     /// The same, for an object of this name in this namespace.

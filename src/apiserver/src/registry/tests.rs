@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use coracle_api::catalogue;
 use coracle_store::embedded::{EmbeddedStore, Options};
 use http::{HeaderMap, HeaderValue, Method};
 use http_body_util::BodyExt as _;
@@ -24,7 +23,7 @@ async fn server_with(history: Bounds) -> Server {
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(EmbeddedStore::open(dir.path(), Options::default()).unwrap());
     let config = Config { service_cidr: "10.43.0.0/24".into(), node_ports: 30000..=30099, history };
-    let registry = Registry::open(store, catalogue::builtin(), |_| Vec::new(), config).await.unwrap();
+    let registry = Registry::open(store, |_| Vec::new(), config).await.unwrap();
     Server { registry, _dir: dir }
 }
 

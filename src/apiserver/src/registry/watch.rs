@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::{
+    Inner,
     options::ListOptions,
     read::{self, include},
     select::Selection,
@@ -26,6 +27,7 @@ use crate::{
         object::{Action, Object},
         watcher::Watcher,
     },
+    catalogue::Live,
     output::{
         format::{Format, Media, Shape},
         no_cache,
@@ -67,6 +69,15 @@ struct Stage {
     next_bookmark: Instant,
     ends: Instant,
     last_bookmark_sent: bool,
+    /// Of a custom resource, which may become another one while it is watched.
+    definition: Option<Definition>,
+}
+
+/// Where to look for the resource again.
+struct Definition {
+    live: Live,
+    changes: tokio::sync::watch::Receiver<u64>,
+    options: ListOptions,
 }
 
 /// The rest of a watch's initial events.
@@ -85,7 +96,8 @@ struct Encoder {
 }
 
 /// Answers a watch.
-pub async fn watch(cache: &Cache, target: &Target, cx: &Context, format: &Format) -> Result<Response<Body>, Status> {
+pub async fn watch(inner: &Inner, target: &Target, cx: &Context, format: &Format) -> Result<Response<Body>, Status> {
+    let cache = &inner.cache;
     let options = ListOptions::read(cx)?;
     let selection = Selection::of(target, &options)?;
     let revision: u64 = match options.resource_version.as_str() {
@@ -120,6 +132,11 @@ pub async fn watch(cache: &Cache, target: &Target, cx: &Context, format: &Format
         next_bookmark: now + BOOKMARK_EVERY,
         ends: now + timeout,
         last_bookmark_sent: timeout <= LAST_BOOKMARK,
+        definition: target.resource.custom.then(|| Definition {
+            live: inner.catalogue.clone(),
+            changes: inner.catalogue.changes(),
+            options,
+        }),
     };
     let mut response = Response::new(StreamBody::new(frames(stage)).boxed_unsync());
     let content_type = match format.media {
@@ -140,7 +157,8 @@ fn frames(stage: Stage) -> impl Stream<Item = Result<Frame<Bytes>, BodyError>> {
     stream::unfold(Some(stage), |stage| async move {
         let mut stage = stage?;
         match tokio::time::timeout_at(stage.ends, stage.step()).await {
-            Ok(Ok(piece)) => Some((Ok(Frame::data(piece)), Some(stage))),
+            Ok(Ok(Some(piece))) => Some((Ok(Frame::data(piece)), Some(stage))),
+            Ok(Ok(None)) => None,
             // One ERROR event, then the end.
             Ok(Err(status)) => Some((Ok(Frame::data(stage.encoder.error(&status))), None)),
             Err(_) => None,
@@ -149,30 +167,53 @@ fn frames(stage: Stage) -> impl Stream<Item = Result<Frame<Bytes>, BodyError>> {
 }
 
 impl Stage {
-    /// The next piece of the stream.
-    async fn step(&mut self) -> Result<Bytes, Status> {
+    /// The next piece of the stream; `None` at its end.
+    async fn step(&mut self) -> Result<Option<Bytes>, Status> {
         if let Some((start, revision)) = self.start.take() {
             self.begin(start, revision).await?;
         }
         if let Some(piece) = self.initial() {
-            return Ok(piece);
+            return Ok(Some(piece));
         }
         loop {
             let bookmark_at = if self.last_bookmark_sent { self.next_bookmark } else { self.next_bookmark.min(self.ends - LAST_BOOKMARK) };
             let changes = tokio::select! {
+                biased;
+                () = changed(self.definition.as_mut()) => {
+                    if !self.look_again() {
+                        return Ok(None);
+                    }
+                    continue;
+                }
                 changes = self.watcher.next() => changes.map_err(gone)?,
                 () = tokio::time::sleep_until(bookmark_at), if self.bookmarks => {
                     let now = Instant::now();
                     self.next_bookmark = now + BOOKMARK_EVERY;
                     self.last_bookmark_sent |= now >= self.ends - LAST_BOOKMARK;
-                    return Ok(self.encoder.bookmark(self.watcher.position(), false));
+                    return Ok(Some(self.encoder.bookmark(self.watcher.position(), false)));
                 }
             };
             let piece = self.write(&changes);
             if !piece.is_empty() {
-                return Ok(piece);
+                return Ok(Some(piece));
             }
         }
+    }
+
+    /// Goes on with the resource as it is served now; false when it is not any more.
+    fn look_again(&mut self) -> bool {
+        let Some(Definition { live, options, .. }) = &self.definition else { return true };
+        let catalogue = live.now();
+        let old = &self.target.resource;
+        let Some(new) = catalogue.resource(&old.group, &old.version, &old.plural).filter(|new| new.namespaced == old.namespaced) else {
+            return false;
+        };
+        let target = Target::to(&catalogue, &self.cache, new).named(&self.target.namespace, &self.target.name);
+        let Ok(selection) = Selection::of(&target, options) else { return false };
+        self.encoder.target = target.clone();
+        self.selection = selection;
+        self.target = target;
+        true
     }
 
     /// Finds the first change to tell of, and what comes before it.
@@ -230,6 +271,15 @@ impl Stage {
             self.encoder.event(action, object, change.revision, &mut out);
         }
         out.into()
+    }
+}
+
+/// Until the catalogue changes; for ever where it cannot matter.
+async fn changed(definition: Option<&mut Definition>) {
+    match definition {
+        // The sender lives as long as the registry, whose streams these are.
+        Some(definition) => drop(definition.changes.changed().await),
+        None => std::future::pending().await,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use coracle_api::{status::Status, structural};
+use coracle_api::{defaulting, status::Status, structural};
 use coracle_store::{Durability, Expect, WriteError};
 use serde_json::Value;
 
@@ -94,11 +94,17 @@ impl Write<'_> {
 
     /// Canonical form again, after strategies and plugins had their say.
     pub fn canonical(&self, object: &mut Value) -> Result<(), Status> {
-        structural::prune(&self.target.stored.schema, object).map(drop).map_err(|error| body::refused(&error, None))
+        let stored = &self.target.stored;
+        structural::prune(&stored.schema, object).map(drop).map_err(|error| body::refused(&error, None))?;
+        if stored.custom && !self.target.as_stored() {
+            defaulting::apply(stored, object);
+        }
+        Ok(())
     }
 
     fn encode(&self, object: &Value) -> Result<Bytes, Status> {
-        object::encode(object).ok_or_else(|| Status::internal("the object has no kind, apiVersion or metadata"))
+        let tag = self.target.stored.definition.as_ref().map(|d| d.tag);
+        object::encode(object, tag).ok_or_else(|| Status::internal("the object has no kind, apiVersion or metadata"))
     }
 
     /// Writes the object, unless it is a dry run, and waits until the cache shows it.

@@ -1,6 +1,7 @@
 //! Namespaces, Secrets, definitions, API services and signing requests.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use coracle_api::custom::names;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -44,6 +45,26 @@ pub fn prepare_definition(definition: &mut Value) {
     let versions = definition["spec"]["versions"].as_array().into_iter().flatten();
     let stored: Vec<Value> = versions.filter(|v| v["storage"] == true).map(|v| v["name"].clone()).collect();
     definition["status"] = json!({"conditions": null, "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": stored});
+}
+
+/// A version in which objects are stored is remembered until somebody says that none is left.
+pub fn remember_storage(definition: &mut Value) {
+    let versions = definition["spec"]["versions"].as_array().into_iter().flatten();
+    let storage = versions.filter(|v| v["storage"] == true).map(|v| v["name"].clone()).find(Value::is_string);
+    let Some(storage) = storage else { return };
+    match meta::map(definition, "status").entry("storedVersions").or_insert(Value::Null) {
+        Value::Array(stored) if stored.contains(&storage) => {}
+        Value::Array(stored) => stored.push(storage),
+        other => *other = json!([storage]),
+    }
+}
+
+/// A deleted definition says that what it defines will go.
+pub fn end_definition(definition: &mut Value, now: Timestamp) {
+    const WHY: &str = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
+    let mut conditions = definition["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    names::set(&mut conditions, "Terminating", true, "InstanceDeletionPending", WHY, now);
+    meta::map(definition, "status").insert("conditions".into(), conditions.into());
 }
 
 /// An API service that this server answers itself is available at once.

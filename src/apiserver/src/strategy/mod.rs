@@ -1,12 +1,13 @@
 //! What a schema cannot say of a kind: fields that a write resets, generations, derived values. Plain functions from values to values.
 
 mod batch;
-mod cluster;
+pub mod cluster;
 pub mod meta;
 mod pod;
 pub mod service;
 mod storage;
 
+use coracle_api::custom;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -82,6 +83,11 @@ impl Kind<'_> {
         !(self.custom || self.group == "admissionregistration.k8s.io" || self.among(CONDITIONAL))
     }
 
+    /// Whether it defines a kind itself.
+    pub fn is_definition(&self) -> bool {
+        (self.group, self.plural) == (custom::GROUP, custom::PLURAL)
+    }
+
     /// Whether a PUT creates what is not there.
     pub fn creates_on_update(&self) -> bool {
         self.among(UPSERTED)
@@ -148,6 +154,7 @@ pub fn prepare_update(kind: Kind<'_>, new: &mut Value, old: &Value) {
         ("", "namespaces") => cluster::prepare_namespace(new, Some(old)),
         ("", "secrets") => cluster::prepare_secret(new),
         ("apps", "daemonsets") => batch::prepare_daemon_set(new, Some(old)),
+        (custom::GROUP, custom::PLURAL) => cluster::remember_storage(new),
         ("certificates.k8s.io", "certificatesigningrequests") => meta::keep(new, old, "spec"),
         _ => {}
     }
