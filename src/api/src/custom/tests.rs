@@ -70,6 +70,7 @@ fn built_in_resources_keep_their_names() {
     let mut definition = boats(json!({"type": "object"}));
     definition["spec"]["group"] = "apps".into();
     definition["spec"]["names"] = json!({"plural": "deployments", "kind": "Deployment"});
+    definition["status"] = json!({});
     definition["status"] = names::status(&definition, &Taken::by_builtin("apps"), now());
     assert!(resources(&definition).0.is_empty(), "its names are taken");
     assert_eq!(definition["status"]["conditions"][0]["reason"], "KindConflict");

@@ -10,6 +10,9 @@ use serde_json::{Value, json};
 use super::*;
 use crate::request::RequestInfo;
 
+#[path = "definition_tests.rs"]
+mod definitions;
+
 struct Server {
     registry: Registry,
     _dir: tempfile::TempDir,
