@@ -28,5 +28,6 @@ pub mod server;
 pub mod strategy;
 mod tls;
 mod uuid;
+pub mod warnings;
 
 pub use handlers::version::GIT_VERSION;

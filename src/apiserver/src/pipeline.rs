@@ -18,11 +18,12 @@ use crate::{
     authentication::certificate::Presented,
     authorization::{Decision, Question},
     body::{Body, BodyError},
-    handlers, impersonation,
+    handlers, impersonation, output,
     request::{Context, RequestInfo, User},
     request_info,
     server::Shared,
     uuid,
+    warnings::Warnings,
 };
 
 /// How long a request may take that is not a stream; upstream's default.
@@ -98,8 +99,8 @@ where
         return answer::status(&status);
     }
     let cx = context(user, info, query, &request);
-    let info = cx.info.clone();
-    let answer = if request_info::long_running(&info) {
+    let (info, warnings) = (cx.info.clone(), cx.warnings.clone());
+    let mut answer = if request_info::long_running(&info) {
         drop(place);
         until_shutdown(shared, handlers::route(shared, cx, request).await)
     } else {
@@ -109,6 +110,7 @@ where
         let answer = tokio::time::timeout(REQUEST_TIMEOUT, handlers::route(shared, cx, request)).await;
         answer.unwrap_or_else(|_| answer::status(&late()))
     };
+    output::warn(&mut answer, &warnings.told());
     shared.metrics.count(&info, answer.status());
     answer
 }
@@ -138,7 +140,7 @@ pub(crate) fn refusal(question: &Question<'_>, reason: &str) -> Status {
 
 fn context<B>(user: User, info: RequestInfo, query: Vec<(String, String)>, request: &Request<B>) -> Context {
     let method = if *request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
-    Context { user, info, query, method, headers: request.headers().clone() }
+    Context { user, info, query, method, headers: request.headers().clone(), warnings: Warnings::default() }
 }
 
 /// Ends a stream when the server does: its client must look for another one.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::warnings::Warnings;
+
 /// Who asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct User {
@@ -53,6 +55,8 @@ pub struct Context {
     pub method: http::Method,
     /// As they came.
     pub headers: http::HeaderMap,
+    /// For the answer's `Warning` headers.
+    pub warnings: Warnings,
 }
 
 impl Context {

@@ -57,9 +57,10 @@ pub(super) const VALUES: &[(&str, &str, &str)] = &[
     ("batch.v1.CronJobSpec", "suspend", "false"),
     ("batch.v1.PodFailurePolicyOnPodConditionsPattern", "status", "\"True\""),
     ("autoscaling.v1.HorizontalPodAutoscalerSpec autoscaling.v2.HorizontalPodAutoscalerSpec", "minReplicas", "1"),
+    ("autoscaling.v1.HorizontalPodAutoscalerSpec", "targetCPUUtilizationPercentage", "80"),
     // Policies, classes, configuration.
     ("rbac.v1.RoleRef", "apiGroup", "\"rbac.authorization.k8s.io\""),
-    ("networking.v1.NetworkPolicyPort discovery.v1.EndpointPort", "protocol", "\"TCP\""),
+    ("networking.v1.NetworkPolicyPort discovery.v1.EndpointPort core.v1.EndpointPort", "protocol", "\"TCP\""),
     ("discovery.v1.EndpointPort", "name", "\"\""),
     ("networking.v1.IngressClassParametersReference", "scope", "\"Cluster\""),
     ("storage.v1.StorageClass", "reclaimPolicy", "\"Delete\""),

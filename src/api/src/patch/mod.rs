@@ -29,7 +29,9 @@ pub fn json(object: &mut Value, patch: &Value) -> Result<(), PatchError> {
     if operations.len() > MAX_OPERATIONS {
         return Err(PatchError::TooMany(operations.len()));
     }
-    let patch: json_patch::Patch = serde_json::from_value(patch.clone()).map_err(|e| PatchError::Malformed(e.to_string()))?;
+    // Operations that nobody knows can be read, but not done.
+    let refuse = if operations.iter().all(Value::is_object) { PatchError::Inapplicable } else { PatchError::Malformed };
+    let patch: json_patch::Patch = serde_json::from_value(patch.clone()).map_err(|e| refuse(e.to_string()))?;
     let mut patched = object.clone();
     json_patch::patch(&mut patched, &patch).map_err(|e| PatchError::Inapplicable(e.to_string()))?;
     *object = patched;
@@ -65,7 +67,8 @@ mod tests {
     fn what_is_no_patch_is_refused() {
         let mut object = json!({});
         assert!(matches!(json(&mut object, &json!({})), Err(PatchError::Malformed(_))));
-        assert!(matches!(json(&mut object, &json!([{"op": "explode"}])), Err(PatchError::Malformed(_))));
+        assert!(matches!(json(&mut object, &json!([{"op": "explode"}])), Err(PatchError::Inapplicable(_))));
+        assert!(matches!(json(&mut object, &json!([1])), Err(PatchError::Malformed(_))));
         assert!(matches!(merge(&mut object, &json!([])), Err(PatchError::Malformed(_))));
         let many = Value::Array(vec![json!({"op": "add", "path": "/a", "value": 1}); MAX_OPERATIONS + 1]);
         assert_eq!(json(&mut object, &many), Err(PatchError::TooMany(MAX_OPERATIONS + 1)));

@@ -60,7 +60,14 @@ fn canonical(schema: &Schema, value: &mut Value, path: Path<'_>, unknown: &mut V
             if schema.custom && !values.nullable && values.kind != Type::Any {
                 fields.retain(|_, value| !value.is_null());
             }
-            fields.iter_mut().try_for_each(|(key, value)| canonical(values, value, path.member(key), unknown))
+            fields.iter_mut().try_for_each(|(key, value)| {
+                canonical(values, value, path.member(key), unknown)?;
+                // Storage does not know the difference between no bytes and none.
+                if value.is_null() && values.kind == Type::Bytes {
+                    *value = "".into();
+                }
+                Ok(())
+            })
         }
         (Type::List, Value::Array(list)) => {
             let Some(items) = schema.items() else { return Ok(()) };

@@ -28,9 +28,23 @@ pub(super) fn check(resource: &Resource, object: &Field<'_>, old: Option<&Value>
                 list.all_invalid(qualified_name(finalizer.text()));
                 standard_finalizer(&list);
             });
+            if subresource == "status" {
+                let (status, metadata) = (object.at("status"), object.at("metadata"));
+                let (phase, told) = (status.at("phase"), status.called("Phase"));
+                let ending = metadata.at("deletionTimestamp").exists();
+                if (phase.text() == "Terminating") != ending {
+                    told.holding(phase.value()).invalid(if ending { "must be 'Terminating'" } else { "may only be 'Active'" });
+                }
+            }
         }
         "nodes" => node(object, old),
         "limitranges" => limit_range(&object.at("spec")),
+        "resourcequotas" if subresource == "status" => {
+            let status = object.at("status");
+            for name in ["hard", "used"] {
+                quota_amounts(&status.at(name));
+            }
+        }
         "resourcequotas" => quota(&object.at("spec")),
         "replicationcontrollers" if subresource != "status" => workloads::replication_controller(&object.at("spec")),
         "events" => event(object, resource.group.is_empty()),
@@ -139,18 +153,10 @@ fn node(node: &Field<'_>, old: Option<&Value>) {
     let metadata = node.at("metadata");
     // Upstream tells taints as if they were metadata.
     let taints = metadata.called("taints");
-    let mut seen: Vec<(String, String)> = Vec::new();
-    taints.holding(spec.at("taints").value()).each(|_, taint| {
-        let (key, value, effect) = (taint.at("key"), taint.at("value"), taint.at("effect"));
-        key.all_invalid(qualified_name(key.text()));
-        value.valid_by(names::label_value);
-        effect.required_one_of(&["NoExecute", "NoSchedule", "PreferNoSchedule"]);
-        let pair = (key.text().to_owned(), effect.text().to_owned());
-        if seen.contains(&pair) {
-            taint.duplicate();
-        }
-        seen.push(pair);
-    });
+    // Of a changed node, upstream looks at them on two ways.
+    for _ in 0..if old.is_some() { 2 } else { 1 } {
+        self::taints(&taints.holding(spec.at("taints").value()));
+    }
     spec.at("podCIDRs").each(|_, range| cidr(&range));
     let status = node.at("status");
     for name in ["capacity", "allocatable"] {
@@ -163,6 +169,21 @@ fn node(node: &Field<'_>, old: Option<&Value>) {
     if !old["spec"]["providerID"].is_null() && spec.at("providerID").value() != &old["spec"]["providerID"] {
         spec.at("providerID").forbidden("node updates may not change providerID except from \"\" to valid");
     }
+}
+
+fn taints(taints: &Field<'_>) {
+    let mut seen: Vec<(String, String)> = Vec::new();
+    taints.each(|_, taint| {
+        let (key, value, effect) = (taint.at("key"), taint.at("value"), taint.at("effect"));
+        key.all_invalid(qualified_name(key.text()));
+        value.valid_by(names::label_value);
+        effect.required_one_of(&["NoExecute", "NoSchedule", "PreferNoSchedule"]);
+        let pair = (key.text().to_owned(), effect.text().to_owned());
+        if seen.contains(&pair) {
+            taint.duplicate();
+        }
+        seen.push(pair);
+    });
 }
 
 fn limit_range(spec: &Field<'_>) {
@@ -216,8 +237,9 @@ fn limit_range(spec: &Field<'_>) {
     });
 }
 
-fn quota(spec: &Field<'_>) {
-    spec.at("hard").each_key(|name, value| {
+/// Amounts by the names of what is counted.
+fn quota_amounts(amounts: &Field<'_>) {
+    amounts.each_key(|name, value| {
         let wrong = qualified_name(name);
         let simple = matches!(
             name,
@@ -245,6 +267,10 @@ fn quota(spec: &Field<'_>) {
             value.invalid("must be greater than or equal to 0");
         }
     });
+}
+
+fn quota(spec: &Field<'_>) {
+    quota_amounts(&spec.at("hard"));
     let scopes = spec.at("scopes");
     for scope in scopes.list() {
         if !SCOPES.iter().any(|s| scope == s) {

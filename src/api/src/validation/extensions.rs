@@ -15,8 +15,15 @@ pub(super) fn check(resource: &Resource, object: &Field<'_>) {
         "prioritylevelconfigurations" => priority_level(&object.at("spec")),
         "customresourcedefinitions" => definition(object),
         "flowschemas" => flow_schema(&object.at("spec")),
-        "validatingadmissionpolicies" | "mutatingadmissionpolicies" => policy(object),
-        "validatingadmissionpolicybindings" | "mutatingadmissionpolicybindings" => policy_binding(&object.at("spec")),
+        "validatingadmissionpolicies" | "mutatingadmissionpolicies" => {
+            policy(object);
+            if resource.plural.starts_with("mutating") {
+                mutations(&object.at("spec"));
+            }
+        }
+        "validatingadmissionpolicybindings" | "mutatingadmissionpolicybindings" => {
+            policy_binding(&object.at("spec"), resource.plural.starts_with("validating"));
+        }
         _ => general::check(&resource.schema, object),
     }
 }
@@ -44,6 +51,11 @@ fn policy(policy: &Field<'_>) {
                 variable.at(name).required("");
             }
         }
+        let name = variable.at("name").text();
+        let first = name.bytes().next().is_none_or(|b| b.is_ascii_alphabetic() || b == b'_');
+        if !first || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+            variable.at("name").invalid("name is not a valid CEL identifier");
+        }
     });
     spec.at("validations").each(|_, validation| {
         if validation.at("expression").text().trim().is_empty() {
@@ -66,6 +78,39 @@ fn policy(policy: &Field<'_>) {
     });
 }
 
+/// What a mutating policy does, and whether again.
+fn mutations(spec: &Field<'_>) {
+    let constraints = spec.at("matchConstraints");
+    let told = constraints.called("resourceRules");
+    constraints.at("resourceRules").each(|_, rule| {
+        for operation in rule.at("operations").list() {
+            if !matches!(operation.as_str(), Some("*" | "CREATE" | "UPDATE")) {
+                told.called("operations").holding(operation).not_supported(&["*", "CREATE", "UPDATE"]);
+            }
+        }
+    });
+    spec.at("mutations").must_exist();
+    spec.at("mutations").each(|_, mutation| {
+        let kind = mutation.at("patchType");
+        kind.required_one_of(&["ApplyConfiguration", "JSONPatch"]);
+        let part = match kind.text() {
+            "ApplyConfiguration" => mutation.at("applyConfiguration"),
+            "JSONPatch" => mutation.at("jsonPatch"),
+            _ => return,
+        };
+        if !part.exists() {
+            part.required("the patch of this type");
+        } else if part.at("expression").text().trim().is_empty() {
+            if part.at("expression").is_empty() {
+                part.at("expression").required("")
+            } else {
+                part.at("expression").invalid("must be an expression")
+            }
+        }
+    });
+    spec.at("reinvocationPolicy").required_one_of(&["IfNeeded", "Never"]);
+}
+
 fn match_resources(constraints: &Field<'_>) {
     constraints.at("matchPolicy").optional_one_of(&["Equivalent", "Exact"]);
     for selector in ["namespaceSelector", "objectSelector"] {
@@ -76,7 +121,7 @@ fn match_resources(constraints: &Field<'_>) {
     }
 }
 
-fn policy_binding(spec: &Field<'_>) {
+fn policy_binding(spec: &Field<'_>, validating: bool) {
     spec.at("policyName").must_be_valid(names::dns_subdomain);
     let reference = spec.at("paramRef");
     if reference.exists() {
@@ -92,6 +137,9 @@ fn policy_binding(spec: &Field<'_>) {
     }
     match_resources(&spec.at("matchResources"));
     let actions = spec.at("validationActions");
+    if validating {
+        actions.must_exist();
+    }
     let list = actions.list();
     actions.each(|i, action| {
         action.one_of(&["Audit", "Deny", "Warn"]);

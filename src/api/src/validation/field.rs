@@ -127,6 +127,16 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// Where this is.
+    pub(super) fn path(&self) -> String {
+        self.place.to_string()
+    }
+
+    /// Not wrong, but worth telling whoever wrote it: see [`super::warnings`].
+    pub(super) fn warn(&self, why: impl Into<String>) {
+        self.cause("Warning", why.into());
+    }
+
     fn shown(&self) -> String {
         const SHOWN: usize = 200;
         let text = match self.value {
@@ -163,6 +173,10 @@ impl<'a> Field<'a> {
 
     pub(super) fn too_long(&self, limit: usize) {
         self.cause("FieldValueTooLong", format!("Too long: may not be more than {limit} bytes"));
+    }
+
+    pub(super) fn too_many(&self, limit: usize) {
+        self.cause("FieldValueTooMany", format!("Too many: {}: must have at most {limit} items", self.list().len()));
     }
 
     /// Every message of a check is a cause of its own.

@@ -18,7 +18,8 @@ fn name_rule(resource: &Resource) -> fn(&str) -> Result<(), String> {
         ("", "namespaces") | ("apps", "statefulsets") => names::dns_label,
         ("", "services") => names::dns_1035_label,
         ("rbac.authorization.k8s.io", _) => names::path_segment,
-        ("flowcontrol.apiserver.k8s.io" | "apiregistration.k8s.io", _) => names::path_segment,
+        ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations") => names::dns_subdomain,
+        ("flowcontrol.apiserver.k8s.io" | "apiregistration.k8s.io" | "certificates.k8s.io", _) | ("", "events") => names::path_segment,
         ("policy", "poddisruptionbudgets") => |_| Ok(()), // upstream does not look
         ("networking.k8s.io", "ipaddresses") => {
             |name| name.parse::<std::net::IpAddr>().map(drop).map_err(|_| "must be a valid IP address".into())
@@ -136,4 +137,33 @@ pub(super) fn update(resource: &Resource, object: &Field<'_>, old: &Value) {
         }
     }
     parts(resource, &metadata);
+    // Causes are a multiset: upstream looks at these on several of its ways.
+    for _ in 1..passes(resource) {
+        labels(&metadata.at("labels"));
+        annotations(&metadata.at("annotations"));
+    }
+}
+
+/// How often labels and annotations of an update are looked at: by the registry twice, by the kind once, and by kinds that
+/// look at changed objects as at new ones once more.
+fn passes(resource: &Resource) -> usize {
+    let thorough = match resource.group.as_str() {
+        _ if resource.custom => false,
+        "" => matches!(
+            resource.plural.as_str(),
+            "pods"
+                | "namespaces"
+                | "services"
+                | "configmaps"
+                | "secrets"
+                | "serviceaccounts"
+                | "persistentvolumes"
+                | "persistentvolumeclaims"
+        ),
+        "apps" => resource.plural == "controllerrevisions",
+        "batch" => resource.plural == "jobs",
+        "rbac.authorization.k8s.io" => true,
+        _ => false,
+    };
+    if thorough { 4 } else { 3 }
 }

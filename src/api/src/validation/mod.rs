@@ -2,6 +2,7 @@
 
 mod access;
 mod core_kinds;
+mod devices;
 mod extensions;
 mod field;
 mod general;
@@ -11,6 +12,7 @@ mod pod;
 mod rules;
 mod service;
 mod storage;
+pub mod warnings;
 mod workloads;
 
 use std::cell::RefCell;
@@ -41,11 +43,19 @@ pub fn update(resource: &Resource, new: &Value, old: &Value, subresource: &str) 
         unchanging(resource, &field, old);
     }
     content(resource, &field, Some(old), subresource);
+    if subresource.is_empty() && looked_at_twice(resource) {
+        content(resource, &field, None, subresource);
+    }
     causes.into_inner()
 }
 
+/// Kinds that upstream looks at as at new objects and as at changed ones: what is wrong is told twice.
+fn looked_at_twice(resource: &Resource) -> bool {
+    !resource.custom && matches!((resource.group.as_str(), resource.plural.as_str()), ("", "persistentvolumes") | ("batch", "jobs"))
+}
+
 /// Fields that may never change once the object exists, of kinds that have no other rule about change.
-const UNCHANGING: [(&str, &[&str]); 10] = [
+const UNCHANGING: [(&str, &[&str]); 9] = [
     ("controllerrevisions", &["data"]),
     ("resourceclaims", &["spec"]),
     ("resourceclaimtemplates", &["spec"]),
@@ -53,8 +63,7 @@ const UNCHANGING: [(&str, &[&str]); 10] = [
     ("csidrivers", &["spec.attachRequired", "spec.fsGroupPolicy", "spec.volumeLifecycleModes"]),
     ("csistoragecapacities", &["nodeTopology", "storageClassName"]),
     ("resourcequotas", &["spec.scopes"]),
-    ("events", &["involvedObject", "related", "eventTime", "reason", "action", "type", "reportingInstance"]),
-    ("resourceslices", &["spec.driver", "spec.nodeName", "spec.pool.name"]),
+    ("events", &["involvedObject", "related", "eventTime", "message", "reason", "action", "reportingInstance"]),
     ("runtimeclasses", &["handler"]),
 ];
 
@@ -73,6 +82,11 @@ fn unchanging(resource: &Resource, object: &Field<'_>, old: &Value) {
 fn compare(field: &Field<'_>, old: &Value, names: &[&str]) {
     match names {
         [] => rules::immutable(field, old),
+        // In the newer version the message has another name, in causes it has not.
+        ["message"] if field.at("note").exists() || !old["note"].is_null() => {
+            let told = field.called("message");
+            rules::immutable(&told.holding(field.at("note").value()), &old["note"]);
+        }
         ["involvedObject"] if !field.at("involvedObject").exists() => {
             let told = field.called("involvedObject");
             rules::immutable(&told.holding(field.at("regarding").value()), &old["regarding"]);
@@ -111,9 +125,12 @@ fn content(resource: &Resource, object: &Field<'_>, old: Option<&Value>, subreso
         ("admissionregistration.k8s.io" | "apiextensions.k8s.io" | "apiregistration.k8s.io" | "flowcontrol.apiserver.k8s.io", _) => {
             extensions::check(resource, object);
         }
+        ("resource.k8s.io", _) => devices::check(resource, object, old, subresource),
         _ => general::check(&resource.schema, object),
     }
 }
 
+#[cfg(test)]
+mod robust_tests;
 #[cfg(test)]
 mod tests;

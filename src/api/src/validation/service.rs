@@ -130,6 +130,10 @@ fn addresses(spec: &Field<'_>) {
     families.each(|_, family| family.one_of(&["IPv4", "IPv6"]));
     spec.at("ipFamilyPolicy").optional_one_of(&["PreferDualStack", "RequireDualStack", "SingleStack"]);
     let ips = spec.at("clusterIPs");
+    // Whoever says only the older field means the first of the list.
+    let single = Value::from(vec![spec.at("clusterIP").value().clone()]);
+    let only = ips.is_empty() && !spec.at("clusterIP").is_empty() && spec.at("type").text() != "ExternalName";
+    let ips = if only { ips.holding(&single) } else { ips };
     ips.each(|i, address| {
         let none = address.text() == "None";
         if none && i > 0 {
@@ -194,6 +198,10 @@ fn traffic(spec: &Field<'_>, kind: &str) {
 fn balancer_status(service: &Field<'_>) {
     let status = service.at("status");
     let balancer = status.at("loadBalancer");
+    let spec = service.at("spec");
+    if spec.at("type").text() != "LoadBalancer" && !balancer.at("ingress").is_empty() {
+        balancer.at("ingress").forbidden("may only be used when `spec.type` is 'LoadBalancer'");
+    }
     balancer.at("ingress").each(|_, ingress| {
         if !ingress.at("ip").is_empty() {
             ip(&ingress.at("ip"));
@@ -213,6 +221,9 @@ pub(super) fn endpoints(endpoints: &Field<'_>) {
         for list in ["addresses", "notReadyAddresses"] {
             subset.at(list).each(|_, address| {
                 usable_ip(&address.at("ip"));
+                if !is_ip(address.at("ip").text()) {
+                    ip(&address.at("ip")); // what is no address is not a usable one either
+                }
                 address.at("hostname").may_be_valid(names::dns_label);
                 if address.at("nodeName").exists() {
                     address.at("nodeName").valid_by(names::dns_subdomain);
@@ -295,7 +306,6 @@ pub(super) fn endpoint_slice(slice: &Field<'_>, old: Option<&Value>) {
         name.may_be_valid(names::dns_label);
         entry.at("protocol").required_one_of_or_empty(&PROTOCOLS);
         entry.at("appProtocol").may_be_qualified();
-        entry.at("port").within(1, 65_535);
     });
 }
 

@@ -19,7 +19,12 @@ pub(super) fn check(resource: &Resource, object: &Field<'_>, old: Option<&Value>
         "persistentvolumeclaims" => claim(object, old),
         "storageclasses" => class(object, old),
         "csidrivers" => driver(&object.at("spec")),
-        "csinodes" => csi_node(&object.at("spec")),
+        "csinodes" => {
+            csi_node(&object.at("spec"));
+            if let Some(old) = old {
+                csi_node_update(&object.at("spec"), old);
+            }
+        }
         "csistoragecapacities" => {
             object.at("storageClassName").valid_by(names::dns_subdomain);
             label_selector(&object.at("nodeTopology"));
@@ -124,9 +129,11 @@ fn claim(claim: &Field<'_>, old: Option<&Value>) {
     let mut strip = [spec.at("resources").value().clone(), before["resources"].clone()];
     strip.iter_mut().for_each(|r| drop(r["requests"].as_object_mut().map(|m| m.remove("storage"))));
     if others.iter().any(|name| changed(name))
+        || changed("volumeMode")
         || !binding
         || (!bound && changed("volumeAttributesClassName") && !before["volumeAttributesClassName"].is_null())
         || strip[0] != strip[1]
+        || (!bound && spec.value()["resources"] != before["resources"])
     {
         spec.forbidden("spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims");
     }
@@ -135,20 +142,21 @@ fn claim(claim: &Field<'_>, old: Option<&Value>) {
     let requests = resources.at("requests");
     let storage = requests.at("storage");
     let old_quantity = old_storage.as_str().and_then(|q| q.parse().ok());
-    if old_quantity.is_some_and(|old| quantity(&storage) < old) {
+    if bound && old_quantity.is_some_and(|old| quantity(&storage) < old) {
         storage.forbidden("field can not be less than status.capacity");
     }
 }
 
 fn class(class: &Field<'_>, old: Option<&Value>) {
     class.at("provisioner").must_be_valid(|text| qualified_name(&text.to_lowercase()).into_iter().next().map_or(Ok(()), Err));
-    class.at("reclaimPolicy").one_of(&["Delete", "Retain"]);
+    class.at("reclaimPolicy").one_of_if_said(&["Delete", "Retain"]);
     class.at("volumeBindingMode").required_one_of(&["Immediate", "WaitForFirstConsumer"]);
     let topologies = class.at("allowedTopologies");
     let list = topologies.list();
     topologies.each(|i, term| {
         let expressions = term.at("matchLabelExpressions");
-        if list[..i].iter().any(|t| t["matchLabelExpressions"] == *expressions.value()) {
+        // No expressions are those of every term.
+        if expressions.is_empty() || list[..i].iter().any(|t| t["matchLabelExpressions"] == *expressions.value()) {
             expressions.duplicate();
         }
         let mut keys: Vec<String> = Vec::new();
@@ -173,6 +181,15 @@ fn class(class: &Field<'_>, old: Option<&Value>) {
         let field = class.at(name);
         if field.value() != &old[name] {
             field.invalid("updates to this field are forbidden");
+        }
+    }
+}
+
+impl Field<'_> {
+    /// One of these unless empty.
+    fn one_of_if_said(&self, allowed: &[&str]) {
+        if !self.is_empty() {
+            self.one_of(allowed);
         }
     }
 }
@@ -216,6 +233,18 @@ fn csi_node(spec: &Field<'_>) {
             driver.holding(key).all_invalid(qualified_name(key.as_str().unwrap_or_default()));
         }
     });
+}
+
+/// What a driver has said of itself on a node stays, what it can hold aside.
+fn csi_node_update(spec: &Field<'_>, old: &Value) {
+    let drivers = spec.at("drivers");
+    let facts = |driver: &Value| [driver["nodeID"].clone(), driver["topologyKeys"].clone()];
+    for before in old["spec"]["drivers"].as_array().into_iter().flatten() {
+        let now = drivers.list().iter().find(|driver| driver["name"] == before["name"]);
+        if now.is_some_and(|now| facts(now) != facts(before)) {
+            drivers.invalid("field is immutable");
+        }
+    }
 }
 
 fn csi_driver_name(name: &Field<'_>) {

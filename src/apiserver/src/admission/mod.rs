@@ -19,6 +19,7 @@ use crate::{
     authorization::Authorizers,
     objects::Objects,
     request::{RequestInfo, User},
+    warnings::Warnings,
 };
 
 /// What a write does.
@@ -49,6 +50,8 @@ pub struct Attributes<'a> {
     pub old: Option<&'a Value>,
     /// Nothing will be persisted.
     pub dry_run: bool,
+    /// For what a plugin lets pass, but not in silence.
+    pub warnings: &'a Warnings,
 }
 
 /// One plugin. `mutate` runs for all plugins in order, then `validate` for all.

@@ -19,7 +19,6 @@ use crate::{
 pub struct Posted {
     /// Canonical, with kind, apiVersion and metadata.
     pub object: Value,
-    warnings: Vec<String>,
     format: Format,
 }
 
@@ -27,18 +26,16 @@ pub struct Posted {
 pub fn read(cx: &Context, expected: Expected<'_>, body: &Bytes) -> Result<Posted, Status> {
     let format = Format::negotiate(&cx.headers, cx.param("pretty"), false)?;
     let options = WriteOptions::read(cx, "CreateOptions")?;
-    let body::Body { mut object, warnings } = body::object(cx, body, expected, options.field_validation)?;
+    let mut object = body::object(cx, body, expected, options.field_validation)?;
     if !object["metadata"].is_object() {
         object["metadata"] = json!({});
     }
-    Ok(Posted { object, warnings, format })
+    Ok(Posted { object, format })
 }
 
 impl Posted {
     /// 201 with the object as it is now.
     pub fn created(&self, schema: &Schema) -> Response<Body> {
-        let mut answer = output::value(201, &self.format, &self.object, |value| protobuf::encode(schema, value));
-        output::warn(&mut answer, &self.warnings);
-        answer
+        output::value(201, &self.format, &self.object, |value| protobuf::encode(schema, value))
     }
 }

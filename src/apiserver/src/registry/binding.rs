@@ -30,7 +30,7 @@ pub async fn bind(inner: &Inner, target: &Target, cx: &Context, bytes: &Bytes, f
     let catalogue = inner.catalogue.now();
     let resource = catalogue.kind("", "v1", "Binding").ok_or_else(super::target::unknown)?;
     let expected = Expected { group: "", version: "v1", kind: "Binding", schema: &resource.schema };
-    let body::Body { object: mut binding, warnings } = body::object(cx, bytes, expected, options.field_validation)?;
+    let mut binding = body::object(cx, bytes, expected, options.field_validation)?;
     super::create::settle_namespace(target, &mut binding)?;
     let name = meta::text(&binding, "name").to_owned();
     if !(target.name.is_empty() || name == target.name) {
@@ -47,9 +47,7 @@ pub async fn bind(inner: &Inner, target: &Target, cx: &Context, bytes: &Bytes, f
         map.remove("details");
         map.insert("code".into(), 201.into());
     }
-    let mut response = output::value(201, &plain, &status, |value| output::message(catalogue::builtin(), "Status", value));
-    output::warn(&mut response, &warnings);
-    Ok(response)
+    Ok(output::value(201, &plain, &status, |value| output::message(catalogue::builtin(), "Status", value)))
 }
 
 fn check(binding: &Value, name: &str) -> Result<(), Status> {

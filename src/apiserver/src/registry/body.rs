@@ -97,10 +97,10 @@ pub fn refused(error: &DecodeError, expected: Option<Expected<'_>>) -> Status {
     }
 }
 
-/// The object in a body. An absent apiVersion or kind is that of the path.
-pub fn object(cx: &Context, body: &Bytes, expected: Expected<'_>, validation: FieldValidation) -> Result<Body, Status> {
+/// The object in a body; what is doubtful about it goes to the warnings. An absent apiVersion or kind is that of the path.
+pub fn object(cx: &Context, body: &Bytes, expected: Expected<'_>, validation: FieldValidation) -> Result<Value, Status> {
     let decoded = decode(cx, body, expected.schema)?;
-    settle(decoded, expected, validation).map_err(|error| match error {
+    let settled = settle(decoded, expected, validation).map_err(|error| match error {
         Settle::Status(status) => status,
         Settle::Strict(problems) => Status::bad_request(format!(
             "{} in version {:?} cannot be handled as a {}: strict decoding error: {}",
@@ -109,7 +109,9 @@ pub fn object(cx: &Context, body: &Bytes, expected: Expected<'_>, validation: Fi
             expected.kind,
             problems.join(", ")
         )),
-    })
+    })?;
+    cx.warnings.extend(settled.warnings);
+    Ok(settled.object)
 }
 
 /// Why a decoded body is refused.

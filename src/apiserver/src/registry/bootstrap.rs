@@ -31,7 +31,14 @@ impl Registry {
         };
         let target = Target::find(&catalogue, self.cache(), &info)?;
         let user = User { name: "system:apiserver".into(), groups: vec!["system:masters".into()], ..User::default() };
-        let cx = Context { user, info, query: Vec::new(), method: http::Method::POST, headers: http::HeaderMap::new() };
+        let cx = Context {
+            user,
+            info,
+            query: Vec::new(),
+            method: http::Method::POST,
+            headers: http::HeaderMap::new(),
+            warnings: Default::default(),
+        };
         Ok((target, cx))
     }
 
@@ -93,5 +100,5 @@ fn own_context(target: &Target, verb: &str, method: http::Method) -> Context {
         name: target.name.clone(),
         ..RequestInfo::default()
     };
-    Context { user, info, query: Vec::new(), method, headers: http::HeaderMap::new() }
+    Context { user, info, query: Vec::new(), method, headers: http::HeaderMap::new(), warnings: Default::default() }
 }

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     admission::Operation,
     body::Body,
-    output::{self, format::Format},
+    output::format::Format,
     request::Context,
     strategy::{self, meta},
 };
@@ -31,11 +31,9 @@ pub async fn create(inner: &Inner, target: &Target, cx: &Context, body: &Bytes, 
     let options = WriteOptions::read(cx, "CreateOptions")?;
     let resource = &target.resource;
     let expected = Expected { group: &resource.group, version: &resource.version, kind: &resource.kind, schema: &resource.schema };
-    let body = body::object(cx, body, expected, options.field_validation)?;
-    let written = insert(inner, target, cx, body.object, &options, false).await?;
-    let mut response = answer(201, target, format, include(cx)?, written.json);
-    output::warn(&mut response, &body.warnings);
-    Ok(response)
+    let object = body::object(cx, body, expected, options.field_validation)?;
+    let written = insert(inner, target, cx, object, &options, false).await?;
+    Ok(answer(201, target, format, include(cx)?, written.json))
 }
 
 /// Creates an object (canonical, in the version of the path).
@@ -81,6 +79,7 @@ async fn insert_named(write: &Write<'_>, mut object: Value) -> Result<Written, S
     if !causes.is_empty() {
         return Err(target.invalid(causes));
     }
+    write.warn(&object, None);
     let reservation = write.reserve(&mut object, None)?;
     write.validate(Operation::Create, Some(&object), None).await?;
     let exists = || Status::already_exists(&target.resource.group, &target.resource.plural, &target.name);

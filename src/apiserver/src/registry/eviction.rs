@@ -33,7 +33,7 @@ pub async fn evict(inner: &Inner, target: &Target, cx: &Context, bytes: &Bytes, 
     let write = WriteOptions::read(cx, "CreateOptions")?;
     let served = target.resource.subresource("eviction").ok_or_else(super::target::unknown)?;
     let expected = Expected { group: &served.group, version: &served.version, kind: &served.kind, schema: &served.schema };
-    let body::Body { object: eviction, warnings } = body::object(cx, bytes, expected, write.field_validation)?;
+    let eviction = body::object(cx, bytes, expected, write.field_validation)?;
     let name = meta::text(&eviction, "name");
     if name != target.name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
@@ -55,9 +55,7 @@ pub async fn evict(inner: &Inner, target: &Target, cx: &Context, bytes: &Bytes, 
         map.remove("details");
         map.insert("code".into(), 201.into());
     }
-    let mut response = output::value(201, &plain, &status, |value| output::message(catalogue::builtin(), "Status", value));
-    output::warn(&mut response, &warnings);
-    Ok(response)
+    Ok(output::value(201, &plain, &status, |value| output::message(catalogue::builtin(), "Status", value)))
 }
 
 /// Whether budgets have a say: not for pods that have ended, were never started or go already.

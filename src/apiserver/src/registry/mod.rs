@@ -27,7 +27,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use coracle_api::{catalogue::Catalogue, status::Status};
+use coracle_api::{catalogue::Catalogue, status::Status, validation};
 use coracle_store::Store;
 use http::Response;
 use tokio_util::task::AbortOnDropHandle;
@@ -142,6 +142,7 @@ impl Registry {
 impl Inner {
     async fn answer(&self, cx: &Context, body: &Bytes) -> Result<Response<Body>, Status> {
         let target = Target::find(&self.catalogue.now(), &self.cache, &cx.info)?;
+        cx.warnings.extend(validation::warnings::deprecation(&target.resource).map(str::to_owned));
         let verb = cx.info.verb.as_str();
         let format = Format::negotiate(&cx.headers, cx.param("pretty"), verb == "watch")?;
         let (cache, format) = (&self.cache, &format);

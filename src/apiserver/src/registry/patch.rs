@@ -18,12 +18,7 @@ use super::{
     target::Target,
     update,
 };
-use crate::{
-    body::Body,
-    output::{self, format::Format},
-    request::Context,
-    strategy::meta,
-};
+use crate::{body::Body, output::format::Format, request::Context, strategy::meta};
 
 /// A patch, read once and applied as often as it takes.
 #[derive(Debug)]
@@ -74,13 +69,7 @@ impl Patch {
 }
 
 /// Applies a patch to an object in the version of the path and makes the result canonical.
-pub fn patched(
-    patch: &Patch,
-    current: &Value,
-    expected: Expected<'_>,
-    validation: FieldValidation,
-    warnings: &mut Vec<String>,
-) -> Result<Value, Status> {
+pub fn patched(patch: &Patch, current: &Value, expected: Expected<'_>, validation: FieldValidation, cx: &Context) -> Result<Value, Status> {
     let mut object = current.clone();
     patch.apply(&mut object, expected.schema)?;
     let decoded = Decoded { value: object, duplicates: Vec::new() };
@@ -88,7 +77,7 @@ pub fn patched(
         Settle::Status(status) => no_object(&status.message),
         Settle::Strict(problems) => no_object(&format!("strict decoding error: {}", problems.join(", "))),
     })?;
-    *warnings = body.warnings;
+    cx.warnings.extend(body.warnings);
     Ok(body.object)
 }
 
@@ -116,20 +105,17 @@ pub async fn patch(inner: &Inner, target: &Target, cx: &Context, body: &Bytes, f
         return Err(Status::bad_request(format!("strict decoding error: {}", doubled.join(", "))));
     }
     let expected = Expected { group: &resource.group, version: &resource.version, kind: &resource.kind, schema: &resource.schema };
-    let mut warnings = Vec::new();
+    if options.field_validation == FieldValidation::Warn {
+        cx.warnings.extend(doubled);
+    }
     let written = update::change(inner, target, cx, &options, false, &mut |old| {
-        let mut object = patched(&patch, &target.outward(old.clone()), expected, options.field_validation, &mut warnings)?;
+        let mut object = patched(&patch, &target.outward(old.clone()), expected, options.field_validation, cx)?;
         check_identity(target, &mut object)?;
         defaulting::apply(resource, &mut object);
         Ok(target.inward(object))
     })
     .await?;
-    let mut response = answer(200, target, format, include(cx)?, written.json);
-    if options.field_validation == FieldValidation::Warn {
-        output::warn(&mut response, &doubled);
-    }
-    output::warn(&mut response, &warnings);
-    Ok(response)
+    Ok(answer(200, target, format, include(cx)?, written.json))
 }
 
 /// A patch may not rename or move.

@@ -77,14 +77,13 @@ pub async fn set(inner: &Inner, target: &Target, cx: &Context, bytes: &Bytes, fo
     let (patch, whole) = if patches {
         (Some(Patch::read(cx, bytes, target.resource.custom)?.0), None)
     } else {
-        (None, Some(body::object(cx, bytes, expected, options.field_validation)?.object))
+        (None, Some(body::object(cx, bytes, expected, options.field_validation)?))
     };
     // What the main resource's update would do, generation included.
     let main = Target { subresource: String::new(), ..target.clone() };
-    let mut warnings = Vec::new();
     let written = update::change(inner, &main, cx, &options, false, &mut |old| {
         let scale = match (&patch, &whole) {
-            (Some(patch), _) => patched(patch, &of(old), expected, options.field_validation, &mut warnings)?,
+            (Some(patch), _) => patched(patch, &of(old), expected, options.field_validation, cx)?,
             (None, whole) => whole.clone().unwrap_or_default(),
         };
         apply(target, old, &scale)
@@ -96,17 +95,10 @@ pub async fn set(inner: &Inner, target: &Target, cx: &Context, bytes: &Bytes, fo
 /// The object with the replicas that a scale asks for.
 fn apply(target: &Target, old: &Value, scale: &Value) -> Result<Value, Status> {
     let name = meta::text(scale, "name");
-    if !(name.is_empty() || name == target.name) {
+    if name != target.name {
         return Err(Status::bad_request(format!("the name of the object ({name}) does not match the name on the URL ({})", target.name)));
     }
     let mut causes = Vec::new();
-    if name.is_empty() {
-        causes.push(Cause {
-            reason: "FieldValueRequired",
-            field: "metadata.name".into(),
-            message: "Required value: name or generateName is required".into(),
-        });
-    }
     let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
     if replicas < 0 {
         let message = format!("Invalid value: {replicas}: must be greater than or equal to 0");

@@ -52,7 +52,14 @@ fn request(verb: &str, path: &str, content_type: &str) -> Context {
     let mut headers = HeaderMap::new();
     headers.insert("content-type", HeaderValue::from_str(content_type).unwrap());
     let query = query.split('&').filter(|p| !p.is_empty()).map(|p| p.split_once('=').unwrap_or((p, ""))).map(|(k, v)| (k.into(), v.into()));
-    Context { user: crate::request::User::default(), info, query: query.collect(), method: Method::POST, headers }
+    Context {
+        user: crate::request::User::default(),
+        info,
+        query: query.collect(),
+        method: Method::POST,
+        headers,
+        warnings: Default::default(),
+    }
 }
 
 impl Server {

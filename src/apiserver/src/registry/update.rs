@@ -24,7 +24,7 @@ use crate::{
     admission::Operation,
     body::Body,
     cache::object::Object,
-    output::{self, format::Format},
+    output::format::Format,
     request::Context,
     strategy::{self, meta},
 };
@@ -39,8 +39,7 @@ pub async fn update(inner: &Inner, target: &Target, cx: &Context, body: &Bytes, 
     let options = WriteOptions::read(cx, "UpdateOptions")?;
     let resource = &target.resource;
     let expected = Expected { group: &resource.group, version: &resource.version, kind: &resource.kind, schema: &resource.schema };
-    let body = body::object(cx, body, expected, options.field_validation)?;
-    let mut object = body.object;
+    let mut object = body::object(cx, body, expected, options.field_validation)?;
     create::settle_namespace(target, &mut object)?;
     let name = meta::text(&object, "name").to_owned();
     if name != target.name {
@@ -58,9 +57,7 @@ pub async fn update(inner: &Inner, target: &Target, cx: &Context, body: &Bytes, 
         }
         other => other?,
     };
-    let mut response = answer(if written.created { 201 } else { 200 }, target, format, include(cx)?, written.json);
-    output::warn(&mut response, &body.warnings);
-    Ok(response)
+    Ok(answer(if written.created { 201 } else { 200 }, target, format, include(cx)?, written.json))
 }
 
 fn upserts(inner: &Inner, target: &Target, cx: &Context) -> bool {
@@ -117,6 +114,7 @@ async fn attempt(write: &Write<'_>, held: &Arc<Object>, old: &Value, mut new: Va
     if !causes.is_empty() {
         return Err(target.invalid(causes));
     }
+    write.warn(&new, Some(old));
     write.validate(Operation::Update, Some(&new), Some(old)).await?;
     if deleted_by(&new, old, kind) {
         let deleted = write.delete(held).await?;

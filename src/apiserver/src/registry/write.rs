@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use coracle_api::{defaulting, status::Status, structural};
+use coracle_api::{defaulting, status::Status, structural, validation};
 use coracle_store::{Durability, Expect, WriteError};
 use serde_json::Value;
 
@@ -13,7 +13,7 @@ use crate::{
     allocator::{Holding, Reservation},
     cache::object::{self, Object},
     request::{Context, RequestInfo},
-    strategy::{Kind, service},
+    strategy::{Kind, key_pair, service},
 };
 
 /// One write on its way.
@@ -61,7 +61,15 @@ impl Write<'_> {
         }
         let info = self.info();
         let kind = object["kind"].as_str().unwrap_or_default().to_owned();
-        let write = Attributes { operation, user: &self.cx.user, info: &info, kind: &kind, old, dry_run: self.dry_run };
+        let write = Attributes {
+            operation,
+            user: &self.cx.user,
+            info: &info,
+            kind: &kind,
+            old,
+            dry_run: self.dry_run,
+            warnings: &self.cx.warnings,
+        };
         for plugin in &self.inner.admission {
             plugin.mutate(&write, object).await?;
         }
@@ -75,11 +83,34 @@ impl Write<'_> {
         }
         let info = self.info();
         let kind = object.or(old).and_then(|o| o["kind"].as_str()).unwrap_or_default().to_owned();
-        let write = Attributes { operation, user: &self.cx.user, info: &info, kind: &kind, old, dry_run: self.dry_run };
+        let write = Attributes {
+            operation,
+            user: &self.cx.user,
+            info: &info,
+            kind: &kind,
+            old,
+            dry_run: self.dry_run,
+            warnings: &self.cx.warnings,
+        };
         for plugin in &self.inner.admission {
             plugin.validate(&write, object).await?;
         }
         Ok(())
+    }
+
+    /// Tells the author what a valid write had better not do.
+    pub fn warn(&self, object: &Value, old: Option<&Value>) {
+        if self.admitted {
+            return;
+        }
+        let (stored, warnings) = (&self.target.stored, &self.cx.warnings);
+        match old {
+            None => warnings.extend(validation::warnings::create(stored, object)),
+            Some(old) => warnings.extend(validation::warnings::update(stored, object, old, &self.target.subresource)),
+        }
+        if self.target.is("", "secrets") {
+            warnings.extend(key_pair::warning(object));
+        }
     }
 
     /// What a Service needs of the cluster's addresses and ports; given back unless it is kept.

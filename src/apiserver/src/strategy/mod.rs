@@ -2,6 +2,7 @@
 
 mod batch;
 pub mod cluster;
+pub mod key_pair;
 pub mod meta;
 mod pod;
 pub mod service;
@@ -153,6 +154,7 @@ pub fn prepare_update(kind: Kind<'_>, new: &mut Value, old: &Value) {
         ("", "pods") => pod::prepare_update(new, old),
         ("", "namespaces") => cluster::prepare_namespace(new, Some(old)),
         ("", "secrets") => cluster::prepare_secret(new),
+        ("", "persistentvolumeclaims") => storage::sources_in_step(new),
         ("apps", "daemonsets") => batch::prepare_daemon_set(new, Some(old)),
         (custom::GROUP, custom::PLURAL) => cluster::remember_storage(new),
         ("certificates.k8s.io", "certificatesigningrequests") => meta::keep(new, old, "spec"),
@@ -175,17 +177,14 @@ pub fn prepare_update(kind: Kind<'_>, new: &mut Value, old: &Value) {
 
 /// Whether the object asks for something else than before: all but metadata and status, and a Deployment's annotations.
 fn changed(kind: Kind<'_>, new: &Value, old: &Value) -> bool {
-    let parts = |object: &Value| -> Vec<(String, Value)> {
-        let fields = object.as_object().into_iter().flatten();
-        let status = kind.has_status;
-        fields
-            .filter(|(key, _)| !(matches!(key.as_str(), "metadata" | "kind" | "apiVersion") || status && *key == "status"))
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect()
+    let asks = |key: &str| !(matches!(key, "metadata" | "kind" | "apiVersion") || kind.has_status && key == "status");
+    let covered = |a: &Value, b: &Value| {
+        let fields = a.as_object().into_iter().flatten();
+        fields.filter(|(key, _)| asks(key)).all(|(key, value)| b.get(key) == Some(value))
     };
     let annotated =
         (kind.group, kind.plural) == ("apps", "deployments") && new["metadata"]["annotations"] != old["metadata"]["annotations"];
-    annotated || parts(new) != parts(old)
+    annotated || !(covered(new, old) && covered(old, new))
 }
 
 /// Makes an update of a subresource change nothing else.

@@ -1,8 +1,6 @@
 //! Pods: phase and quality of service at birth, what updates and subresources may touch.
 
-use std::collections::BTreeMap;
-
-use coracle_api::quantity::Quantity;
+use coracle_api::quality;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -10,7 +8,8 @@ use super::meta;
 
 /// A new pod is Pending, and held back while it has scheduling gates.
 pub fn prepare_create(pod: &mut Value, now: Timestamp) {
-    let mut status = json!({"phase": "Pending", "qosClass": quality(pod)});
+    select_by_own_labels(pod);
+    let mut status = json!({"phase": "Pending", "qosClass": quality::of_pod(pod)});
     if pod["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
         status["conditions"] = json!([{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "lastProbeTime": null,
             "message": "Scheduling is blocked due to non-empty scheduling gates", "lastTransitionTime": meta::time(now)}]);
@@ -23,10 +22,21 @@ pub fn prepare_update(new: &mut Value, old: &Value) {
     meta::keep(new, old, "status");
 }
 
-/// A status may not leave out the quality of service.
+/// A status may leave out the quality of service, and say one of `podIP` and `podIPs`.
 pub fn finish_status(new: &mut Value, old: &Value) {
-    if let Some(class) = old["status"].get("qosClass") {
-        new["status"]["qosClass"] = class.clone();
+    let status = meta::map(new, "status");
+    if status.get("qosClass").and_then(Value::as_str).is_none_or(str::is_empty) {
+        meta::put(status, "qosClass", old["status"].get("qosClass").cloned());
+    }
+    for (one, all) in [("podIP", "podIPs"), ("hostIP", "hostIPs")] {
+        let single = status.get(one).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let first = status.get(all).and_then(|list| list[0]["ip"].as_str()).unwrap_or_default().to_owned();
+        if single.is_empty() && !first.is_empty() {
+            status.insert(one.into(), first.into());
+        } else if single != first {
+            // Who knows only the older field changes both.
+            status.insert(all.into(), json!([{"ip": single}]));
+        }
     }
 }
 
@@ -62,39 +72,48 @@ fn count(new: &mut Value, old: &Value) {
     }
 }
 
-/// Guaranteed, Burstable or BestEffort, of CPU and memory of all containers, or of the pod where it states its own.
-fn quality(pod: &Value) -> &'static str {
-    let spec = &pod["spec"];
-    if spec["resources"]["requests"].is_object() || spec["resources"]["limits"].is_object() {
-        return class(std::iter::once(&spec["resources"]));
+/// `matchLabelKeys` and `mismatchLabelKeys` become requirements with the values of the pod's own labels (KEP-3243, KEP-3633).
+fn select_by_own_labels(pod: &mut Value) {
+    let labels = pod["metadata"]["labels"].clone();
+    let Some(spec) = pod.get_mut("spec") else { return };
+    for constraint in list(spec, "/topologySpreadConstraints") {
+        require(constraint, &labels);
     }
-    let lists = ["containers", "initContainers"];
-    class(lists.iter().flat_map(|list| spec[*list].as_array().into_iter().flatten()).map(|container| &container["resources"]))
-}
-
-fn class<'a>(all: impl Iterator<Item = &'a Value>) -> &'static str {
-    let (mut requests, mut limits) = (BTreeMap::new(), BTreeMap::new());
-    let mut every_limit = true;
-    for resources in all {
-        let mut limited = 0;
-        for (total, part) in [(&mut requests, "requests"), (&mut limits, "limits")] {
-            for name in ["cpu", "memory"] {
-                let Some(quantity) = resources[part][name].as_str().and_then(|text| text.parse::<Quantity>().ok()) else { continue };
-                if quantity.signum() <= 0 {
-                    continue;
-                }
-                let sum = total.get(name).map_or(quantity, |sum: &Quantity| sum.plus(quantity));
-                total.insert(name, sum);
-                limited += usize::from(part == "limits");
+    for kind in ["podAffinity", "podAntiAffinity"] {
+        for term in list(spec, &format!("/affinity/{kind}/requiredDuringSchedulingIgnoredDuringExecution")) {
+            require(term, &labels);
+        }
+        for preferred in list(spec, &format!("/affinity/{kind}/preferredDuringSchedulingIgnoredDuringExecution")) {
+            if let Some(term) = preferred.get_mut("podAffinityTerm") {
+                require(term, &labels);
             }
         }
-        every_limit &= limited == 2;
     }
-    if requests.is_empty() && limits.is_empty() {
-        return "BestEffort";
+}
+
+fn list<'a>(value: &'a mut Value, pointer: &str) -> &'a mut [Value] {
+    value.pointer_mut(pointer).and_then(Value::as_array_mut).map(Vec::as_mut_slice).unwrap_or_default()
+}
+
+fn require(term: &mut Value, labels: &Value) {
+    // Without a selector nothing is selected, whatever the keys say.
+    if !term["labelSelector"].is_object() {
+        return;
     }
-    let same = |name: &&str| requests.get(*name).map(Quantity::millis) == limits.get(*name).map(Quantity::millis);
-    if every_limit && requests.len() == limits.len() && ["cpu", "memory"].iter().all(same) { "Guaranteed" } else { "Burstable" }
+    let mut requirements = Vec::new();
+    for (keys, operator) in [("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn")] {
+        for key in term[keys].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            if let Some(value) = labels[key].as_str() {
+                requirements.push(json!({"key": key, "operator": operator, "values": [value]}));
+            }
+        }
+    }
+    if !requirements.is_empty() {
+        match &mut term["labelSelector"]["matchExpressions"] {
+            Value::Array(given) => given.extend(requirements),
+            other => *other = requirements.into(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -102,18 +121,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quality_follows_requests_and_limits() {
-        let of = |requests: Value, limits: Value| json!({"name": "c", "resources": {"requests": requests, "limits": limits}});
-        let full = || of(json!({"cpu": "1", "memory": "1Gi"}), json!({"cpu": "1000m", "memory": "1024Mi"}));
-        for (containers, want) in [
-            (vec![json!({"name": "c"})], "BestEffort"),
-            (vec![of(json!({"cpu": "0"}), json!({}))], "BestEffort"),
-            (vec![of(json!({"cpu": "1m"}), json!({}))], "Burstable"),
-            (vec![full()], "Guaranteed"),
-            (vec![full(), json!({"name": "d"})], "Burstable"),
-            (vec![of(json!({"cpu": "1", "memory": "1Gi"}), json!({"cpu": "2", "memory": "1Gi"}))], "Burstable"),
-        ] {
-            assert_eq!(quality(&json!({"spec": {"containers": containers}})), want, "{containers:?}");
-        }
+    fn keys_select_by_the_pods_own_labels() {
+        let term = json!({"labelSelector": {"matchLabels": {"a": "b"}}, "matchLabelKeys": ["tier", "none"], "mismatchLabelKeys": ["team"]});
+        let mut pod = json!({"metadata": {"labels": {"tier": "back", "team": "x"}}, "spec": {
+            "topologySpreadConstraints": [{"labelSelector": {}, "matchLabelKeys": ["tier"]}, {"matchLabelKeys": ["tier"]}],
+            "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"podAffinityTerm": term}]}}}});
+        select_by_own_labels(&mut pod);
+        let tier = json!({"key": "tier", "operator": "In", "values": ["back"]});
+        let spec = &pod["spec"];
+        assert_eq!(spec["topologySpreadConstraints"][0]["labelSelector"]["matchExpressions"], json!([tier]));
+        assert_eq!(spec["topologySpreadConstraints"][1]["labelSelector"], Value::Null);
+        let term = &spec["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"][0]["podAffinityTerm"];
+        let team = json!({"key": "team", "operator": "NotIn", "values": ["x"]});
+        assert_eq!(term["labelSelector"]["matchExpressions"], json!([tier, team]));
+    }
+
+    #[test]
+    fn a_status_says_addresses_in_both_ways() {
+        let old = json!({"status": {"qosClass": "Burstable"}});
+        let finish = |status: Value| {
+            let mut new = json!({"status": status});
+            finish_status(&mut new, &old);
+            new["status"].clone()
+        };
+        let both = json!({"podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}], "qosClass": "Burstable"});
+        assert_eq!(finish(json!({"podIP": "10.0.0.1"})), both);
+        assert_eq!(finish(json!({"podIPs": [{"ip": "10.0.0.1"}]})), both);
+        assert_eq!(finish(json!({"podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.2"}]})), both);
+        assert_eq!(finish(json!({"qosClass": "Guaranteed"}))["qosClass"], "Guaranteed");
     }
 }

@@ -203,6 +203,11 @@ fn invalid(field: &str, value: &Value, error: &AllocateError) -> Vec<Cause> {
     vec![Cause { reason: "FieldValueInvalid", field: field.to_owned(), message }]
 }
 
+fn no_port(field: &str, number: u64) -> Vec<Cause> {
+    let message = format!("Invalid value: {number}: must be between 1 and 65535, inclusive");
+    vec![Cause { reason: "FieldValueInvalid", field: field.to_owned(), message }]
+}
+
 fn full(field: &str, error: &AllocateError) -> Vec<Cause> {
     vec![Cause { reason: "InternalError", field: field.to_owned(), message: format!("Internal error: failed to allocate: {error}") }]
 }
@@ -256,7 +261,7 @@ fn node_ports(
         for (index, port) in ports.iter().enumerate() {
             let Some(wanted) = port["nodePort"].as_u64().filter(|n| *n > 0) else { continue };
             let field = format!("spec.ports[{index}].nodePort");
-            let Ok(number) = u16::try_from(wanted) else { continue };
+            let number = u16::try_from(wanted).map_err(|_| no_port(&field, wanted))?;
             let shared = given.iter().any(|(_, other, n)| *n == number && *other != protocol(port));
             if !had.ports.contains(&number) && !shared {
                 reservation.port(number).map_err(|error| invalid(&field, &port["nodePort"], &error))?;

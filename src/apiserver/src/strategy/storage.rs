@@ -24,7 +24,21 @@ pub fn prepare_volume(volume: &mut Value, now: Timestamp) {
 pub fn prepare_claim(claim: &mut Value) {
     claim["status"] = json!({"phase": "Pending"});
     protect(claim, "kubernetes.io/pvc-protection");
-    // The two names of a claim's source stay in step.
+    let spec = meta::map(claim, "spec");
+    // The older field takes claims and snapshots alone; anything else in it was always dropped.
+    if spec.get("dataSourceRef").is_none_or(Value::is_null) && !spec.get("dataSource").is_none_or(is_claim_or_snapshot) {
+        spec.remove("dataSource");
+    }
+    sources_in_step(claim);
+}
+
+fn is_claim_or_snapshot(source: &Value) -> bool {
+    let group = source["apiGroup"].as_str().unwrap_or_default();
+    matches!((source["kind"].as_str(), group), (Some("PersistentVolumeClaim"), "") | (Some("VolumeSnapshot"), "snapshot.storage.k8s.io"))
+}
+
+/// The two names of a claim's source say the same.
+pub fn sources_in_step(claim: &mut Value) {
     let spec = meta::map(claim, "spec");
     match (spec.get("dataSource").cloned(), spec.get("dataSourceRef").cloned()) {
         (Some(source), None) => drop(spec.insert("dataSourceRef".into(), source)),

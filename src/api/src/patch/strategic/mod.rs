@@ -113,7 +113,7 @@ fn merge_list(schema: &Schema, have: Vec<Value>, patch: &[Value], wanted: Option
                 merged.push(item.clone());
             }
         }
-        return Ok(order::arrange(merged, &before, wanted, |item| item.clone()));
+        return Ok(order::arrange(merged, &before, wanted.unwrap_or(patch), |item| item.clone()));
     };
     if patch.iter().any(|item| item.get(PATCH).and_then(Value::as_str) == Some("replace")) {
         return Ok(patch.iter().filter(|item| item.get(PATCH).is_none()).cloned().collect());
@@ -138,7 +138,7 @@ fn merge_list(schema: &Schema, have: Vec<Value>, patch: &[Value], wanted: Option
             }
         }
     }
-    Ok(order::arrange(merged, &before, wanted, |item| item.get(key).cloned().unwrap_or_default()))
+    Ok(order::arrange(merged, &before, wanted.unwrap_or(patch), |item| item.get(key).cloned().unwrap_or_default()))
 }
 
 /// `$setElementOrder` may come for a list that the patch does not change otherwise.
@@ -152,7 +152,7 @@ fn reorder_unpatched(schema: Option<&Schema>, object: &mut Object, patch: &Objec
         let Some(Value::Array(have)) = object.get_mut(name) else { continue };
         let key = schema.and_then(|s| s.property(name)).and_then(|s| s.patch_merge_key().map(str::to_owned));
         let before = std::mem::take(have);
-        *have = order::arrange(before.clone(), &before, Some(wanted), |item| match &key {
+        *have = order::arrange(before.clone(), &before, wanted, |item| match &key {
             Some(key) => item.get(key).cloned().unwrap_or_default(),
             None => item.clone(),
         });

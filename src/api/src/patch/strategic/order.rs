@@ -1,10 +1,9 @@
-//! The order of a merged list: what `$setElementOrder` names comes in its order, what only the server has keeps its place.
+//! The order of a merged list: what the patch or its `$setElementOrder` names comes in that order, what only the server has keeps its place.
 
 use serde_json::Value;
 
-/// Arranges `merged`; `before` is the list before the patch, `id` tells elements apart.
-pub fn arrange(merged: Vec<Value>, before: &[Value], wanted: Option<&[Value]>, id: impl Fn(&Value) -> Value) -> Vec<Value> {
-    let Some(wanted) = wanted else { return merged };
+/// Arranges `merged`; `before` is the list before the patch, `id` tells elements apart. What is new goes before what it has no place beside.
+pub fn arrange(merged: Vec<Value>, before: &[Value], wanted: &[Value], id: impl Fn(&Value) -> Value) -> Vec<Value> {
     let wanted: Vec<Value> = wanted.iter().map(&id).collect();
     let before: Vec<Value> = before.iter().map(&id).collect();
     let rank = |item: &Value, order: &[Value]| order.iter().position(|other| *other == id(item));

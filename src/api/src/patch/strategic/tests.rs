@@ -25,10 +25,16 @@ fn lists_merge_by_their_key() {
         containers(json!([{"name": "a", "image": "1"}, {"name": "b", "image": "2"}])),
     );
     check(
-        "a new element comes last",
+        "a new element comes first",
         have.clone(),
         containers(json!([{"name": "c"}])),
-        containers(json!([{"name": "a", "image": "1"}, {"name": "b", "image": "1"}, {"name": "c"}])),
+        containers(json!([{"name": "c"}, {"name": "a", "image": "1"}, {"name": "b", "image": "1"}])),
+    );
+    check(
+        "or after the one that it is named after",
+        have.clone(),
+        containers(json!([{"name": "a", "image": "2"}, {"name": "c"}])),
+        containers(json!([{"name": "a", "image": "2"}, {"name": "c"}, {"name": "b", "image": "1"}])),
     );
     check(
         "an element is deleted",

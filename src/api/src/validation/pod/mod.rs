@@ -1,6 +1,10 @@
 //! Pods and pod templates.
 
 mod containers;
+mod environment;
+mod handlers;
+mod mounts;
+mod resources;
 mod scheduling;
 mod security;
 mod update;
@@ -19,6 +23,12 @@ pub(super) use volumes::{claim_spec, persistent_source};
 pub(super) fn create(pod: &Field<'_>) {
     let spec = pod.at("spec");
     self::spec(&spec);
+    let metadata = pod.at("metadata");
+    let annotations = metadata.at("annotations");
+    let mirror = annotations.key("kubernetes.io/config.mirror");
+    if mirror.exists() && spec.at("nodeName").is_empty() {
+        mirror.invalid("must set spec.nodeName if mirror pod annotation is set");
+    }
     let ephemeral = spec.at("ephemeralContainers");
     if !ephemeral.is_empty() {
         ephemeral.forbidden("cannot be set on create");
@@ -45,6 +55,7 @@ fn spec(spec: &Field<'_>) {
     let claims = claims(&spec.at("resourceClaims"));
     let around = Surroundings { spec: *spec, volumes: &volumes, claims: &claims };
     containers::all(&around);
+    containers::ephemeral(&around);
     spec.at("restartPolicy").required_one_of(&["Always", "OnFailure", "Never"]);
     dns(spec);
     labels(&spec.at("nodeSelector"));

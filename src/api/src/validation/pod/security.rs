@@ -8,7 +8,7 @@ const MAX_ID: i64 = i32::MAX as i64;
 const PROFILE_TYPES: [&str; 3] = ["Localhost", "RuntimeDefault", "Unconfined"];
 
 pub(super) fn pod(spec: &Field<'_>) {
-    super::containers::pod_resources(spec);
+    super::resources::pod_resources(spec);
     let context = spec.at("securityContext");
     ids(&context);
     context.at("fsGroup").within(0, MAX_ID);

@@ -3,15 +3,120 @@
 use serde_json::Value;
 
 use super::super::field::Field;
+use super::super::rules::ip;
+use crate::quality;
+
+/// Says that the kubelet has made a pod of a file, and that the API only shows it.
+const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Everything else of the spec is fixed once the pod exists.
 pub(in super::super) fn update(pod: &Field<'_>, old: &Value, subresource: &str) {
-    let (spec, before) = (pod.at("spec"), &old["spec"]);
-    // A binding changes nothing but the node's name, which the registry writes itself.
-    if matches!(subresource, "status" | "binding") {
-        return;
+    let spec = pod.at("spec");
+    match subresource {
+        // A binding changes nothing but the node's name, which the registry writes itself.
+        "binding" => return,
+        "status" => return status(pod, old),
+        _ => {}
+    }
+    if matches!(subresource, "ephemeralcontainers" | "resize") && !old["metadata"]["annotations"][MIRROR].is_null() {
+        return pod.forbidden("the pod belongs to a file on its node");
     }
     super::spec(&spec);
+    match subresource {
+        "ephemeralcontainers" => ephemeral_containers(&spec, &old["spec"]),
+        "resize" => resize(pod, old),
+        _ => whole(&spec, &old["spec"]),
+    }
+}
+
+fn status(pod: &Field<'_>, old: &Value) {
+    let status = pod.at("status");
+    for list in ["podIPs", "hostIPs"] {
+        let known = old["status"][list].as_array().map(Vec::as_slice).unwrap_or_default();
+        status.at(list).each(|_, address| {
+            if !known.contains(address.value()) {
+                ip(&address.holding(&address.value()["ip"]));
+            }
+        });
+    }
+    if old["status"]["qosClass"].is_string() {
+        super::super::rules::immutable(&status.at("qosClass"), &old["status"]["qosClass"]);
+    }
+    status.at("observedGeneration").not_negative();
+    let nominated = status.at("nominatedNodeName");
+    if nominated.value() != &old["status"]["nominatedNodeName"] {
+        nominated.may_be_valid(crate::names::dns_subdomain);
+    }
+}
+
+/// New ones may come; those that are there stay as they are.
+fn ephemeral_containers(spec: &Field<'_>, before: &Value) {
+    let containers = spec.at("ephemeralContainers");
+    for old in before["ephemeralContainers"].as_array().into_iter().flatten() {
+        match containers.list().iter().find(|new| new["name"] == old["name"]) {
+            None => containers.forbidden(&format!("existing ephemeral containers {} may not be removed", old["name"])),
+            Some(new) if new != old => containers.forbidden(&format!("existing ephemeral containers {} may not be changed", old["name"])),
+            Some(_) => {}
+        }
+    }
+    let strip = |spec: &Value| without(spec, &["ephemeralContainers"]);
+    if strip(spec.value()) != strip(before) {
+        spec.forbidden("nothing but ephemeral containers may change here");
+    }
+}
+
+fn without(value: &Value, fields: &[&str]) -> Value {
+    let mut value = value.clone();
+    if let Some(map) = value.as_object_mut() {
+        map.retain(|name, field| !fields.contains(&name.as_str()) && !field.is_null());
+    }
+    value
+}
+
+/// CPU and memory may change, but not so that the quality of service does.
+fn resize(pod: &Field<'_>, old: &Value) {
+    let (spec, before) = (pod.at("spec"), &old["spec"]);
+    let class = old["status"]["qosClass"].as_str().unwrap_or_else(|| quality::of_pod(old));
+    if class != quality::of_pod(pod.value()) {
+        spec.invalid("the quality of service of a pod may not change as a result of resizing");
+    }
+    for list in ["containers", "initContainers"] {
+        let containers = spec.at(list);
+        let known = before[list].as_array().map(Vec::as_slice).unwrap_or_default();
+        if containers.list().len() != known.len() {
+            return containers.forbidden("pod updates may not add or remove containers");
+        }
+        containers.each(|i, container| {
+            let (resources, was) = (container.at("resources"), &known[i]["resources"]);
+            for part in ["requests", "limits"] {
+                let amounts = resources.at(part);
+                let lost = was[part].as_object().into_iter().flatten().any(|(name, _)| amounts.value()[name.as_str()].is_null());
+                if lost {
+                    amounts.forbidden(&format!("resource {part} cannot be removed"));
+                }
+            }
+        });
+    }
+    let strip = |spec: &Value| {
+        let mut spec = without(spec, &[]);
+        for_containers(&mut spec, |container| {
+            for part in ["requests", "limits"] {
+                let amounts = container.get_mut("resources").and_then(|r| r.get_mut(part)).and_then(Value::as_object_mut);
+                amounts.into_iter().for_each(|amounts| amounts.retain(|name, _| !matches!(name.as_str(), "cpu" | "memory")));
+            }
+            let emptied = |value: &Value| value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty);
+            if let Some(resources) = container.get_mut("resources").and_then(Value::as_object_mut) {
+                resources.retain(|_, value| !emptied(value));
+            }
+        });
+        spec
+    };
+    if strip(spec.value()) != strip(before) {
+        spec.forbidden("only cpu and memory resources are mutable");
+    }
+}
+
+fn whole(spec: &Field<'_>, before: &Value) {
     for list in ["containers", "initContainers"] {
         let containers = spec.at(list);
         if containers.list().len() != before[list].as_array().map_or(0, Vec::len) {
@@ -42,25 +147,15 @@ pub(in super::super) fn update(pod: &Field<'_>, old: &Value, subresource: &str) 
             gate.at("name").forbidden("only deletion is allowed, but found new scheduling gate");
         }
     });
-    let (mut new, mut old) = (spec.value().clone(), before.clone());
-    let gated = !gates.is_empty();
-    for side in [&mut new, &mut old] {
-        without_what_may_change(side, gated);
-    }
+    let strip = |spec: &Value| {
+        let mut spec = without(spec, &["activeDeadlineSeconds", "tolerations", "schedulingGates"]);
+        for_containers(&mut spec, |container| container["image"] = Value::Null);
+        // A pod that is not yet scheduled may still be told where to go.
+        if gates.is_empty() { spec } else { without(&spec, &["nodeSelector", "affinity"]) }
+    };
+    let (new, mut old) = (strip(spec.value()), strip(before));
     if new["terminationGracePeriodSeconds"] == 1 && old["terminationGracePeriodSeconds"].as_i64().is_some_and(|s| s < 0) {
         old["terminationGracePeriodSeconds"] = 1.into();
-    }
-    if subresource == "resize" {
-        for side in [&mut new, &mut old] {
-            for_containers(side, |container| {
-                container.as_object_mut().map(|c| (c.remove("resources"), c.remove("resizePolicy")));
-            });
-        }
-    }
-    if subresource == "ephemeralcontainers" {
-        for side in [&mut new, &mut old] {
-            side.as_object_mut().map(|s| s.remove("ephemeralContainers"));
-        }
     }
     if new != old {
         spec.forbidden(
@@ -80,24 +175,6 @@ fn deadline(new: &Field<'_>, old: &Value) {
 
 fn for_containers(spec: &mut Value, change: impl Fn(&mut Value)) {
     for list in ["containers", "initContainers"] {
-        spec[list].as_array_mut().into_iter().flatten().for_each(&change);
-    }
-}
-
-fn without_what_may_change(spec: &mut Value, gated: bool) {
-    for_containers(spec, |container| container["image"] = Value::Null);
-    for name in ["activeDeadlineSeconds", "tolerations", "schedulingGates"] {
-        spec.as_object_mut().map(|s| s.remove(name));
-    }
-    if gated {
-        // A pod that is not yet scheduled may still be told where to go.
-        for name in ["nodeSelector", "affinity"] {
-            spec.as_object_mut().map(|s| s.remove(name));
-        }
-    }
-    for list in ["containers", "initContainers"] {
-        if spec[list].is_null() {
-            spec.as_object_mut().map(|s| s.remove(list));
-        }
+        spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten().for_each(&change);
     }
 }

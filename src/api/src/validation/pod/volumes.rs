@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::super::field::Field;
 use super::super::rules::{descending_path, label_selector, no_steps_up, quantity};
-use super::containers::shown_file;
+use super::environment::shown_file;
 use crate::names;
 
 const ACCESS_MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
@@ -291,13 +291,7 @@ pub(in super::super) fn persistent_source(spec: &Field<'_>) {
         if *kind == "csi" {
             source.at("volumeHandle").must_exist();
             source.at("driver").may_be_valid(names::dns_subdomain);
-            for name in [
-                "controllerPublishSecretRef",
-                "nodePublishSecretRef",
-                "nodeStageSecretRef",
-                "controllerExpandSecretRef",
-                "nodeExpandSecretRef",
-            ] {
+            for name in ["controllerPublishSecretRef", "nodePublishSecretRef", "controllerExpandSecretRef", "nodeExpandSecretRef"] {
                 let secret = source.at(name);
                 if secret.exists() {
                     secret.at("name").must_be_valid(names::dns_subdomain);

@@ -47,7 +47,14 @@ fn ask(uri: &str) -> Result<String, String> {
     let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
     let query: Vec<_> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
     let info: RequestInfo = request_info::parse(&http::Method::GET, path, &query).unwrap();
-    let cx = Context { user: Default::default(), info, query, method: http::Method::GET, headers: Default::default() };
+    let cx = Context {
+        user: Default::default(),
+        info,
+        query,
+        method: http::Method::GET,
+        headers: Default::default(),
+        warnings: Default::default(),
+    };
     match find(&Given, &cx) {
         Ok(target) => Ok(format!("{:?} {}{}", target.scheme, target.authority(), target.path)),
         Err(status) => Err(format!("{} {}", status.code, status.message)),

@@ -1,0 +1,111 @@
+//! What containers, or a pod as a whole, ask for of the node.
+
+use super::super::field::Field;
+use super::super::rules::{is_extended, qualified_name, quantity, resource_value};
+use super::containers::Surroundings;
+use crate::names;
+use crate::quantity::Quantity;
+
+/// Limits and requests of a container, or of a whole pod.
+pub(super) fn resources(resources: &Field<'_>, claims: &[&str]) {
+    let (limits, requests) = (resources.at("limits"), resources.at("requests"));
+    limits.each_key(|name, value| {
+        resource_name(name, &value);
+        resource_value(name, &value);
+    });
+    requests.each_key(|name, value| {
+        resource_name(name, &value);
+        resource_value(name, &value);
+        let limit = limits.key(name);
+        let (asked, most) = (quantity(&value), quantity(&limit));
+        if limit.exists() {
+            if !overcommits(name) && asked != most {
+                requests.holding(value.value()).invalid("must be equal to the limit");
+            } else if overcommits(name) && asked > most {
+                requests.holding(value.value()).invalid("must be less than or equal to the limit");
+            }
+        } else if !overcommits(name) {
+            limits.required("Limit must be set for non overcommit resources");
+        }
+    });
+    let names: Vec<&str> =
+        [limits, requests].iter().filter_map(|r| r.value().as_object()).flatten().map(|(name, _)| name.as_str()).collect();
+    if names.iter().any(|n| n.starts_with("hugepages-")) && !names.iter().any(|n| matches!(*n, "cpu" | "memory")) {
+        resources.forbidden("HugePages require cpu or memory");
+    }
+    let mut seen: Vec<(String, String)> = Vec::new();
+    resources.at("claims").each(|_, claim| {
+        let (name, request) = (claim.at("name"), claim.at("request"));
+        request.may_be_valid(names::dns_label);
+        if name.is_empty() {
+            claim.required("");
+            return;
+        }
+        let key = (name.text().to_owned(), request.text().to_owned());
+        if seen.contains(&key) {
+            claim.duplicate();
+        }
+        seen.push(key);
+        if !claims.contains(&name.text()) {
+            claim.not_found();
+        }
+    });
+}
+
+/// Sum that a pod asks for as a whole is not below what its containers ask for.
+pub(super) fn pod_resources(spec: &Field<'_>) {
+    let whole = spec.at("resources");
+    if !whole.exists() {
+        return;
+    }
+    resources(&whole, &[]);
+    let requests = whole.at("requests");
+    requests.each_key(|name, value| {
+        let asked = spec.at("containers").list().iter().filter_map(|c| c["resources"]["requests"][name].as_str()?.parse::<Quantity>().ok());
+        if asked.fold(Quantity::from_units(0), Quantity::plus) > quantity(&value) {
+            value.invalid("must be greater than or equal to aggregate container requests");
+        }
+    });
+}
+
+pub(super) fn resize(container: &Field<'_>, around: &Surroundings<'_>) {
+    let list = container.at("resizePolicy");
+    let mut seen: Vec<String> = Vec::new();
+    for policy in list.list() {
+        let policy = list.holding(policy);
+        let (resource, restart) = (policy.at("resourceName"), policy.at("restartPolicy"));
+        match resource.text() {
+            "cpu" | "memory" => {}
+            "" => list.required(""),
+            _ => list.holding(resource.value()).not_supported(&["cpu", "memory"]),
+        }
+        match restart.text() {
+            "NotRequired" => {}
+            "RestartContainer" if around.spec.at("restartPolicy").text() == "Never" => {
+                list.holding(restart.value()).invalid("must be 'NotRequired' when `restartPolicy` is 'Never'");
+            }
+            "RestartContainer" => {}
+            "" => list.required(""),
+            _ => list.holding(restart.value()).not_supported(&["NotRequired", "RestartContainer"]),
+        }
+        if seen.iter().any(|s| s == resource.text()) {
+            list.holding(resource.value()).duplicate();
+        }
+        seen.push(resource.text().to_owned());
+    }
+}
+
+/// Whether more may be limited than is requested.
+fn overcommits(name: &str) -> bool {
+    !is_extended(name) && !name.starts_with("hugepages-")
+}
+
+fn resource_name(name: &str, value: &Field<'_>) {
+    let standard = matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-");
+    let wrong = qualified_name(name);
+    if !wrong.is_empty() {
+        value.all_invalid(wrong);
+    } else if !name.contains('/') && !standard {
+        value.invalid("must be a standard resource for containers");
+    }
+}
