@@ -1,11 +1,15 @@
 //! Admission: plugins that may change or refuse a write after authorization and before the store.
 
 mod certificate_requester;
+mod default_class;
 mod default_toleration_seconds;
+mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
+mod pod_security;
 mod priority;
 mod role_escalation;
+mod runtime_class;
 mod service_account;
 mod taint_new_nodes;
 
@@ -74,12 +78,17 @@ pub fn plugins(objects: &Arc<dyn Objects>, authorizers: &Arc<Authorizers>) -> Ve
     let objects = || Arc::clone(objects);
     vec![
         Arc::new(namespace_lifecycle::NamespaceLifecycle { objects: objects() }),
+        Arc::new(limit_ranger::LimitRanger { objects: objects() }),
         Arc::new(service_account::ServiceAccount { objects: objects() }),
         Arc::new(node_restriction::NodeRestriction { objects: objects() }),
         Arc::new(taint_new_nodes::TaintNodesByCondition),
+        Arc::new(pod_security::PodSecurity { objects: objects() }),
         Arc::new(priority::Priority { objects: objects() }),
         Arc::new(default_toleration_seconds::DefaultTolerationSeconds),
+        Arc::new(default_class::DefaultStorageClass { objects: objects() }),
+        Arc::new(runtime_class::RuntimeClass { objects: objects() }),
         Arc::new(certificate_requester::CertificateRequester),
+        Arc::new(default_class::DefaultIngressClass { objects: objects() }),
         Arc::new(role_escalation::RoleEscalation { authorizers: Arc::clone(authorizers) }),
     ]
 }
