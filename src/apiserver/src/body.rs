@@ -1,15 +1,14 @@
-//! Bodies of answers: whole or streamed, one type for every stage.
+//! Bodies of requests and answers: whole or streamed, one type for every stage.
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
 
-/// Why a streamed answer ends early.
-pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+/// Why a streamed body ends early.
+pub type BodyError = axum::BoxError;
 
-/// The body of an answer.
-pub type Body = UnsyncBoxBody<Bytes, BodyError>;
+/// The body of a request or an answer.
+pub type Body = axum::body::Body;
 
 /// A body that is there at once.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+    Body::from(bytes.into())
 }

@@ -1,11 +1,12 @@
-//! The listener: accepts connections, speaks TLS and both versions of HTTP on them, hands requests to the pipeline.
+//! The listener: accepts connections, speaks TLS and both versions of HTTP on them, hands requests to the router.
 
-use std::{convert::Infallible, future::poll_fn, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{future::poll_fn, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use hyper::service::service_fn;
+use axum::{Extension, Router};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
+    service::TowerToHyperService,
 };
 use rustls::ServerConfig;
 use tokio::{
@@ -15,8 +16,9 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::Layer as _;
 
-use crate::{authentication::certificate::Presented, pipeline, server::Shared};
+use crate::authentication::{Caller, certificate::Presented};
 
 /// Connections at once: each costs some 50 KiB with TLS; a hundred nodes with their clients need a fraction.
 const CONNECTIONS: usize = 4096;
@@ -40,7 +42,7 @@ const WINDOW_BYTES: u32 = 256 * 1024;
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts until `stop`, then waits for the connections, which end their streams themselves.
-pub(crate) async fn run(listener: TcpListener, tls: ServerConfig, shared: Arc<Shared>, stop: CancellationToken, connections: TaskTracker) {
+pub(crate) async fn run(listener: TcpListener, tls: ServerConfig, router: Router, stop: CancellationToken, connections: TaskTracker) {
     let acceptor = TlsAcceptor::from(Arc::new(tls));
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     while let Some((stream, peer)) = next(&listener, &stop).await {
@@ -48,9 +50,9 @@ pub(crate) async fn run(listener: TcpListener, tls: ServerConfig, shared: Arc<Sh
             tracing::warn!(%peer, bound = CONNECTIONS, "too many connections, one is refused");
             continue;
         };
-        let (acceptor, shared, stop) = (acceptor.clone(), Arc::clone(&shared), stop.clone());
+        let (acceptor, router, stop) = (acceptor.clone(), router.clone(), stop.clone());
         connections.spawn(async move {
-            serve(stream, peer, &acceptor, &shared, &stop).await;
+            serve(stream, peer, &acceptor, router, &stop).await;
             drop(place);
         });
     }
@@ -69,7 +71,7 @@ async fn next(listener: &TcpListener, stop: &CancellationToken) -> Option<(TcpSt
     }
 }
 
-async fn serve(stream: TcpStream, peer: SocketAddr, acceptor: &TlsAcceptor, shared: &Arc<Shared>, stop: &CancellationToken) {
+async fn serve(stream: TcpStream, peer: SocketAddr, acceptor: &TlsAcceptor, router: Router, stop: &CancellationToken) {
     // Answers are small; waiting to fill a packet would only delay them.
     let _ = stream.set_nodelay(true);
     let stream = match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
@@ -77,11 +79,8 @@ async fn serve(stream: TcpStream, peer: SocketAddr, acceptor: &TlsAcceptor, shar
         Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake failed"),
         Err(_) => return tracing::debug!(%peer, "TLS handshake took too long"),
     };
-    let presented = Presented::of(stream.get_ref().1).map(Arc::new);
-    let service = service_fn(move |request| {
-        let (shared, presented) = (Arc::clone(shared), presented.clone());
-        async move { Ok::<_, Infallible>(pipeline::remote(&shared, presented.as_deref(), request).await) }
-    });
+    let caller = Caller::Connection(Presented::of(stream.get_ref().1).map(Arc::new));
+    let service = TowerToHyperService::new(Extension(caller).layer(router));
     let builder = builder();
     let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let ended = tokio::select! {

@@ -1,27 +1,29 @@
-//! The API server as a service inside the process: the same pipeline from authorization on, without TLS and sockets.
+//! The API server as a service inside the process: the same pipeline, without TLS and sockets, for a user that is given.
 
 use std::{
     convert::Infallible,
-    sync::Arc,
     task::{Context, Poll},
 };
 
+use axum::{Extension, Router, middleware::AddExtension, routing::future::RouteFuture};
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use http::{Request, Response};
+use tower::Layer as _;
 
 use crate::{
+    authentication::Caller,
     body::{Body, BodyError},
-    pipeline,
     request::User,
-    server::Shared,
 };
 
 /// A [`tower::Service`] that answers as the server does, for one user; `kube::Client::new` takes it.
 #[derive(Clone, Debug)]
-pub struct Local {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) user: User,
+pub struct Local(AddExtension<Router, Caller>);
+
+impl Local {
+    pub(crate) fn new(router: Router, user: User) -> Self {
+        Self(Extension(Caller::Process(user)).layer(router))
+    }
 }
 
 impl<B> tower::Service<Request<B>> for Local
@@ -31,14 +33,13 @@ where
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+    type Future = RouteFuture<Infallible>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        tower::Service::<Request<B>>::poll_ready(&mut self.0, cx)
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let (shared, user) = (Arc::clone(&self.shared), self.user.clone());
-        Box::pin(async move { Ok(pipeline::local(&shared, user, request).await) })
+        self.0.call(request)
     }
 }

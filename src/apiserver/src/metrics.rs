@@ -6,12 +6,32 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use http::{HeaderValue, Response, StatusCode};
+use axum::response::Response;
+use http::{HeaderValue, StatusCode};
 
-use crate::{answer, body::Body, request::RequestInfo};
+use crate::{answer, request::RequestInfo};
 
 /// Series that are kept; requests beyond them are counted without names, so that nobody fills the memory with odd paths.
 const SERIES_BOUND: usize = 2048;
+/// Characters of a label: names are shorter, and a path may be as long as a request's head.
+const LABEL_CHARS: usize = 253;
+/// What is counted under its name; any other method is `OTHER`.
+const VERBS: [&str; 14] = [
+    "get",
+    "list",
+    "watch",
+    "create",
+    "update",
+    "patch",
+    "delete",
+    "deletecollection",
+    "proxy",
+    "head",
+    "options",
+    "post",
+    "put",
+    "connect",
+];
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
 /// Group, version, resource, subresource, verb, code.
@@ -34,7 +54,7 @@ impl Metrics {
             name(&info.version),
             name(&info.resource),
             name(&info.subresource),
-            escape(&info.verb).to_ascii_uppercase(),
+            VERBS.iter().find(|verb| **verb == info.verb).map_or("OTHER".to_owned(), |verb| verb.to_ascii_uppercase()),
             code.as_str().to_owned(),
         ];
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
@@ -43,7 +63,7 @@ impl Metrics {
     }
 
     /// The page.
-    pub fn answer(&self) -> Response<Body> {
+    pub fn answer(&self) -> Response {
         let mut page = String::from("# HELP apiserver_request_total Answered requests.\n# TYPE apiserver_request_total counter\n");
         for ([group, version, resource, subresource, verb, code], count) in &*self.requests.lock().unwrap_or_else(PoisonError::into_inner) {
             // Writing to a String cannot fail.
@@ -58,5 +78,28 @@ impl Metrics {
 
 /// A label's value.
 fn escape(text: &str) -> String {
-    text.chars().filter(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\\')).collect()
+    text.chars().filter(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\\')).take(LABEL_CHARS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_requests_do_not_fill_the_memory() {
+        let metrics = Metrics::default();
+        let info = |verb: &str, resource: String| RequestInfo { verb: verb.into(), resource, ..RequestInfo::default() };
+        metrics.count(&info("get", "pods".into()), StatusCode::OK);
+        metrics.count(&info(&"x".repeat(1000), String::new()), StatusCode::OK);
+        metrics.count(&info("get", "none".into()), StatusCode::NOT_FOUND);
+        for number in 0..2 * SERIES_BOUND {
+            metrics.count(&info("list", format!("{number}{}", "y".repeat(1000))), StatusCode::OK);
+        }
+        let requests = metrics.requests.lock().unwrap();
+        assert!(requests.len() <= SERIES_BOUND + 1);
+        assert!(requests.keys().flatten().all(|label| label.len() <= LABEL_CHARS));
+        let of = |resource: &str, verb: &str, code: &str| requests.get(&["", "", resource, "", verb, code].map(str::to_owned)).copied();
+        assert_eq!((of("pods", "GET", "200"), of("", "OTHER", "200"), of("", "GET", "404")), (Some(1), Some(1), Some(1)));
+        assert_eq!(requests.values().sum::<u64>(), 3 + 2 * SERIES_BOUND as u64);
+    }
 }

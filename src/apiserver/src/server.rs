@@ -10,10 +10,12 @@ use std::{
     time::Duration,
 };
 
+use axum::Router;
 use coracle_api::catalogue::Catalogue;
 use coracle_pki::{
     authority::Authority,
     renewal::{RenewalError, Renewing},
+    verifier::VerifierError,
 };
 use coracle_store::Store;
 use tokio::{net::TcpListener, time::timeout};
@@ -21,15 +23,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     admission,
-    authentication::{
-        Authenticator,
-        certificate::{Verifier, VerifierError},
-        service_account::Tokens,
-    },
+    authentication::{Authenticator, certificate::Verifier, service_account::Tokens},
     authorization::{Authorizers, masters, node::NodeAuthorizer, rbac::RbacAuthorizer},
     bootstrap::{self, BootstrapError},
     cache,
-    handlers::openapi::Documents,
+    handlers::{self, Documents},
     in_flight::InFlight,
     listener,
     local::Local,
@@ -142,6 +140,7 @@ impl Shared {
 #[derive(Debug)]
 pub struct ApiServer {
     shared: Arc<Shared>,
+    router: Router,
     address: SocketAddr,
     connections: TaskTracker,
 }
@@ -198,9 +197,10 @@ impl ApiServer {
             store,
             bootstrapped: AtomicBool::new(false),
         });
+        let router = handlers::router(&shared);
         let connections = TaskTracker::new();
-        connections.spawn(listener::run(listener, tls, Arc::clone(&shared), shared.stop.clone(), connections.clone()));
-        let server = Self { shared, address, connections };
+        connections.spawn(listener::run(listener, tls, router.clone(), shared.stop.clone(), connections.clone()));
+        let server = Self { shared, router, address, connections };
         if let Err(error) = bootstrap::run(&server.shared, &config, &first_service_ips).await {
             server.shutdown().await;
             return Err(StartError::Bootstrap(error));
@@ -216,7 +216,7 @@ impl ApiServer {
 
     /// The server as this user sees it, without a socket.
     pub fn local(&self, user: User) -> Local {
-        Local { shared: Arc::clone(&self.shared), user }
+        Local::new(self.router.clone(), user)
     }
 
     /// Whether `/readyz` says ok: the registry serves and the objects of every cluster exist.

@@ -7,4 +7,7 @@ pub mod authority;
 mod files;
 mod issue;
 pub mod renewal;
+pub mod stranger;
+pub mod subject;
 pub mod tokens;
+pub mod verifier;

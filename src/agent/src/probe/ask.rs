@@ -1,8 +1,13 @@
 //! Asks a container how it is: HTTP, TCP, exec, gRPC. Also the HTTP of lifecycle hooks.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
+use coracle_pki::stranger;
 use coracle_runtime::{ContainerId, PodRuntime};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -10,11 +15,7 @@ use k8s_openapi::{
     api::core::v1::{Container, GRPCAction, HTTPGetAction, Probe},
     apimachinery::pkg::util::intstr::IntOrString,
 };
-use rustls::{
-    DigitallySignedStruct, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    pki_types::{CertificateDer, ServerName, UnixTime},
-};
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 
 use super::grpc;
@@ -188,47 +189,10 @@ async fn health(target: &Target, action: &GRPCAction) -> Result<(), Unwell> {
 
 /// Probes of scheme HTTPS do not verify the certificate: the field's contract.
 fn any_certificate() -> Arc<rustls::ClientConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let schemes = provider.signature_verification_algorithms.supported_schemes();
-    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    #[expect(clippy::expect_used, reason = "ring has the default versions: known when this is compiled")]
-    let builder = builder.expect("protocol versions of ring");
-    Arc::new(builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone { schemes })).with_no_client_auth())
-}
-
-#[derive(Debug)]
-struct Anyone {
-    schemes: Vec<SignatureScheme>,
-}
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.schemes.clone()
-    }
+    static CONFIG: LazyLock<Arc<rustls::ClientConfig>> = LazyLock::new(|| {
+        let config = stranger::client_config(&Arc::new(rustls::crypto::ring::default_provider()));
+        #[expect(clippy::expect_used, reason = "ring has the default versions: known when this is compiled")]
+        Arc::new(config.expect("protocol versions of ring"))
+    });
+    Arc::clone(&CONFIG)
 }

@@ -1,35 +1,34 @@
 //! `/containerLogs`: which run's log is asked for, and its stream.
 
+use std::convert::Infallible;
+
+use axum::{body::Body, extract::State, response::Response};
 use bytes::Bytes;
 use futures::StreamExt as _;
-use http::{Response, StatusCode};
-use http_body_util::{BodyExt, StreamBody};
-use hyper::body::Frame;
+use http::StatusCode;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::{
+    answer::{streamed, text},
     query::Query,
-    route::{Body, text},
+    route::{Name, Node},
 };
-use crate::{
-    context::Context,
-    logs::read::{self, LogRequest, QUEUE_CHUNKS},
-    pods::Pods,
-};
+use crate::logs::read::{self, LogRequest, QUEUE_CHUNKS};
 
 /// Answers a request for logs.
-pub fn answer(ctx: &Context, pods: &Pods, namespace: &str, name: &str, container: &str, query: &Query) -> Response<Body> {
-    let Some((pod, mut facts)) = pods.find(namespace, name, None) else {
+pub async fn answer(State(Node { ctx, pods }): State<Node>, name: Name, query: Query) -> Response {
+    let Name { namespace, pod: name, uid, container } = name;
+    let Some((pod, mut facts)) = pods.find(&namespace, &name, uid.as_deref()) else {
         return text(StatusCode::NOT_FOUND, format!("pod {name:?} is not on this node\n"));
     };
-    let request = match request(query, Timestamp::now()) {
+    let request = match request(&query, Timestamp::now()) {
         Ok(request) => request,
         Err(message) => return text(StatusCode::BAD_REQUEST, message),
     };
-    let newest = facts.borrow().runs.get(container).map(|(_, attempt, alive)| (*attempt, *alive)).or_else(|| of_status(&pod, container));
+    let newest = facts.borrow().runs.get(&container).map(|(_, attempt, alive)| (*attempt, *alive)).or_else(|| of_status(&pod, &container));
     let previous = query.flag(&["previous"]);
     let run = match newest {
         Some((attempt, _)) if previous => attempt.checked_sub(1).map(|a| (a, false)),
@@ -37,12 +36,11 @@ pub fn answer(ctx: &Context, pods: &Pods, namespace: &str, name: &str, container
     };
     let Some((attempt, alive)) = run else {
         let what = if previous { "previous terminated container" } else { "container" };
-        let reason = waiting(&pod, container).unwrap_or_else(|| "it has not started".to_owned());
+        let reason = waiting(&pod, &container).unwrap_or_else(|| "it has not started".to_owned());
         return text(StatusCode::BAD_REQUEST, format!("{what} {container:?} in pod {name:?} is waiting to start: {reason}"));
     };
-    let log = ctx.log_dir(&pod).join(container).join(format!("{attempt}.log"));
+    let log = ctx.log_dir(&pod).join(&container).join(format!("{attempt}.log"));
     let (sender, chunks) = mpsc::channel::<Bytes>(QUEUE_CHUNKS);
-    let container = container.to_owned();
     tokio::spawn(async move {
         let over = async move {
             if alive {
@@ -54,10 +52,7 @@ pub fn answer(ctx: &Context, pods: &Pods, namespace: &str, name: &str, container
             tracing::debug!(%error, "a log is not read to its end");
         }
     });
-    let frames = ReceiverStream::new(chunks).map(|c| Ok::<_, std::convert::Infallible>(Frame::data(c)));
-    let mut response = Response::new(BodyExt::boxed(StreamBody::new(frames)));
-    response.headers_mut().insert("content-type", http::HeaderValue::from_static("text/plain; charset=utf-8"));
-    response
+    streamed(Body::from_stream(ReceiverStream::new(chunks).map(Ok::<_, Infallible>)))
 }
 
 fn request(query: &Query, now: Timestamp) -> Result<LogRequest, String> {

@@ -1,75 +1,126 @@
-//! Which path is what, and answers without streams.
+//! Which path is what. Methods, and answers to paths that there are not, are the kubelet's.
 
-use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, combinators::BoxBody};
-use hyper::body::Incoming;
+use axum::{
+    Router,
+    extract::{FromRequestParts, Path, State},
+    middleware,
+    response::Response,
+    routing::{any, get},
+};
+use http::{StatusCode, request::Parts};
+use serde::Deserialize;
 use serde_json::json;
 
-use super::{
-    log,
-    query::{self, Query},
-    stats, stream,
-};
+use super::{answer, caller, log, stats, stream};
 use crate::{context::Context, pods::Pods};
 
-/// A body of any kind.
-pub type Body = BoxBody<Bytes, std::convert::Infallible>;
+/// What handlers know.
+#[derive(Clone)]
+pub struct Node {
+    /// What the agent was started with.
+    pub ctx: Context,
+    /// The pods of the node.
+    pub pods: Pods,
+}
 
-/// Answers a request.
-pub async fn answer(
-    ctx: Context,
-    pods: Pods,
-    allowed: bool,
-    request: Request<Incoming>,
-) -> Result<Response<Body>, std::convert::Infallible> {
-    if !allowed {
-        return Ok(text(StatusCode::FORBIDDEN, "only the cluster's API server may call a node\n"));
+/// Which container is meant, or which pod.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Name {
+    /// The pod's.
+    pub namespace: String,
+    /// The pod.
+    pub pod: String,
+    /// Which one of that name; none is the one that is there.
+    pub uid: Option<String>,
+    /// Empty where a pod is meant.
+    #[serde(default)]
+    pub container: String,
+}
+
+/// All that a node answers.
+pub fn router(node: Node) -> Router {
+    Router::new()
+        .route("/healthz", any(healthy))
+        .route("/healthz/ping", any(healthy))
+        .route("/healthz/syncloop", any(healthy))
+        .route("/pods", get(pods))
+        .route("/stats/summary", get(summary))
+        .route("/metrics", any(metrics))
+        .route("/metrics/resource", any(metrics))
+        .route("/metrics/cadvisor", any(metrics))
+        .route("/containerLogs/{namespace}/{pod}/{container}", get(log::answer))
+        .route("/exec/{namespace}/{pod}/{container}", get(stream::exec).post(stream::exec))
+        .route("/exec/{namespace}/{pod}/{uid}/{container}", get(stream::exec).post(stream::exec))
+        .route("/attach/{namespace}/{pod}/{container}", get(stream::attach).post(stream::attach))
+        .route("/attach/{namespace}/{pod}/{uid}/{container}", get(stream::attach).post(stream::attach))
+        .route("/portForward/{namespace}/{pod}", get(stream::port_forward).post(stream::port_forward))
+        .route("/portForward/{namespace}/{pod}/{uid}", get(stream::port_forward).post(stream::port_forward))
+        .method_not_allowed_fallback(not_allowed)
+        .fallback(not_found)
+        .layer(middleware::from_fn(caller::only_the_api_server))
+        .with_state(node)
+}
+
+async fn healthy() -> Response {
+    answer::text(StatusCode::OK, "ok")
+}
+
+async fn pods(State(node): State<Node>) -> Response {
+    let items: Vec<_> = node.pods.list().into_iter().map(|(pod, _)| pod).collect();
+    answer::json(&json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items }))
+}
+
+async fn summary(State(node): State<Node>) -> Response {
+    answer::json(&stats::summary(&node.ctx, &node.pods).await)
+}
+
+async fn metrics(State(node): State<Node>) -> Response {
+    answer::text(StatusCode::OK, stats::metrics(&node.ctx, &node.pods).await)
+}
+
+async fn not_allowed() -> Response {
+    answer::text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed")
+}
+
+async fn not_found() -> Response {
+    answer::text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Name {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        let named = Path::from_request_parts(parts, state).await;
+        named.map(|Path(name)| name).map_err(|error| answer::text(StatusCode::BAD_REQUEST, format!("{error}\n")))
     }
-    let path = request.uri().path().to_owned();
-    let parts: Vec<String> = path.split('/').filter(|p| !p.is_empty()).map(query::decode).collect();
-    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-    let asked = Query::parse(request.uri().query().unwrap_or_default());
-    let read = *request.method() == Method::GET;
-    Ok(match parts.as_slice() {
-        ["healthz"] | ["healthz", "ping" | "syncloop"] => text(StatusCode::OK, "ok"),
-        ["pods"] => {
-            let items: Vec<_> = pods.list().into_iter().map(|(pod, _)| pod).collect();
-            json_text(&json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items }))
-        }
-        ["stats", "summary"] => json_text(&stats::summary(&ctx, &pods).await),
-        ["metrics"] | ["metrics", "resource" | "cadvisor"] => text(StatusCode::OK, stats::metrics(&ctx, &pods).await),
-        ["containerLogs", namespace, pod, container] if read => log::answer(&ctx, &pods, namespace, pod, container, &asked),
-        ["exec", namespace, pod, container] => {
-            stream::exec(ctx, pods, &stream::Name::new(namespace, pod, None, container), &asked, request)
-        }
-        ["exec", namespace, pod, uid, container] => {
-            stream::exec(ctx, pods, &stream::Name::new(namespace, pod, Some(uid), container), &asked, request)
-        }
-        ["attach", namespace, pod, container] => {
-            stream::attach(ctx, pods, &stream::Name::new(namespace, pod, None, container), &asked, request)
-        }
-        ["attach", namespace, pod, uid, container] => {
-            stream::attach(ctx, pods, &stream::Name::new(namespace, pod, Some(uid), container), &asked, request)
-        }
-        ["portForward", namespace, pod] => stream::port_forward(ctx, pods, &stream::Name::new(namespace, pod, None, ""), request).await,
-        ["portForward", namespace, pod, uid] => {
-            stream::port_forward(ctx, pods, &stream::Name::new(namespace, pod, Some(uid), ""), request).await
-        }
-        _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
-    })
 }
 
-/// A short text.
-pub fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
-    let mut response = Response::new(Full::new(text.into()).boxed());
-    *response.status_mut() = status;
-    response.headers_mut().insert("content-type", http::HeaderValue::from_static("text/plain; charset=utf-8"));
-    response
-}
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use http::Request;
+    use tower::ServiceExt as _;
 
-fn json_text(value: &serde_json::Value) -> Response<Body> {
-    let mut response = text(StatusCode::OK, value.to_string());
-    response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/json"));
-    response
+    use super::*;
+
+    #[tokio::test]
+    async fn names_of_paths() {
+        let named = |name: Name| async move { format!("{} {} {:?} {:?}", name.namespace, name.pod, name.uid, name.container) };
+        let router = Router::new()
+            .route("/exec/{namespace}/{pod}/{container}", get(named))
+            .route("/exec/{namespace}/{pod}/{uid}/{container}", get(named))
+            .route("/portForward/{namespace}/{pod}", get(named));
+        for (path, code, text) in [
+            ("/exec/a/web/c", 200, r#"a web None "c""#),
+            ("/exec/a/web/1-2/c", 200, r#"a web Some("1-2") "c""#),
+            ("/exec/a/w%65b/c%2Fd", 200, r#"a web None "c/d""#),
+            ("/portForward/a/web", 200, r#"a web None """#),
+            ("/exec/a/web/%FF", 400, "container"),
+        ] {
+            let answer = router.clone().oneshot(Request::get(path).body(Body::empty()).expect("a request")).await.expect("an answer");
+            assert_eq!(answer.status(), code, "{path}");
+            let body = to_bytes(answer.into_body(), 1024).await.expect("a body");
+            assert!(String::from_utf8_lossy(&body).contains(text), "{path}: {body:?}");
+        }
+    }
 }

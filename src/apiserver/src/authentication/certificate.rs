@@ -5,19 +5,19 @@
 
 use std::sync::{Arc, OnceLock};
 
+use coracle_pki::{
+    subject::{Subject, SubjectError},
+    verifier::{self, VerifierError},
+};
 use jiff::Timestamp;
 use ring::digest;
 use rustls::{
-    DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme,
+    DigitallySignedStruct, DistinguishedName, SignatureScheme,
     client::danger::HandshakeSignatureValid,
     crypto::CryptoProvider,
     pki_types::{CertificateDer, UnixTime},
-    server::{
-        VerifierBuilderError, WebPkiClientVerifier,
-        danger::{ClientCertVerified, ClientCertVerifier},
-    },
+    server::danger::{ClientCertVerified, ClientCertVerifier},
 };
-use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::{AUTHENTICATED, extra};
 use crate::request::User;
@@ -28,12 +28,12 @@ pub enum CertificateError {
     /// Another authority, expired, or not for clients.
     #[error("it is not a valid client certificate of this cluster")]
     Chain(#[source] rustls::Error),
-    /// Not to be read.
-    #[error("it cannot be read")]
-    Form,
-    /// No common name.
-    #[error("its subject has no common name")]
-    Nameless,
+    /// None was presented after all.
+    #[error("the chain is empty")]
+    Empty,
+    /// It names nobody.
+    #[error("it does not say whose it is")]
+    Subject(#[source] SubjectError),
 }
 
 /// The certificates that a client presented, its own first, and who it turned out to be.
@@ -58,24 +58,10 @@ pub struct Verifier {
     inner: Arc<dyn ClientCertVerifier>,
 }
 
-/// Why there is no verifier.
-#[derive(Debug, thiserror::Error)]
-pub enum VerifierError {
-    /// The authority's certificate is not one.
-    #[error("the client authority cannot be used to verify certificates")]
-    Root(#[source] rustls::Error),
-    /// rustls refuses.
-    #[error("no verifier of client certificates can be made")]
-    Build(#[source] VerifierBuilderError),
-}
-
 impl Verifier {
     /// With one authority.
     pub fn new(authority: &CertificateDer<'static>, provider: &Arc<CryptoProvider>) -> Result<Self, VerifierError> {
-        let mut roots = RootCertStore::empty();
-        roots.add(authority.clone()).map_err(VerifierError::Root)?;
-        let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
-        Ok(Self { inner: builder.build().map_err(VerifierError::Build)? })
+        Ok(Self { inner: verifier::of_clients(authority, provider)? })
     }
 
     /// For TLS: asks for a certificate, takes any, checks that the client holds its key.
@@ -90,22 +76,15 @@ impl Verifier {
         {
             return Ok(user.clone());
         }
-        let (own, intermediates) = presented.chain.split_first().ok_or(CertificateError::Form)?;
+        let (own, intermediates) = presented.chain.split_first().ok_or(CertificateError::Empty)?;
         let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(u64::try_from(now.as_second()).unwrap_or(0)));
         self.inner.verify_client_cert(own, intermediates, now).map_err(CertificateError::Chain)?;
-        let (_, certificate) = X509Certificate::from_der(own).map_err(|_| CertificateError::Form)?;
-        let subject = certificate.subject();
-        let name = subject.iter_common_name().last().and_then(|name| name.as_str().ok()).filter(|name| !name.is_empty());
-        let mut groups: Vec<String> = subject.iter_organization().filter_map(|group| group.as_str().ok()).map(str::to_owned).collect();
+        let Subject { name, mut groups, ends_s } = Subject::of(own).map_err(CertificateError::Subject)?;
         groups.push(AUTHENTICATED.into());
         let fingerprint: String = digest::digest(&digest::SHA256, own).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        let user = User {
-            name: name.ok_or(CertificateError::Nameless)?.to_owned(),
-            uid: String::new(),
-            groups,
-            extra: extra("authentication.kubernetes.io/credential-id", format!("X509SHA256={fingerprint}")),
-        };
-        let _ = presented.verified.set((user.clone(), certificate.validity().not_after.timestamp()));
+        let extra = extra("authentication.kubernetes.io/credential-id", format!("X509SHA256={fingerprint}"));
+        let user = User { name, uid: String::new(), groups, extra };
+        let _ = presented.verified.set((user.clone(), ends_s));
         Ok(user)
     }
 }

@@ -1,4 +1,4 @@
-//! Authentication: who asks. A client certificate counts before a bearer token; nobody in particular may only ask how the server is.
+//! Authentication: who asks. A client certificate that holds counts before a bearer token; nobody in particular may only ask how the server is.
 
 pub mod certificate;
 pub mod service_account;
@@ -44,6 +44,15 @@ impl AuthenticationError {
     }
 }
 
+/// Who is at the other end, as far as the way that a request came tells.
+#[derive(Clone, Debug)]
+pub enum Caller {
+    /// A part of this process, as this user.
+    Process(User),
+    /// A connection, with the certificates that were presented on it, if any.
+    Connection(Option<Arc<Presented>>),
+}
+
 /// Knows who is who.
 #[derive(Debug)]
 pub struct Authenticator {
@@ -60,18 +69,20 @@ impl Authenticator {
     }
 
     /// Who asks, by the certificate of the connection or the token of the request.
-    pub fn authenticate(
-        &self,
-        presented: Option<&Presented>,
-        headers: &HeaderMap,
-        path: &str,
-        now: Timestamp,
-    ) -> Result<User, AuthenticationError> {
-        if let Some(presented) = presented {
-            return self.certificates.user(presented, now).map_err(AuthenticationError::Certificate);
-        }
+    pub fn authenticate(&self, caller: &Caller, headers: &HeaderMap, path: &str, now: Timestamp) -> Result<User, AuthenticationError> {
+        let refused = match caller {
+            Caller::Process(user) => return Ok(user.clone()),
+            Caller::Connection(None) => None,
+            Caller::Connection(Some(presented)) => match self.certificates.user(presented, now) {
+                Ok(user) => return Ok(user),
+                Err(error) => Some(error),
+            },
+        };
         if let Some(token) = bearer(headers) {
             return self.bearer(token, now);
+        }
+        if let Some(error) = refused {
+            return Err(AuthenticationError::Certificate(error));
         }
         if ANONYMOUS_PATHS.iter().any(|open| path.strip_prefix(open).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))) {
             return Ok(User { name: ANONYMOUS.into(), groups: vec![UNAUTHENTICATED.into()], ..User::default() });
@@ -89,7 +100,7 @@ impl Authenticator {
     }
 }
 
-/// The token of `Authorization: Bearer`, also as a WebSocket subprotocol, which is all that browsers can send.
+/// The token of `Authorization: Bearer`.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.trim().split_once(' ')?;

@@ -1,12 +1,18 @@
 //! `/api` and `/apis`: what is served, group by group or all at once.
 
-use coracle_api::discovery;
-use http::{HeaderValue, Response, header::ACCEPT};
+use std::sync::Arc;
 
-use super::etag;
+use axum::{Router, extract::State, response::Response};
+use coracle_api::discovery;
+use http::{HeaderValue, header::ACCEPT};
+use serde_json::Value;
+
+use super::{
+    etag,
+    route::{Named, read_only},
+};
 use crate::{
     answer,
-    body::Body,
     output::{self, format::Format},
     request::Context,
     server::Shared,
@@ -14,26 +20,54 @@ use crate::{
 
 const AGGREGATED: HeaderValue = HeaderValue::from_static("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
 
-/// The answer.
-pub fn answer(shared: &Shared, cx: &Context, parts: &[&str]) -> Response<Body> {
-    let catalogue = &*shared.catalogue();
-    let found = match parts {
-        ["api"] | ["apis"] if accepts_aggregated(cx) => {
-            let document = discovery::aggregated(catalogue, parts == ["api"]).to_string();
-            return etag::answer(cx, &etag::of(document.as_bytes()), document, AGGREGATED);
-        }
-        ["api"] => Some(discovery::core_versions(&shared.advertised.to_string())),
-        ["apis"] => Some(discovery::groups(catalogue)),
-        ["api", version] => discovery::resources(catalogue, "", version),
-        ["apis", group] => discovery::group(catalogue, group),
-        ["apis", group, version] => discovery::resources(catalogue, group, version),
-        _ => None,
-    };
+/// The routes.
+pub(super) fn routes() -> Router<Arc<Shared>> {
+    Router::new()
+        .merge(read_only("/api", core))
+        .merge(read_only("/api/{version}", core_resources))
+        .merge(read_only("/apis", groups))
+        .merge(read_only("/apis/{group}", group))
+        .merge(read_only("/apis/{group}/{version}", resources))
+}
+
+async fn core(State(shared): State<Arc<Shared>>, cx: Context) -> Response {
+    if accepts_aggregated(&cx) {
+        return aggregated(&shared, &cx, true);
+    }
+    document(&shared, &cx, Some(discovery::core_versions(&shared.advertised.to_string())))
+}
+
+async fn groups(State(shared): State<Arc<Shared>>, cx: Context) -> Response {
+    if accepts_aggregated(&cx) {
+        return aggregated(&shared, &cx, false);
+    }
+    document(&shared, &cx, Some(discovery::groups(&shared.catalogue())))
+}
+
+async fn core_resources(State(shared): State<Arc<Shared>>, Named(version): Named<String>, cx: Context) -> Response {
+    document(&shared, &cx, discovery::resources(&shared.catalogue(), "", &version))
+}
+
+async fn group(State(shared): State<Arc<Shared>>, Named(group): Named<String>, cx: Context) -> Response {
+    document(&shared, &cx, discovery::group(&shared.catalogue(), &group))
+}
+
+async fn resources(State(shared): State<Arc<Shared>>, Named((group, version)): Named<(String, String)>, cx: Context) -> Response {
+    document(&shared, &cx, discovery::resources(&shared.catalogue(), &group, &version))
+}
+
+/// Everything at once, of the core or of all other groups.
+fn aggregated(shared: &Shared, cx: &Context, core: bool) -> Response {
+    let document = discovery::aggregated(&shared.catalogue(), core).to_string();
+    etag::answer(cx, &etag::of(document.as_bytes()), document, AGGREGATED)
+}
+
+fn document(shared: &Shared, cx: &Context, found: Option<Value>) -> Response {
     let Some(document) = found else { return answer::page_not_found() };
     match Format::negotiate(&cx.headers, cx.param("pretty"), false) {
         Ok(format) => {
             let kind = document["kind"].as_str().unwrap_or_default();
-            output::value(200, &format, &document, |value| output::message(catalogue, kind, value))
+            output::value(200, &format, &document, |value| output::message(&shared.catalogue(), kind, value))
         }
         Err(status) => answer::status(&status),
     }

@@ -1,16 +1,14 @@
 //! ETags: documents under their hash, and 304 for a client that has them.
 
+use axum::response::Response;
 use bytes::Bytes;
 use http::{
-    HeaderValue, Response, StatusCode,
+    HeaderValue, StatusCode,
     header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY},
 };
 use ring::digest;
 
-use crate::{
-    body::{Body, full},
-    request::Context,
-};
+use crate::{body::full, request::Context};
 
 /// The tag of a document: its SHA-256 in hexadecimal.
 pub fn of(document: &[u8]) -> HeaderValue {
@@ -26,7 +24,7 @@ pub fn client_has(cx: &Context, tag: &HeaderValue) -> bool {
 }
 
 /// The document, or 304 for a client that has it.
-pub fn answer(cx: &Context, tag: &HeaderValue, document: impl Into<Bytes>, content_type: HeaderValue) -> Response<Body> {
+pub fn answer(cx: &Context, tag: &HeaderValue, document: impl Into<Bytes>, content_type: HeaderValue) -> Response {
     if client_has(cx, tag) {
         return not_modified(tag);
     }
@@ -36,13 +34,13 @@ pub fn answer(cx: &Context, tag: &HeaderValue, document: impl Into<Bytes>, conte
 }
 
 /// 304.
-pub fn not_modified(tag: &HeaderValue) -> Response<Body> {
+pub fn not_modified(tag: &HeaderValue) -> Response {
     let mut answer = Response::new(full(""));
     *answer.status_mut() = StatusCode::NOT_MODIFIED;
     tagged(answer, tag)
 }
 
-fn tagged(mut answer: Response<Body>, tag: &HeaderValue) -> Response<Body> {
+fn tagged(mut answer: Response, tag: &HeaderValue) -> Response {
     answer.headers_mut().insert(ETAG, tag.clone());
     answer.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
     answer

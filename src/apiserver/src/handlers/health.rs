@@ -1,10 +1,15 @@
 //! `/healthz`, `/livez`, `/readyz`: whole or check by check.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::Arc};
 
-use http::{Response, StatusCode};
+use axum::{Router, extract::State, response::Response, routing::any};
+use http::StatusCode;
 
-use crate::{answer, body::Body, request::Context, server::Shared};
+use super::route::Named;
+use crate::{answer, request::Context, server::Shared};
+
+/// The three questions.
+const KINDS: [&str; 3] = ["healthz", "livez", "readyz"];
 
 /// What the checks look at.
 struct Seen {
@@ -30,22 +35,35 @@ const CHECKS: [Check; 6] = [
     Check { name: "shutdown", ready_only: true, passes: |seen| !seen.stopping },
 ];
 
-/// The answer of `/KIND` or `/KIND/CHECK`.
-pub async fn answer(shared: &Shared, cx: &Context, kind: &str, check: &[&str]) -> Response<Body> {
+/// The routes.
+pub(super) fn routes() -> Router<Arc<Shared>> {
+    let routes = |router: Router<Arc<Shared>>, kind| {
+        router
+            .route(&format!("/{kind}"), any(move |State(shared), cx| whole(shared, cx, kind)))
+            .route(&format!("/{kind}/{{*check}}"), any(move |State(shared), Named(check), cx| single(shared, check, cx, kind)))
+    };
+    KINDS.into_iter().fold(Router::new(), routes)
+}
+
+async fn whole(shared: Arc<Shared>, cx: Context, kind: &'static str) -> Response {
+    let excluded: Vec<&str> = cx.query.iter().filter(|(key, _)| key == "exclude").map(|(_, value)| value.as_str()).collect();
+    let (code, text) = report(kind, &results(&shared, kind).await, &excluded, cx.param("verbose").is_some());
+    answer::text(code, text)
+}
+
+async fn single(shared: Arc<Shared>, check: String, cx: Context, kind: &'static str) -> Response {
+    let results = results(&shared, kind).await;
+    let Some(result) = results.iter().find(|(known, _)| *known == check) else { return answer::page_not_found() };
+    let (code, text) = report(&format!("{kind}/{check}"), &[*result], &[], cx.param("verbose").is_some());
+    answer::text(code, text)
+}
+
+/// The checks of a kind, and whether they pass now.
+async fn results(shared: &Shared, kind: &str) -> Vec<(&'static str, bool)> {
     let seen =
         Seen { store_answers: shared.store_answers().await, bootstrapped: shared.bootstrapped(), stopping: shared.stop.is_cancelled() };
     let of_kind = CHECKS.iter().filter(|check| kind == "readyz" || !check.ready_only);
-    let results: Vec<(&str, bool)> = of_kind.map(|check| (check.name, (check.passes)(&seen))).collect();
-    let excluded: Vec<&str> = cx.query.iter().filter(|(key, _)| key == "exclude").map(|(_, value)| value.as_str()).collect();
-    let verbose = cx.param("verbose").is_some();
-    let (code, text) = if check.is_empty() {
-        report(kind, &results, &excluded, verbose)
-    } else {
-        let name = check.join("/");
-        let Some(result) = results.iter().find(|(known, _)| *known == name) else { return answer::page_not_found() };
-        report(&format!("{kind}/{name}"), &[*result], &[], verbose)
-    };
-    answer::text(code, text)
+    of_kind.map(|check| (check.name, (check.passes)(&seen))).collect()
 }
 
 /// All that pass say `ok`; one that does not, or a verbose question, brings the list.

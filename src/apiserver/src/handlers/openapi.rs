@@ -8,15 +8,16 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use axum::{Router, extract::State, response::Response, routing::any};
 use bytes::Bytes;
 use coracle_api::{catalogue::Catalogue, openapi, status::Status};
 use http::{
-    HeaderValue, Response,
+    HeaderValue,
     header::{ACCEPT, CACHE_CONTROL},
 };
 
-use super::etag;
-use crate::{answer, body::Body, request::Context, server::Shared};
+use super::{etag, route::Named};
+use crate::{answer, request::Context, server::Shared};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
@@ -60,9 +61,32 @@ impl Documents {
     }
 }
 
-/// The answer.
-pub async fn answer(shared: &Shared, cx: &Context, below: &[&str]) -> Response<Body> {
-    let Some(document) = named(cx, below) else { return answer::page_not_found() };
+/// The routes.
+pub(super) fn routes() -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/openapi/v2", any(v2))
+        .route("/openapi/v3", any(index))
+        .route("/openapi/v3/api/{version}", any(core))
+        .route("/openapi/v3/apis/{group}/{version}", any(group))
+}
+
+async fn v2(State(shared): State<Arc<Shared>>, cx: Context) -> Response {
+    answer(&shared, &cx, if accepts_protobuf(&cx) { Document::V2Protobuf } else { Document::V2 }).await
+}
+
+async fn index(State(shared): State<Arc<Shared>>, cx: Context) -> Response {
+    answer(&shared, &cx, Document::Index).await
+}
+
+async fn core(State(shared): State<Arc<Shared>>, Named(version): Named<String>, cx: Context) -> Response {
+    answer(&shared, &cx, Document::V3(String::new(), version)).await
+}
+
+async fn group(State(shared): State<Arc<Shared>>, Named((group, version)): Named<(String, String)>, cx: Context) -> Response {
+    answer(&shared, &cx, Document::V3(group, version)).await
+}
+
+async fn answer(shared: &Shared, cx: &Context, document: Document) -> Response {
     let catalogue = shared.catalogue();
     let documents = &shared.documents;
     let known = documents.tag(catalogue.revision(), &document);
@@ -84,17 +108,6 @@ pub async fn answer(shared: &Shared, cx: &Context, below: &[&str]) -> Response<B
         answer.headers_mut().insert(CACHE_CONTROL, FOREVER);
     }
     answer
-}
-
-fn named(cx: &Context, below: &[&str]) -> Option<Document> {
-    Some(match below {
-        ["v2"] if accepts_protobuf(cx) => Document::V2Protobuf,
-        ["v2"] => Document::V2,
-        ["v3"] => Document::Index,
-        ["v3", "api", version] => Document::V3(String::new(), (*version).to_owned()),
-        ["v3", "apis", group, version] => Document::V3((*group).to_owned(), (*version).to_owned()),
-        _ => return None,
-    })
 }
 
 fn accepts_protobuf(cx: &Context) -> bool {

@@ -1,16 +1,24 @@
 //! OpenID discovery: how others verify our ServiceAccount tokens.
 
-use http::{HeaderValue, Response, StatusCode, header::CACHE_CONTROL};
+use std::sync::Arc;
+
+use axum::{Router, extract::State, response::Response};
+use http::{HeaderValue, StatusCode, header::CACHE_CONTROL};
 use serde_json::json;
 
-use crate::{answer, body::Body, server::Shared};
+use super::route::read_only;
+use crate::{answer, server::Shared};
 
 const JWK_SET: HeaderValue = HeaderValue::from_static("application/jwk-set+json");
 /// Verifiers may keep it for an hour, as upstream's.
 const ONE_HOUR: HeaderValue = HeaderValue::from_static("public, max-age=3600");
 
-/// `/.well-known/openid-configuration`.
-pub fn configuration(shared: &Shared) -> Response<Body> {
+/// The routes.
+pub(super) fn routes() -> Router<Arc<Shared>> {
+    Router::new().merge(read_only("/.well-known/openid-configuration", configuration)).merge(read_only("/openid/v1/jwks", keys))
+}
+
+async fn configuration(State(shared): State<Arc<Shared>>) -> Response {
     let document = json!({
         "issuer": shared.tokens.issuer(),
         "jwks_uri": format!("https://{}/openid/v1/jwks", shared.advertised),
@@ -21,12 +29,11 @@ pub fn configuration(shared: &Shared) -> Response<Body> {
     cached(answer::json(StatusCode::OK, &document))
 }
 
-/// `/openid/v1/jwks`.
-pub fn keys(shared: &Shared) -> Response<Body> {
+async fn keys(State(shared): State<Arc<Shared>>) -> Response {
     cached(answer::bytes(StatusCode::OK, JWK_SET, shared.tokens.key_set().to_string()))
 }
 
-fn cached(mut answer: Response<Body>) -> Response<Body> {
+fn cached(mut answer: Response) -> Response {
     answer.headers_mut().insert(CACHE_CONTROL, ONE_HOUR);
     answer
 }

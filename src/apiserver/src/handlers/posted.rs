@@ -1,12 +1,11 @@
 //! Bodies of the requests that are answered here and never stored: reviews and token requests.
 
+use axum::response::Response;
 use bytes::Bytes;
 use coracle_api::{protobuf, schema::Schema, status::Status};
-use http::Response;
 use serde_json::{Value, json};
 
 use crate::{
-    body::Body,
     output::{self, format::Format},
     registry::{
         body::{self, Expected},
@@ -35,7 +34,7 @@ pub fn read(cx: &Context, expected: Expected<'_>, body: &Bytes) -> Result<Posted
 
 impl Posted {
     /// 201 with the object as it is now.
-    pub fn created(&self, schema: &Schema) -> Response<Body> {
+    pub fn created(&self, schema: &Schema) -> Response {
         output::value(201, &self.format, &self.object, |value| protobuf::encode(schema, value))
     }
 }

@@ -2,9 +2,9 @@
 
 mod access;
 
+use axum::response::Response;
 use bytes::Bytes;
 use coracle_api::{catalogue::Resource, status::Status};
-use http::Response;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -12,18 +12,17 @@ use super::posted;
 use crate::{
     answer,
     authorization::Decision,
-    body::Body,
     registry::body::Expected,
     request::{Context, User},
     server::Shared,
 };
 
 /// The answer to a posted review.
-pub(crate) fn answer(shared: &Shared, cx: &Context, resource: &Resource, body: &Bytes) -> Response<Body> {
+pub(crate) fn answer(shared: &Shared, cx: &Context, resource: &Resource, body: &Bytes) -> Response {
     review(shared, cx, resource, body).unwrap_or_else(|status| answer::status(&status))
 }
 
-fn review(shared: &Shared, cx: &Context, resource: &Resource, body: &Bytes) -> Result<Response<Body>, Status> {
+fn review(shared: &Shared, cx: &Context, resource: &Resource, body: &Bytes) -> Result<Response, Status> {
     let Resource { group, version, kind, schema, .. } = resource;
     let kind = kind.as_str();
     let mut posted = posted::read(cx, Expected { group, version, kind, schema }, body)?;

@@ -1,8 +1,8 @@
 //! `serviceaccounts/NAME/token`: a token for an account, bound to what the request names.
 
+use axum::response::Response;
 use bytes::Bytes;
 use coracle_api::status::{Cause, Status};
-use http::Response;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -11,7 +11,6 @@ use crate::{
     answer,
     authentication::service_account::{Bound, Named, SHORTEST_S},
     authorization::node::node_name,
-    body::Body,
     registry::body::Expected,
     request::Context,
     server::Shared,
@@ -26,11 +25,11 @@ const DEFAULT_S: i64 = 3600;
 const LONGEST_S: i64 = 1 << 32;
 
 /// The answer.
-pub(crate) fn answer(shared: &Shared, cx: &Context, body: &Bytes) -> Response<Body> {
+pub(crate) fn answer(shared: &Shared, cx: &Context, body: &Bytes) -> Response {
     request(shared, cx, body).unwrap_or_else(|status| answer::status(&status))
 }
 
-fn request(shared: &Shared, cx: &Context, body: &Bytes) -> Result<Response<Body>, Status> {
+fn request(shared: &Shared, cx: &Context, body: &Bytes) -> Result<Response, Status> {
     let (namespace, name) = (cx.info.namespace.as_str(), cx.info.name.as_str());
     let catalogue = shared.catalogue();
     let schema = catalogue.schema(GROUP, "v1", KIND).ok_or_else(|| Status::internal("the catalogue lacks TokenRequest"))?;

@@ -1,15 +1,23 @@
 //! `/version`: which Kubernetes this is.
 
-use http::{Response, StatusCode};
+use std::sync::Arc;
+
+use axum::{Router, response::Response};
+use http::StatusCode;
 use serde_json::json;
 
-use crate::{answer, body::Body};
+use super::route::read_only;
+use crate::{answer, server::Shared};
 
 /// The release whose contract is kept, and our own mark: `kubectl` compares the first two numbers.
 pub const GIT_VERSION: &str = "v1.36.3+coracle1";
 
-/// The answer.
-pub fn answer() -> Response<Body> {
+/// The routes.
+pub(super) fn routes() -> Router<Arc<Shared>> {
+    read_only("/version", answer)
+}
+
+async fn answer() -> Response {
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

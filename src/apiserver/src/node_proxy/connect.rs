@@ -9,13 +9,8 @@ use std::{
 };
 
 use coracle_api::status::Status;
-use coracle_pki::{authority::Authority, renewal::Renewing};
-use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::CryptoProvider,
-    pki_types::{CertificateDer, ServerName, UnixTime},
-};
+use coracle_pki::{authority::Authority, renewal::Renewing, stranger};
+use rustls::{ClientConfig, RootCertStore, crypto::CryptoProvider, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -51,10 +46,10 @@ impl NodeClient {
     pub fn new(authority: &Authority, identity: Arc<Renewing>, provider: &Arc<CryptoProvider>) -> Result<Self, rustls::Error> {
         let mut roots = RootCertStore::empty();
         roots.add(authority.server_ca().clone())?;
-        let builder = || ClientConfig::builder_with_provider(Arc::clone(provider)).with_safe_default_protocol_versions();
-        let nodes = builder()?.with_root_certificates(roots).with_client_cert_resolver(identity);
-        let anyone = Arc::new(Anyone { provider: Arc::clone(provider) });
-        let pods = builder()?.dangerous().with_custom_certificate_verifier(anyone).with_no_client_auth();
+        let builder = ClientConfig::builder_with_provider(Arc::clone(provider)).with_safe_default_protocol_versions()?;
+        let nodes = builder.with_root_certificates(roots).with_client_cert_resolver(identity);
+        // Pods and Services have certificates of their own making; upstream's proxy does not check them either.
+        let pods = stranger::client_config(provider)?;
         Ok(Self { nodes: TlsConnector::from(Arc::new(nodes)), pods: TlsConnector::from(Arc::new(pods)) })
     }
 
@@ -76,47 +71,6 @@ impl NodeClient {
             Ok(Err(error)) => Err(target.unreachable(&error)),
             Err(_) => Err(target.unreachable(&io::Error::from(io::ErrorKind::TimedOut))),
         }
-    }
-}
-
-/// Pods and Services have certificates of their own making; upstream's proxy does not check them either. Nothing of ours is sent to them.
-#[derive(Debug)]
-struct Anyone {
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 

@@ -1,24 +1,22 @@
 //! Requests that a node or a pod answers: logs, exec, attach, port-forward, proxy. Bytes pass both ways unchanged, whatever they are upgraded to.
 
 mod connect;
+mod place;
 mod target;
 
-use std::sync::Arc;
-
-use bytes::Bytes;
+use axum::{extract::Request, response::Response};
 use coracle_api::status::Status;
 use http::{
-    HeaderMap, HeaderName, Request, Response, StatusCode,
-    header::{AUTHORIZATION, CONNECTION, HOST, UPGRADE},
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    header::{AUTHORIZATION, CONNECTION, HOST, LOCATION, UPGRADE},
     uri::PathAndQuery,
 };
-use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
 
 use crate::{
     answer,
     authorization::{Decision, Question},
-    body::{Body, BodyError, full},
+    body::{Body, full},
     pipeline,
     request::{Context, RequestInfo},
     server::Shared,
@@ -28,39 +26,34 @@ use connect::Stream;
 use target::Target;
 
 /// Headers that say how one connection is used, and not what is asked.
-const HOP_BY_HOP: [&str; 6] = ["keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding"];
+const HOP_BY_HOP: [&str; 7] =
+    ["connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding"];
 
-/// Whether the request is answered by a node or a pod.
-pub fn takes(info: &RequestInfo) -> bool {
-    info.group.is_empty()
-        && match info.resource.as_str() {
-            "pods" => matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy"),
-            "services" | "nodes" => info.subresource == "proxy",
-            _ => false,
-        }
-}
-
-/// Asks the node or pod and hands on what it answers.
-pub(crate) async fn answer<B>(shared: &Arc<Shared>, cx: Context, request: Request<B>) -> Response<Body>
-where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BodyError>,
-{
-    match pass(shared, &cx, request).await {
-        Ok(answer) => answer,
-        Err(status) => answer::status(&status),
+/// The methods of what a node or a pod answers; `None` for what is answered here.
+pub fn methods(info: &RequestInfo) -> Option<&'static str> {
+    match (info.group.as_str(), info.resource.as_str(), info.subresource.as_str()) {
+        ("", "pods", "log") => Some("GET"),
+        ("", "pods", "exec" | "attach" | "portforward") => Some("GET, POST"),
+        ("", "pods" | "services" | "nodes", "proxy") => Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+        _ => None,
     }
 }
 
-async fn pass<B>(shared: &Arc<Shared>, cx: &Context, mut request: Request<B>) -> Result<Response<Body>, Status>
-where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BodyError>,
-{
+/// Asks the node or pod and hands on what it answers.
+pub(crate) async fn answer(shared: &Shared, cx: Context, request: Request) -> Response {
+    pass(shared, &cx, request).await.unwrap_or_else(|status| answer::status(&status))
+}
+
+async fn pass(shared: &Shared, cx: &Context, mut request: Request) -> Result<Response, Status> {
     may_stream(shared, cx)?;
     let target = target::find(&*shared.registry, cx)?;
-    let stream = shared.nodes.connect(&target).await?;
+    let proxied = cx.info.subresource == "proxy";
     let upgrade = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
+    if let (true, None, Some(root)) = (proxied, &upgrade, place::root(request.method(), request.uri(), &cx.info.rest)) {
+        return moved(&root);
+    }
+    let stream = shared.nodes.connect(&target).await?;
+    let prefix = proxied.then(|| place::prefix(request.uri().path(), &cx.info.rest).to_owned());
     let outward = outward(&target, request)?;
     let mut reply = send(stream, outward).await.map_err(|error| target.unreachable(&error))?;
     if reply.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -72,8 +65,13 @@ where
     }
     let (mut parts, body) = reply.into_parts();
     strip(&mut parts.headers);
-    parts.headers.remove(CONNECTION);
-    Ok(Response::from_parts(parts, body.map_err(BodyError::from).boxed_unsync()))
+    let location = parts.headers.get(LOCATION).and_then(|location| location.to_str().ok());
+    if let (Some(prefix), Some(location)) = (prefix, location)
+        && let Some(Ok(location)) = place::location(location, &target.authority(), &prefix).map(HeaderValue::try_from)
+    {
+        parts.headers.insert(LOCATION, location);
+    }
+    Ok(Response::from_parts(parts, Body::new(body)))
 }
 
 /// A GET that upgrades acts as a POST does: who may only read must not run commands by it.
@@ -89,33 +87,42 @@ fn may_stream(shared: &Shared, cx: &Context) -> Result<(), Status> {
 }
 
 /// The request as the backend sees it: its path, its host, none of the caller's credentials.
-fn outward<B>(target: &Target, request: Request<B>) -> Result<Request<Body>, Status>
-where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BodyError>,
-{
+fn outward(target: &Target, request: Request) -> Result<Request, Status> {
     let (mut parts, body) = request.into_parts();
     let path: PathAndQuery = target.path.parse().map_err(|_| Status::bad_request(format!("{:?} is not a path", target.path)))?;
     parts.uri = path.into();
     parts.version = http::Version::HTTP_11;
     parts.extensions = http::Extensions::new();
-    strip(&mut parts.headers);
     parts.headers.remove(AUTHORIZATION);
-    if !parts.headers.contains_key(UPGRADE) {
-        parts.headers.remove(CONNECTION);
+    let upgrade = parts.headers.get(UPGRADE).cloned();
+    strip(&mut parts.headers);
+    if let Some(protocol) = upgrade {
+        parts.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        parts.headers.insert(UPGRADE, protocol);
     }
     let host = target.authority().parse().map_err(|_| Status::internal(format!("{:?} is not a host", target.authority())))?;
     parts.headers.insert(HOST, host);
-    Ok(Request::from_parts(parts, body.map_err(Into::into).boxed_unsync()))
+    Ok(Request::from_parts(parts, body))
 }
 
+/// Takes off what is about one connection, also what its sender names so.
 fn strip(headers: &mut HeaderMap) {
-    for name in HOP_BY_HOP {
-        headers.remove(HeaderName::from_static(name));
+    let named = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let named: Vec<HeaderName> = named.filter_map(|name| name.trim().parse().ok()).collect();
+    for name in HOP_BY_HOP.map(HeaderName::from_static).into_iter().chain(named) {
+        headers.remove(name);
     }
 }
 
-async fn send(stream: Stream, request: Request<Body>) -> Result<Response<hyper::body::Incoming>, hyper::Error> {
+fn moved(to: &str) -> Result<Response, Status> {
+    let to = HeaderValue::try_from(to).map_err(|_| Status::bad_request(format!("{to:?} is not a path")))?;
+    let mut answer = Response::new(full(""));
+    *answer.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    answer.headers_mut().insert(LOCATION, to);
+    Ok(answer)
+}
+
+async fn send(stream: Stream, request: Request) -> Result<http::Response<hyper::body::Incoming>, hyper::Error> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     // Ends with the answer's body or with the upgraded stream.
     tokio::spawn(async move {

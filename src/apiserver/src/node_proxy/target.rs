@@ -66,7 +66,7 @@ pub(super) fn find(objects: &dyn Objects, cx: &Context) -> Result<Target, Status
         }
         (_, "log") => {
             let (pod, node) = pod_and_node(objects, cx)?;
-            let container = container(&pod, cx.param("container"), true)?;
+            let container = container(&pod, cx.param("container"))?;
             let known = ["follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes", "stream"];
             let query: Vec<_> = cx.query.iter().filter(|(key, _)| known.contains(&key.as_str())).cloned().collect();
             node_target(objects, &node, format!("/containerLogs/{}/{container}", place(&pod)), &query)
@@ -77,7 +77,7 @@ pub(super) fn find(objects: &dyn Objects, cx: &Context) -> Result<Target, Status
                 let phase = pod["status"]["phase"].as_str().unwrap_or_default();
                 return Err(Status::bad_request(format!("cannot {action} into a container in a completed pod; current phase is {phase}")));
             }
-            let container = container(&pod, cx.param("container"), false)?;
+            let container = container(&pod, cx.param("container"))?;
             node_target(objects, &node, format!("/{action}/{}/{container}", place(&pod)), &stream_query(&cx.query))
         }
     }
@@ -124,7 +124,7 @@ fn place(pod: &Value) -> String {
 }
 
 /// The container that is meant, which need not be named when there is only one.
-fn container(pod: &Value, wanted: Option<&str>, logs: bool) -> Result<String, Status> {
+fn container(pod: &Value, wanted: Option<&str>) -> Result<String, Status> {
     let names = |kind: &str| -> Vec<&str> {
         let list = pod["spec"][kind].as_array().into_iter().flatten();
         list.filter_map(|container| container["name"].as_str()).collect()
@@ -137,8 +137,6 @@ fn container(pod: &Value, wanted: Option<&str>, logs: bool) -> Result<String, St
         }
         Some(name) => Err(Status::bad_request(format!("container {name} is not valid for pod {pod_name}"))),
         None if main.len() == 1 => Ok(utf8_percent_encode(main[0], SEGMENT).to_string()),
-        // Whoever attaches without a name has always meant the first one.
-        None if !logs && !main.is_empty() && init.is_empty() => Ok(utf8_percent_encode(main[0], SEGMENT).to_string()),
         None => {
             let mut message = format!("a container name must be specified for pod {pod_name}, choose one of: [{}]", main.join(" "));
             if !init.is_empty() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 use http_body::Frame;
-use http_body_util::{BodyExt as _, StreamBody};
+use http_body_util::StreamBody;
 use serde_json::{Map, Value};
 
 use super::{gzip, no_cache, respond};
@@ -98,7 +98,7 @@ pub fn respond_list(head: Head, objects: Vec<Arc<Object>>, gzip_accepted: bool) 
 
 fn streamed(chunks: impl Iterator<Item = Bytes> + Send + 'static) -> Response<Body> {
     let frames = futures::stream::iter(chunks.map(|chunk| Ok::<_, BodyError>(Frame::data(chunk))));
-    let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
+    let mut response = Response::new(Body::new(StreamBody::new(frames)));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     no_cache(&mut response);
     response

@@ -7,7 +7,7 @@ use coracle_api::{catalogue, protobuf, status::Status};
 use futures::{Stream, stream};
 use http::{HeaderValue, Response, header};
 use http_body::Frame;
-use http_body_util::{BodyExt as _, StreamBody};
+use http_body_util::StreamBody;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
@@ -138,7 +138,7 @@ pub async fn watch(inner: &Inner, target: &Target, cx: &Context, format: &Format
             options,
         }),
     };
-    let mut response = Response::new(StreamBody::new(frames(stage)).boxed_unsync());
+    let mut response = Response::new(Body::new(StreamBody::new(frames(stage))));
     let content_type = match format.media {
         Media::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
         Media::Json | Media::Yaml => "application/json",

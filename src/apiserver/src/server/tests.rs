@@ -15,6 +15,7 @@ use tower::ServiceExt as _;
 
 use super::*;
 
+mod routes;
 mod streams;
 
 async fn start(dir: &Path) -> (Arc<Authority>, ApiServer) {

@@ -9,7 +9,7 @@ use std::{
 use coracle_agent::Agent;
 use coracle_client::Informers;
 use coracle_network::{Cidr, Dataplane, PodNetwork};
-use coracle_pki::{authority::Authority, renewal::Renewing};
+use coracle_pki::{authority::Authority, renewal::Renewing, verifier};
 use coracle_runtime::{PodRuntime, embedded};
 use k8s_openapi::api::core::v1::Taint;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -79,7 +79,7 @@ fn agent_config(
     authority: &Arc<Authority>,
 ) -> Result<coracle_agent::Config, StartError> {
     let serving = Renewing::server(authority.clone(), vec![node.name.clone()], node.ips.clone()).map_err(StartError::Certificate)?;
-    let tls = tls(serving, authority).map_err(StartError::Tls)?;
+    let tls = tls(serving, authority)?;
     let taints = config.node_taints.iter().map(|(key, value, effect)| Taint {
         key: key.clone(),
         value: Some(value.clone()).filter(|v| !v.is_empty()),
@@ -98,12 +98,11 @@ fn agent_config(
 }
 
 /// The node's server shows a certificate of the cluster and wants one of its client authority.
-fn tls(serving: Renewing, authority: &Authority) -> Result<Arc<rustls::ServerConfig>, rustls::Error> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(authority.client_ca().clone())?;
-    let verifier = rustls::server::WebPkiClientVerifier::builder(Arc::new(roots)).build();
-    let verifier = verifier.map_err(|e| rustls::Error::General(e.to_string()))?;
-    let mut tls = rustls::ServerConfig::builder().with_client_cert_verifier(verifier).with_cert_resolver(Arc::new(serving));
+fn tls(serving: Renewing, authority: &Authority) -> Result<Arc<rustls::ServerConfig>, StartError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let clients = verifier::of_clients(authority.client_ca(), &provider).map_err(StartError::Clients)?;
+    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(StartError::Tls)?;
+    let mut tls = builder.with_client_cert_verifier(clients).with_cert_resolver(Arc::new(serving));
     // Exec, attach and port-forward upgrade the connection, which HTTP/2 cannot.
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(tls))

@@ -42,6 +42,9 @@ pub enum StartError {
     /// the node's certificate was not issued
     #[error("the node's certificate was not issued")]
     Certificate(#[source] coracle_pki::renewal::RenewalError),
+    /// the node cannot verify its callers
+    #[error("the node cannot verify its callers")]
+    Clients(#[source] coracle_pki::verifier::VerifierError),
     /// the node's TLS cannot be set up
     #[error("the node's TLS cannot be set up")]
     Tls(#[source] rustls::Error),

@@ -4,7 +4,6 @@ use std::convert::Infallible;
 
 use http::{Response, header::UPGRADE};
 use hyper::service::service_fn;
-use rustls::server::WebPkiClientVerifier;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
@@ -17,9 +16,7 @@ use super::*;
 async fn node(authority: &Authority) -> u16 {
     let pair = authority.issue_server(&[], &[Ipv4Addr::LOCALHOST.into()]).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut roots = RootCertStore::empty();
-    roots.add(authority.client_ca().clone()).unwrap();
-    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build().unwrap();
+    let clients = coracle_pki::verifier::of_clients(authority.client_ca(), &provider).unwrap();
     let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let config = builder.with_client_cert_verifier(clients).with_single_cert(vec![pair.certificate], pair.key).unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(config));

@@ -1,0 +1,31 @@
+//! Verifies client certificates: signed by the cluster's client authority, in time, meant for clients.
+
+use std::sync::Arc;
+
+use rustls::{
+    RootCertStore,
+    crypto::CryptoProvider,
+    pki_types::CertificateDer,
+    server::{VerifierBuilderError, WebPkiClientVerifier, danger::ClientCertVerifier},
+};
+
+/// Why there is no verifier.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifierError {
+    /// The authority's certificate is not one.
+    #[error("the client authority cannot be used to verify certificates")]
+    Root(#[source] rustls::Error),
+    /// rustls refuses.
+    #[error("no verifier of client certificates can be made")]
+    Build(#[source] VerifierBuilderError),
+}
+
+/// The verifier of certificates of one authority; as a server's, it wants one of every client.
+pub fn of_clients(
+    authority: &CertificateDer<'static>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, VerifierError> {
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.clone()).map_err(VerifierError::Root)?;
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)).build().map_err(VerifierError::Build)
+}
