@@ -1,4 +1,4 @@
-//! The dataplane's programs, as the kernel runs them. One is attached per direction of a link, five to a cgroup.
+//! The dataplane's programs, as the kernel runs them. One is attached per direction of a link, four to a cgroup.
 #![no_std]
 #![no_main]
 

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
+
 use crate::server::Config;
 
 /// Why a network of Services cannot be used.
@@ -21,19 +23,13 @@ pub fn first_addresses(cidrs: &str) -> Result<Vec<IpAddr>, CidrError> {
 }
 
 fn first_address(cidr: &str) -> Result<IpAddr, CidrError> {
-    let form = || CidrError::Form(cidr.to_owned());
-    let (address, bits) = cidr.split_once('/').ok_or_else(form)?;
-    let (address, bits): (IpAddr, u32) = (address.parse().map_err(|_| form())?, bits.parse().map_err(|_| form())?);
-    let width = if address.is_ipv4() { 32 } else { 128 };
-    if bits > width {
-        return Err(form());
-    }
-    if width - bits < 2 {
+    let network: IpNet = cidr.parse().map_err(|_| CidrError::Form(cidr.to_owned()))?;
+    if network.max_prefix_len() - network.prefix_len() < 2 {
         return Err(CidrError::Small(cidr.to_owned()));
     }
-    Ok(match address {
-        IpAddr::V4(v4) => Ipv4Addr::from((u32::from(v4) & u32::MAX.checked_shl(32 - bits).unwrap_or(0)) + 1).into(),
-        IpAddr::V6(v6) => Ipv6Addr::from((u128::from(v6) & u128::MAX.checked_shl(128 - bits).unwrap_or(0)) + 1).into(),
+    Ok(match network.network() {
+        IpAddr::V4(v4) => Ipv4Addr::from(u32::from(v4) + 1).into(),
+        IpAddr::V6(v6) => Ipv6Addr::from(u128::from(v6) + 1).into(),
     })
 }
 

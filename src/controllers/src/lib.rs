@@ -30,12 +30,12 @@ pub use config::Config;
 use std::sync::Arc;
 
 use coracle_client::{Informers, Recorder};
+use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use config::Cidr;
 use inventory::Inventory;
 use runner::{Controller, Runner, Wakeups};
 use writer::ApiWriter;
@@ -83,7 +83,7 @@ impl House {
 
     fn nodes(&self, tasks: &mut JoinSet<()>) {
         let grace = SignedDuration::try_from(self.config.node_grace).unwrap_or(SignedDuration::MAX);
-        let prefix = |network: &Cidr| if network.address.is_ipv4() { self.config.node_prefix_v4 } else { self.config.node_prefix_v6 };
+        let prefix = |network: &IpNet| if network.addr().is_ipv4() { self.config.node_prefix_v4 } else { self.config.node_prefix_v6 };
         let networks: Vec<_> = self.config.cluster_cidrs.iter().map(|network| (*network, prefix(network))).collect();
         self.start(tasks, "node-controller", |informers, wakeups| node::run::Lifecycle::new(informers, wakeups, grace));
         self.start(tasks, "taint-eviction-controller", node::run::Evictions::new);

@@ -7,10 +7,7 @@ use hickory_proto::{
     op::{Edns, Header, HeaderCounts, MessageType, Metadata, OpCode, ResponseCode},
     rr::{Record, RecordType},
 };
-use hickory_resolver::{
-    TokioResolver,
-    net::{DnsError, NetError, NoRecords},
-};
+use hickory_resolver::net::{DnsError, NetError, NoRecords};
 use hickory_server::{
     net::runtime::Time,
     server::{Request, RequestHandler, ResponseHandler, ResponseInfo},
@@ -22,6 +19,7 @@ use crate::{
     answer::{Answer, answer},
     message,
     records::Records,
+    upstream::Upstream,
 };
 
 /// Questions on their way upstream at once; further ones are told that we fail, and ask again.
@@ -34,13 +32,13 @@ const UDP_PAYLOAD_BYTES: u16 = 1232;
 pub struct Handler {
     records: Arc<RwLock<Records>>,
     domain: Arc<str>,
-    upstream: Option<TokioResolver>,
+    upstream: Upstream,
     forwards: Arc<Semaphore>,
 }
 
 impl Handler {
-    /// A handler for `domain`; without `upstream` external names fail.
-    pub fn new(records: Arc<RwLock<Records>>, domain: String, upstream: Option<TokioResolver>) -> Self {
+    /// A handler for `domain`; while `upstream` has nobody, external names fail.
+    pub fn new(records: Arc<RwLock<Records>>, domain: String, upstream: Upstream) -> Self {
         Self { records, domain: domain.into(), upstream, forwards: Arc::new(Semaphore::new(MAX_FORWARDS)) }
     }
 
@@ -71,7 +69,7 @@ impl Handler {
                     }
                     // The name may exist with other types: then saying that it does not would spoil their answers.
                     Forwarded::Nothing(ResponseCode::NXDomain, _) if search => self.nothing(ResponseCode::NXDomain),
-                    Forwarded::Failed if search && self.upstream.is_none() => self.nothing(ResponseCode::NXDomain),
+                    Forwarded::Failed if search && !self.upstream.exists() => self.nothing(ResponseCode::NXDomain),
                     Forwarded::Nothing(code, soa) => {
                         Reply { answers: aliases, authorities: soa.into_iter().map(|soa| *soa).collect(), ..Reply::code(code) }
                     }
@@ -86,7 +84,8 @@ impl Handler {
     }
 
     async fn forward(&self, name: &str, record_type: RecordType) -> Forwarded {
-        let (Some(upstream), Some(name), Ok(_permit)) = (&self.upstream, message::absolute(name), self.forwards.try_acquire()) else {
+        let (Some(upstream), Some(name), Ok(_permit)) = (self.upstream.resolver(), message::absolute(name), self.forwards.try_acquire())
+        else {
             return Forwarded::Failed;
         };
         match upstream.lookup(name, record_type).await {
@@ -126,7 +125,7 @@ impl RequestHandler for Handler {
         let mut metadata = Metadata::response_from_request(&request.metadata);
         metadata.response_code = reply.code;
         metadata.authoritative = reply.authoritative;
-        metadata.recursion_available = self.upstream.is_some();
+        metadata.recursion_available = self.upstream.exists();
         let edns = request.edns.as_ref().map(|asked| {
             let mut edns = Edns::new();
             edns.set_max_payload(asked.max_payload().clamp(512, UDP_PAYLOAD_BYTES));
@@ -147,3 +146,6 @@ impl RequestHandler for Handler {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

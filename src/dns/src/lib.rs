@@ -8,5 +8,6 @@ mod message;
 pub mod records;
 pub mod resident;
 mod role;
+mod upstream;
 
-pub use role::{Config, RunError, SLICE, StopError, run, stop};
+pub use role::{Config, RunError, StopError, run, slice_name, stop};

@@ -25,7 +25,7 @@ use serde_json::json;
 /// Pairs of rounds; their ratios' median is the figure.
 const ROUNDS: usize = 15;
 const ROUND: Duration = Duration::from_millis(400);
-const ATTACHES: usize = 30;
+const ATTACHES: usize = 50;
 
 fn main() {
     if let Ok(asks) = std::env::var("BENCH_ASKS") {

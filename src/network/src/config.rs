@@ -2,11 +2,10 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr},
-    ops::RangeInclusive,
     path::PathBuf,
 };
 
-use crate::Cidr;
+use ipnet::IpNet;
 
 /// A cluster's id is part of names on the machine.
 const MAX_CLUSTER_ID: usize = 32;
@@ -19,11 +18,11 @@ pub struct Config {
     /// Attachments and network namespaces (`netns/<sandbox>`). Gone with a reboot or not, both are right.
     pub state_dir: PathBuf,
     /// This node's part of the cluster's pod range; its first address is the node's own in it. No two clusters of a machine may share it.
-    pub pod_cidr: Cidr,
+    pub pod_cidr: IpNet,
     /// All pods of all nodes: not masqueraded.
-    pub cluster_cidr: Cidr,
+    pub cluster_cidr: IpNet,
     /// Addresses of Services; may be the same in several clusters of a machine.
-    pub service_cidr: Cidr,
+    pub service_cidr: IpNet,
     /// The node's name, for traffic policies that prefer its own pods.
     pub node_name: String,
     /// The node's address; the interface that has it is the uplink.
@@ -32,14 +31,12 @@ pub struct Config {
     pub cgroup: PathBuf,
     /// Also serve the machine itself: socket hooks at the root of the v2 hierarchy and NodePort on the uplink. For the standing server only.
     pub root_hooks: bool,
-    /// Ports that NodePort Services have.
-    pub node_port_range: RangeInclusive<u16>,
 }
 
 impl Config {
     /// The node's address in its pod range: `10.42.0.1`. Reachable from pods and from the node.
     pub fn gateway(&self) -> Option<IpAddr> {
-        self.pod_cidr.nth(1)
+        self.pod_cidr.hosts().next()
     }
 
     /// What is wrong, in words for who wrote it.
@@ -50,25 +47,28 @@ impl Config {
             return Err(format!("cluster id {id:?} is not 1 to {MAX_CLUSTER_ID} of a-z, 0-9 and -"));
         }
         for (what, range) in [("pod", self.pod_cidr), ("cluster", self.cluster_cidr), ("service", self.service_cidr)] {
-            if !range.address().is_ipv4() {
+            if !range.addr().is_ipv4() {
                 return Err(format!("{what} range {range} is not IPv4, and IPv6 is not served yet"));
             }
+            if range != range.trunc() {
+                return Err(format!("{what} range {range} does not begin with its first address, {}", range.network()));
+            }
         }
-        if !self.cluster_cidr.contains(self.pod_cidr.address()) || self.pod_cidr.prefix() < self.cluster_cidr.prefix() {
+        if !self.cluster_cidr.contains(&self.pod_cidr) {
             return Err(format!("pod range {} is not within the cluster's range {}", self.pod_cidr, self.cluster_cidr));
         }
         if overlap(self.cluster_cidr, self.service_cidr) {
             return Err(format!("cluster range {} and service range {} overlap", self.cluster_cidr, self.service_cidr));
         }
         match self.gateway() {
-            Some(IpAddr::V4(gateway)) if self.pod_cidr.prefix() <= 30 => Ok(gateway),
+            Some(IpAddr::V4(gateway)) if self.pod_cidr.prefix_len() <= 30 => Ok(gateway),
             _ => Err(format!("pod range {} has no room for a node and a pod", self.pod_cidr)),
         }
     }
 }
 
-fn overlap(a: Cidr, b: Cidr) -> bool {
-    a.contains(b.address()) || b.contains(a.address())
+fn overlap(a: IpNet, b: IpNet) -> bool {
+    a.contains(&b) || b.contains(&a)
 }
 
 #[cfg(test)]
@@ -87,7 +87,6 @@ mod tests {
             node_ip: Ipv4Addr::LOCALHOST.into(),
             cgroup: "/nowhere".into(),
             root_hooks: false,
-            node_port_range: 30000..=32767,
         }
     }
 
@@ -101,6 +100,7 @@ mod tests {
             (config("a", "10.0.0.0/8", "10.42.0.0/16", "10.43.0.0/16"), "within"),
             (config("a", "10.42.0.0/24", "10.42.0.0/15", "10.43.0.0/16"), "overlap"),
             (config("a", "10.42.0.0/31", "10.42.0.0/16", "10.43.0.0/16"), "room"),
+            (config("a", "10.42.0.7/24", "10.42.0.0/16", "10.43.0.0/16"), "first address"),
             (config("a", "fd00::/64", "fd00::/48", "10.43.0.0/16"), "IPv6"),
         ] {
             let error = config.check().expect_err("refused");

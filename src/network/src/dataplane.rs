@@ -10,18 +10,19 @@ use std::{
 use async_trait::async_trait;
 use coracle_client::Informers;
 use coracle_ebpf_common::{Frontend, Node};
-use tokio::io::{Interest, unix::AsyncFd};
+use futures::{FutureExt, Stream, StreamExt};
+use ipnet::IpNet;
+use rtnetlink::MulticastGroup;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     AttachError, Attachment, Config, PodNetwork, PodRequest,
     kernel::{
         attach::{self, Style},
-        bpf::Hook,
         object::{self, LoadError, Pins, Programs},
         tables::{TableError, Tables, address},
     },
-    netlink::Socket,
+    netlink::Netlink,
     node::{self, NodeError},
     pods::{
         book::{Book, Record},
@@ -37,8 +38,10 @@ use crate::{
 
 /// MTU of pods when no interface has the node's address.
 const DEFAULT_MTU: u32 = 1500;
-/// `RTMGRP_IPV4_IFADDR`: addresses that come and go.
-const ADDRESS_CHANGES: u32 = 0x10;
+/// No packet is longer, whatever a loopback-like interface says of itself.
+const MAX_MTU: u32 = 65_535;
+/// Name of the pins of the programs on the uplink.
+const UPLINK_PIN: &str = "uplink";
 
 /// Why the dataplane did not start.
 #[derive(Debug, thiserror::Error)]
@@ -119,11 +122,10 @@ impl Dataplane {
         let dataplane = Self::open(config).await?;
         let inner = &dataplane.inner;
         tokio::spawn(watch::run(informers, inner.config.node_name.clone(), Arc::clone(inner) as Arc<dyn Sink>, shutdown.clone()));
-        let changes = Socket::listen(libc::NETLINK_ROUTE, ADDRESS_CHANGES)
-            // SAFETY: the socket owns its descriptor, always the same one, until it is dropped.
-            .and_then(|socket| Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?))
+        // The handle is not kept: nothing is asked here, the kernel tells.
+        let (connection, _, changes) = rtnetlink::new_multicast_connection(&[MulticastGroup::Ipv4Ifaddr])
             .map_err(|source| StartError::System { what: "listen for changes of addresses".into(), source })?;
-        tokio::spawn(follow_addresses(Arc::clone(inner), changes, shutdown));
+        tokio::spawn(follow_addresses(Arc::clone(inner), connection, changes, shutdown));
         Ok(Arc::new(dataplane))
     }
 
@@ -148,18 +150,18 @@ impl Inner {
         let programs = object::load(&pins)?;
         let mut tables = Tables::open(&pins.maps)?;
         let book = Book::open(&config.state_dir, config.pod_cidr).map_err(system(format!("open {}", config.state_dir.display())))?;
-        tables.set_node(this_node(&config).map_err(system("read the node's network namespace".into()))?)?;
-        node::prepare(&config, gateway)?;
-        tables.set_node_addresses(&node::addresses()?)?;
-        let uplink = node::uplink(config.node_ip)?;
+        let mut netlink = Netlink::open().map_err(system("open netlink".into()))?;
+        tables.set_node(this_node(&mut netlink, &config).map_err(system("read the node's network namespace".into()))?)?;
+        node::prepare(&mut netlink, &config, gateway)?;
+        tables.set_node_addresses(&node::addresses(&mut netlink)?)?;
+        let uplink = node::uplink(&mut netlink, config.node_ip)?;
         let cgroup = node::cgroup(&config)?;
         attach::to_cgroup(&pins, &programs, &cgroup).map_err(system(format!("attach socket hooks to {}", cgroup.display())))?;
         if let Some(uplink) = uplink.as_ref().filter(|_| config.root_hooks) {
-            attach::to_link(&pins, style, &programs, "from_outside", "uplink-in", uplink.index, Hook::TcxIngress)
-                .and_then(|()| attach::to_link(&pins, style, &programs, "to_outside", "uplink-out", uplink.index, Hook::TcxEgress))
+            attach::to_link(&mut netlink, &pins, style, &programs, attach::OF_UPLINK, UPLINK_PIN, uplink.index)
                 .map_err(system(format!("attach to the interface of {}", config.node_ip)))?;
         }
-        let mtu = uplink.map_or(DEFAULT_MTU, |uplink| uplink.mtu.min(65_535));
+        let mtu = uplink.map_or(DEFAULT_MTU, |uplink| uplink.mtu.min(MAX_MTU));
         let wiring = Wiring { cluster_id: config.cluster_id.clone(), pins, node: gateway, mtu };
         let mut maps = Maps { ledger: Ledger::default(), tables };
         maps.adopt(&book)?;
@@ -184,11 +186,8 @@ impl Inner {
     fn attach(&self, request: &PodRequest) -> Result<Attachment, AttachError> {
         let mut book = self.book();
         let record = book.enter(request)?;
-        let result = self.wire(&record, &book);
-        match result {
-            Ok(()) => Ok(book.attachment(&record)),
-            Err(error) => Err(error),
-        }
+        self.wire(&record, &book)?;
+        Ok(book.attachment(&record))
     }
 
     fn wire(&self, record: &Record, book: &Book) -> Result<(), AttachError> {
@@ -201,7 +200,7 @@ impl Inner {
         let mut maps = self.maps();
         let failed = |error: TableError| system(format!("write down sandbox {}", record.sandbox), error.into());
         maps.tables.put_pod(ip, wired.pod, wired.netns).map_err(failed)?;
-        maps.set(&Owner::Sandbox(record.sandbox.clone()), desired::host_ports(&record.host_ports(), ip)).map_err(failed)
+        maps.set(&Owner::Sandbox(record.sandbox.clone()), desired::host_ports(&record.host_ports, ip)).map_err(failed)
     }
 
     fn detach(&self, sandbox: &str) -> Result<(), AttachError> {
@@ -221,7 +220,8 @@ impl Inner {
     }
 
     fn renew_addresses(&self) -> Result<(), StartError> {
-        let addresses = node::addresses()?;
+        let mut netlink = Netlink::open().map_err(|source| StartError::System { what: "open netlink".into(), source })?;
+        let addresses = node::addresses(&mut netlink)?;
         Ok(self.maps().tables.set_node_addresses(&addresses)?)
     }
 
@@ -241,7 +241,7 @@ impl Maps {
         self.reread()?;
         for record in book.records() {
             if let Some(ip) = record.addresses.first() {
-                self.set(&Owner::Sandbox(record.sandbox.clone()), desired::host_ports(&record.host_ports(), *ip))?;
+                self.set(&Owner::Sandbox(record.sandbox.clone()), desired::host_ports(&record.host_ports, *ip))?;
             }
         }
         let known: Vec<_> = book.records().flat_map(|record| record.addresses.iter().map(|ip| (address(*ip), *ip))).collect();
@@ -307,35 +307,46 @@ impl PodNetwork for Dataplane {
     }
 }
 
-async fn follow_addresses(inner: Arc<Inner>, changes: AsyncFd<Socket>, shutdown: CancellationToken) {
+/// Nothing is read of what the kernel tells: a look at the whole follows, also when it says that something was lost. While that look lasts the
+/// connection rests, so that what waits is bounded by its socket's buffer.
+async fn follow_addresses<M>(
+    inner: Arc<Inner>,
+    mut connection: impl Future<Output = ()> + Unpin,
+    mut changes: impl Stream<Item = M> + Unpin,
+    shutdown: CancellationToken,
+) {
     loop {
-        let mut ready = tokio::select! {
-            () = shutdown.cancelled() => return,
-            ready = changes.readable() => match ready {
-                Ok(ready) => ready,
-                Err(_) => return,
-            },
-        };
-        // What was heard is not read: a look at the whole follows, also when something was lost.
-        if changes.get_ref().drain().kind() == io::ErrorKind::WouldBlock {
-            ready.clear_ready();
-        }
+        // The first time too: an address may have come since the start looked.
         let inner = Arc::clone(&inner);
         match blocking(move || inner.renew_addresses()).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the node's addresses changed, and the dataplane does not know them all"),
+            Ok(Err(error)) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the node's addresses changed, and the dataplane does not know them all"
+                );
+            }
             Err(_) => return,
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = &mut connection => {
+                tracing::error!("the kernel no longer tells of changed addresses: node ports on new ones are not served until a restart");
+                return;
+            }
+            Some(_) = changes.next() => while changes.next().now_or_never().flatten().is_some() {},
         }
     }
 }
 
-fn this_node(config: &Config) -> io::Result<Node> {
-    let mask = u32::MAX.checked_shl(32 - u32::from(config.service_cidr.prefix())).unwrap_or(0);
+fn this_node(netlink: &mut Netlink, config: &Config) -> io::Result<Node> {
     let mut services_mask = [u32::MAX; 4];
-    services_mask[3] = mask.to_be();
+    if let IpNet::V4(services) = config.service_cidr {
+        services_mask[3] = u32::from(services.netmask()).to_be();
+    }
     Ok(Node {
-        netns: Socket::open(libc::NETLINK_ROUTE)?.netns_cookie()?,
-        services: address(config.service_cidr.address()),
+        netns: netlink.netns_cookie()?,
+        services: address(config.service_cidr.network()),
         services_mask,
         hairpin: address(GATEWAY.into()),
     })

@@ -1,6 +1,5 @@
 //! The dataplane's user space: IPAM, links, services; loads the eBPF object.
 
-pub mod cidr;
 pub mod config;
 pub mod dataplane;
 mod kernel;
@@ -14,8 +13,8 @@ mod teardown;
 use std::{fmt, net::IpAddr, path::PathBuf};
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
-pub use cidr::Cidr;
 pub use config::Config;
 pub use dataplane::{Dataplane, StartError};
 pub use probe::{Finding, probe};
@@ -37,7 +36,7 @@ pub struct PodRequest {
 }
 
 /// A container port that is open on the node itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostPort {
     /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use crate::{kernel::object, netlink::Socket};
+use crate::{kernel::object, netlink::nft};
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl Sight {
             btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
             bpffs: object::has_bpffs(),
             cgroup2: cgroup2(&fs::read_to_string("/proc/self/mounts").unwrap_or_default()),
-            netfilter: Socket::open(libc::NETLINK_NETFILTER).is_ok(),
+            netfilter: nft::available(),
             forwarding: fs::read_to_string("/proc/sys/net/ipv4/ip_forward").is_ok_and(|text| text.trim() == "1"),
         }
     }

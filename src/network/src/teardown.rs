@@ -1,13 +1,13 @@
 //! Takes all of a cluster's dataplane off the machine.
 
-use std::{fs, io, path::Path};
+use std::{fs, io, path::Path, thread};
 
 use crate::{
     kernel::{
         attach,
         object::{self, Pins},
     },
-    netlink::{Socket, nft, route, tc, tc::Direction},
+    netlink::{Netlink, nft},
     pods::{
         netns,
         wire::{alias, link_prefix},
@@ -31,11 +31,17 @@ pub enum TeardownError {
 /// Removes all that a cluster's dataplane put on this machine: pins, links, routes, namespaces, the nftables table, `state_dir`. Works with
 /// nothing running, and on a machine where there is nothing. Goes on after a failure, and tells the first.
 pub fn teardown(cluster_id: &str, state_dir: &Path) -> Result<(), TeardownError> {
+    // On a thread of its own: the caller may stand in a reactor, where netlink must not be waited for.
+    let all = thread::scope(|scope| scope.spawn(|| take_down(cluster_id, state_dir)).join());
+    all.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn take_down(cluster_id: &str, state_dir: &Path) -> Result<(), TeardownError> {
     let pins = Pins::of(cluster_id);
     let steps: [(&str, &dyn Fn() -> io::Result<()>); 4] = [
         ("remove the links", &|| remove_links(cluster_id, &pins)),
         ("remove the eBPF pins", &|| object::remove_all(&pins)),
-        ("remove the nftables table", &|| nft::remove(&mut Socket::open(libc::NETLINK_NETFILTER)?, cluster_id)),
+        ("remove the nftables table", &|| nft::remove(cluster_id)),
         ("remove the network namespaces and their state", &|| remove_state(state_dir)),
     ];
     let mut first = Ok(());
@@ -48,19 +54,14 @@ pub fn teardown(cluster_id: &str, state_dir: &Path) -> Result<(), TeardownError>
 
 fn remove_links(cluster_id: &str, pins: &Pins) -> io::Result<()> {
     let (prefix, ours) = (link_prefix(cluster_id), alias(cluster_id, ""));
-    let mut socket = Socket::open(libc::NETLINK_ROUTE)?;
-    for link in route::links(&mut socket)? {
+    let mut netlink = Netlink::open()?;
+    for link in netlink.links()? {
         // A link without alias is one whose making was cut off.
         if link.name.starts_with(&prefix) && (link.alias.is_empty() || link.alias.starts_with(&ours)) {
-            match socket.call(route::delete_link(link.index)) {
-                Err(error) if error.raw_os_error() != Some(libc::ENODEV) => return Err(error),
-                _ => {}
-            }
+            netlink.delete_link(link.index)?;
         } else {
-            // Filters on the uplink of a kernel without TCX; on all others there are none.
-            for direction in [Direction::Ingress, Direction::Egress] {
-                let _ = socket.call(tc::delete_filter(link.index, direction, attach::priority(pins)));
-            }
+            // The uplink of a kernel without TCX has some; all others have none.
+            attach::remove_filters(&mut netlink, pins, link.index)?;
         }
     }
     Ok(())

@@ -1,19 +1,13 @@
 //! Node IPAM: every node gets its part of the cluster's networks for its pods, for life.
 
-use std::{
-    collections::HashSet,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::Arc,
-};
+use std::{collections::HashSet, sync::Arc};
 
 use coracle_client::{EventType, events::reference};
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use serde_json::json;
 
-use crate::{
-    config::Cidr,
-    plan::{Patch, Plan, Target, Told},
-};
+use crate::plan::{Patch, Plan, Target, Told};
 
 /// What the runner saw: all nodes at once, as their parts must not overlap.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +15,7 @@ pub struct Observed<'a> {
     /// All nodes.
     pub nodes: &'a [Arc<Node>],
     /// The cluster's networks, each with the prefix of a node's part.
-    pub networks: &'a [(Cidr, u8)],
+    pub networks: &'a [(IpNet, u8)],
 }
 
 /// Parts for the nodes that have none.
@@ -59,25 +53,10 @@ fn parts(node: &Node) -> Vec<String> {
 }
 
 /// The lowest part that nobody has.
-fn free_part(network: Cidr, prefix: u8, used: &HashSet<String>) -> Option<String> {
-    let bits = prefix.checked_sub(network.prefix)?;
-    let parts = 1u128.checked_shl(bits.into()).unwrap_or(u128::MAX);
+fn free_part(network: IpNet, prefix: u8, used: &HashSet<String>) -> Option<String> {
     // More than are used need not be looked at.
-    (0..parts.min(used.len() as u128 + 1)).map(|i| part(network, prefix, i)).find(|part| !used.contains(part))
-}
-
-fn part(network: Cidr, prefix: u8, index: u128) -> String {
-    let address = match network.address {
-        IpAddr::V4(base) => {
-            let step = u32::try_from(index).unwrap_or(u32::MAX).checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
-            IpAddr::V4(Ipv4Addr::from(u32::from(base) | step))
-        }
-        IpAddr::V6(base) => {
-            let step = index.checked_shl(128 - u32::from(prefix.min(128))).unwrap_or(0);
-            IpAddr::V6(Ipv6Addr::from(u128::from(base) | step))
-        }
-    };
-    format!("{address}/{prefix}")
+    let parts = network.subnets(prefix).ok()?.take(used.len() + 1);
+    parts.map(|part| part.to_string()).find(|part| !used.contains(part))
 }
 
 #[cfg(test)]
@@ -88,8 +67,8 @@ mod tests {
         Arc::new(serde_json::from_value(json!({"metadata": {"name": name}, "spec": {"podCIDR": cidr}})).unwrap())
     }
 
-    fn check(networks: &[(&str, u8, u8)], nodes: &[&str], expected: &str) {
-        let networks: Vec<_> = networks.iter().map(|(a, p, node)| (Cidr { address: a.parse().unwrap(), prefix: *p }, *node)).collect();
+    fn check(networks: &[(&str, u8)], nodes: &[&str], expected: &str) {
+        let networks: Vec<_> = networks.iter().map(|(network, node)| (network.parse().unwrap(), *node)).collect();
         let nodes: Vec<_> = nodes.iter().enumerate().map(|(i, cidr)| node(&i.to_string(), cidr)).collect();
         let plan = plan(&Observed { nodes: &nodes, networks: &networks });
         let mut words: Vec<String> = plan.patches.iter().map(|p| format!("{}={}", p.target.key.name, p.body["spec"]["podCIDRs"])).collect();
@@ -99,12 +78,12 @@ mod tests {
 
     #[test]
     fn nodes_get_the_lowest_free_parts() {
-        let v4 = ("10.42.0.0", 16, 24);
+        let v4 = ("10.42.0.0/16", 24);
         check(&[v4], &["", ""], r#"0=["10.42.0.0/24"] 1=["10.42.1.0/24"]"#);
         check(&[v4], &["10.42.0.0/24", "", "10.42.2.0/24", ""], r#"1=["10.42.1.0/24"] 3=["10.42.3.0/24"]"#);
-        check(&[v4, ("fd00::", 48, 64)], &[""], r#"0=["10.42.0.0/24","fd00::/64"]"#);
+        check(&[v4, ("fd00::/48", 64)], &[""], r#"0=["10.42.0.0/24","fd00::/64"]"#);
         check(&[], &[""], "");
-        check(&[("10.0.0.0", 24, 25)], &["10.0.0.0/25", "10.0.0.128/25", ""], "CIDRNotAvailable");
-        check(&[("10.0.0.0", 24, 20)], &[""], "CIDRNotAvailable");
+        check(&[("10.0.0.0/24", 25)], &["10.0.0.0/25", "10.0.0.128/25", ""], "CIDRNotAvailable");
+        check(&[("10.0.0.0/24", 20)], &[""], "CIDRNotAvailable");
     }
 }

@@ -7,6 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 use coracle_client::{Informers, Key, Lister, Scope};
+use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     api::{
@@ -18,7 +19,6 @@ use k8s_openapi::{
 
 use super::{evict, ipam, lifecycle};
 use crate::{
-    config::Cidr,
     plan::Plan,
     runner::{Controller, Past, Wakeups},
     writer::Refused,
@@ -162,7 +162,7 @@ impl Controller for Evictions {
 #[derive(Debug)]
 pub struct Ipam {
     nodes: Lister<Node>,
-    networks: Vec<(Cidr, u8)>,
+    networks: Vec<(IpNet, u8)>,
 }
 
 impl Ipam {
@@ -172,7 +172,7 @@ impl Ipam {
     }
 
     /// Subscribes to what it needs.
-    pub fn new(informers: &Informers, wakeups: &Wakeups, networks: Vec<(Cidr, u8)>) -> Self {
+    pub fn new(informers: &Informers, wakeups: &Wakeups, networks: Vec<(IpNet, u8)>) -> Self {
         let nodes = informers.of::<Node>();
         wakeups.watch(&nodes, |_, _| vec![Self::key()]);
         Self { nodes: nodes.lister(), networks }

@@ -83,8 +83,7 @@ pub fn controllers(
     shutdown: CancellationToken,
     tasks: &TaskTracker,
 ) {
-    let network = coracle_controllers::config::Cidr { address: config.cluster_cidr.address(), prefix: config.cluster_cidr.prefix() };
-    let settings = coracle_controllers::Config { cluster_cidrs: vec![network], ca_bundle: ca, ..Default::default() };
+    let settings = coracle_controllers::Config { cluster_cidrs: vec![config.cluster_cidr], ca_bundle: ca, ..Default::default() };
     tasks.spawn(lead(client.clone(), seat, shutdown, move |shutdown| {
         let work = coracle_controllers::run(client.clone(), informers.clone(), settings.clone(), shutdown);
         async {

@@ -8,9 +8,10 @@ use std::{
 
 use coracle_agent::Agent;
 use coracle_client::Informers;
-use coracle_network::{Cidr, Dataplane, PodNetwork};
+use coracle_network::{Dataplane, PodNetwork};
 use coracle_pki::{authority::Authority, renewal::Renewing, verifier};
 use coracle_runtime::{PodRuntime, embedded};
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Taint;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -24,7 +25,7 @@ pub struct Node {
     /// Its addresses.
     pub ips: Vec<IpAddr>,
     /// Its share of the cluster CIDR.
-    pub pod_cidr: Cidr,
+    pub pod_cidr: IpNet,
 }
 
 /// The options of the container runtime of a cluster, for the server and for the commands that look at it.
@@ -65,10 +66,9 @@ pub fn network_config(node: &Node, place: &Place, config: &ServerConfig) -> cora
         cluster_cidr: config.cluster_cidr,
         service_cidr: config.service_cidr,
         node_name: node.name.clone(),
-        node_ip: node.ips.first().copied().unwrap_or(node.pod_cidr.address()),
+        node_ip: node.ips.first().copied().unwrap_or(node.pod_cidr.network()),
         cgroup: coracle_runtime::group::v2_directory(&place.cgroup()).ok().flatten().unwrap_or_else(|| PathBuf::from(place.cgroup())),
         root_hooks: config.machine_wide,
-        node_port_range: config.node_ports.clone(),
     }
 }
 
@@ -118,7 +118,7 @@ pub fn dns(
     shutdown: CancellationToken,
     tasks: &TaskTracker,
 ) {
-    let gateway = node.pod_cidr.nth(1).unwrap_or(node.pod_cidr.address());
+    let gateway = node.pod_cidr.hosts().next().unwrap_or(node.pod_cidr.network());
     let settings = coracle_dns::Config {
         listen: SocketAddr::new(gateway, 0),
         state_dir: place.state_dir.join("dns"),

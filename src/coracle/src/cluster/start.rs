@@ -4,9 +4,9 @@ use std::{net::IpAddr, path::PathBuf, sync::Arc};
 
 use coracle_agent::Agent;
 use coracle_client::{Informers, in_process};
-use coracle_network::Cidr;
 use coracle_pki::authority::Authority;
 use coracle_runtime::embedded;
+use ipnet::IpNet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -59,7 +59,7 @@ pub enum StartError {
     Agent(#[source] coracle_agent::StartError),
     /// {0} has no room for a node's share
     #[error("{0} has no room for a node's share")]
-    Share(Cidr),
+    Share(IpNet),
     /// a start-up step died
     #[error("a start-up step died")]
     Task(#[source] tokio::task::JoinError),
@@ -170,9 +170,10 @@ impl<'a> Clients<'a> {
 }
 
 fn machine_node(config: &ServerConfig, place: &Place) -> Result<Node, StartError> {
-    let prefix = if config.cluster_cidr.address().is_ipv4() { NODE_PREFIX_V4 } else { NODE_PREFIX_V6 };
-    let pod_cidr = config.cluster_cidr.subnet(prefix, place.slot).ok_or(StartError::Share(config.cluster_cidr))?;
-    let gateway = pod_cidr.nth(1).ok_or(StartError::Share(pod_cidr))?;
+    let prefix = if config.cluster_cidr.addr().is_ipv4() { NODE_PREFIX_V4 } else { NODE_PREFIX_V6 };
+    let share = || config.cluster_cidr.subnets(prefix).ok()?.nth(place.slot.try_into().ok()?);
+    let pod_cidr = share().ok_or(StartError::Share(config.cluster_cidr))?;
+    let gateway = pod_cidr.hosts().next().ok_or(StartError::Share(pod_cidr))?;
     let ips = if config.node_ips.is_empty() { vec![crate::node::address(gateway)] } else { config.node_ips.clone() };
     Ok(Node { name: config.node_name.clone().unwrap_or_else(crate::node::name), ips, pod_cidr })
 }

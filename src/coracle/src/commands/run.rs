@@ -99,9 +99,9 @@ async fn start(flags: &RunFlags, config: &ServerConfig, place: &Place, steps: &S
         within("the node is not Ready", await_condition(Api::<Node>::all(cluster.admin.clone()), node, ready())).await?;
         steps.done(format_args!("node {node} is Ready"));
     }
-    if config.has(Role::Dns) {
+    if let Some(node) = cluster.node.as_ref().filter(|_| config.has(Role::Dns)) {
         let slices: Api<EndpointSlice> = Api::namespaced(cluster.admin.clone(), "kube-system");
-        let slice = within("DNS does not answer", await_condition(slices, coracle_dns::SLICE, has_endpoint())).await?;
+        let slice = within("DNS does not answer", await_condition(slices, &coracle_dns::slice_name(node), has_endpoint())).await?;
         if let Some(address) = slice.as_ref().and_then(dns_address) {
             let answered = tokio::time::timeout(NODE_LIMIT, crate::demo::ask_dns(address, &config.cluster_domain)).await;
             answered.map_err(|_| Failure::new("DNS does not answer"))?;

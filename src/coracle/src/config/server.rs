@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use coracle_network::Cidr;
+use ipnet::IpNet;
 
 use crate::cli::{Role, ServerFlags};
 
@@ -68,9 +68,9 @@ pub struct ServerConfig {
     /// Where the administrator's kubeconfig goes, and its mode.
     pub write_kubeconfig: (PathBuf, u32),
     /// Addresses of pods.
-    pub cluster_cidr: Cidr,
+    pub cluster_cidr: IpNet,
     /// Addresses of Services.
-    pub service_cidr: Cidr,
+    pub service_cidr: IpNet,
     /// Address of the DNS Service.
     pub cluster_dns: IpAddr,
     /// `cluster.local`.
@@ -131,7 +131,7 @@ impl ServerConfig {
                 mode(flags.write_kubeconfig_mode.as_deref())?,
             ),
             cluster_cidr: cidr("cluster-cidr", flags.cluster_cidr.as_deref().unwrap_or("10.42.0.0/16"))?,
-            cluster_dns: flags.cluster_dns.or(service_cidr.nth(10)).unwrap_or(service_cidr.address()),
+            cluster_dns: flags.cluster_dns.unwrap_or_else(|| tenth(service_cidr)),
             service_cidr,
             cluster_domain,
             node_ports: ports(flags.service_node_port_range.as_deref().unwrap_or("30000-32767"))?,
@@ -152,12 +152,19 @@ impl ServerConfig {
 }
 
 /// Networks of pods and Services: wide enough for a node's share, and written from their first address on.
-fn cidr(flag: &'static str, text: &str) -> Result<Cidr, FlagError> {
+fn cidr(flag: &'static str, text: &str) -> Result<IpNet, FlagError> {
     let bad = || FlagError { flag, value: text.into(), want: "a network such as 10.42.0.0/16, between /8 and /24" };
-    let cidr: Cidr = text.parse().map_err(|_| bad())?;
-    let whole = text.starts_with(&format!("{}/", cidr.address()));
-    let fits = if cidr.address().is_ipv4() { (8..=24).contains(&cidr.prefix()) } else { (16..=112).contains(&cidr.prefix()) };
-    if whole && fits { Ok(cidr) } else { Err(bad()) }
+    let cidr: IpNet = text.parse().map_err(|_| bad())?;
+    let fits = if cidr.addr().is_ipv4() { (8..=24).contains(&cidr.prefix_len()) } else { (16..=112).contains(&cidr.prefix_len()) };
+    if cidr == cidr.trunc() && fits { Ok(cidr) } else { Err(bad()) }
+}
+
+/// Where the DNS of a cluster is by custom. Every range that [`cidr`] lets pass is wide enough.
+fn tenth(services: IpNet) -> IpAddr {
+    match services.network() {
+        IpAddr::V4(v4) => IpAddr::V4((u32::from(v4) + 10).into()),
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) + 10).into()),
+    }
 }
 
 fn mode(text: Option<&str>) -> Result<u32, FlagError> {

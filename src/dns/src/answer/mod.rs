@@ -97,7 +97,7 @@ fn in_domain(records: &Records, domain: &str, name: &str, relative: &str, kind: 
             None => Answer::NoName,
         },
         [service, namespace, "svc"] => match records.service(namespace, service) {
-            Some(found) => of_service(found, domain, name, kind),
+            Some(found) => of_service(found, name, kind),
             None => Answer::NoName,
         },
         [host, service, namespace, "svc"] if !host.starts_with('_') => match records.service(namespace, service) {
@@ -116,7 +116,7 @@ fn in_domain(records: &Records, domain: &str, name: &str, relative: &str, kind: 
     }
 }
 
-fn of_service(service: &Service, domain: &str, name: &str, kind: Kind) -> Answer {
+fn of_service(service: &Service, name: &str, kind: Kind) -> Answer {
     if let Some(external) = &service.external {
         let alias = (name.to_owned(), Data::Alias(external.clone()));
         return match kind {
@@ -125,7 +125,7 @@ fn of_service(service: &Service, domain: &str, name: &str, kind: Kind) -> Answer
         };
     }
     if kind == Kind::Srv {
-        return all_ports(service, domain, name);
+        return all_ports(service, name);
     }
     let addresses: Vec<Data> = service.ips.iter().copied().chain(service.endpoints.iter().map(|e| e.ip)).map(Data::Address).collect();
     // A headless Service without endpoints has no address: that is no name, as the specification has it.
@@ -143,7 +143,7 @@ fn of_host(service: &Service, name: &str, host: &str, kind: Kind) -> Answer {
 }
 
 /// SRV of the Service's own name: every named port.
-fn all_ports(service: &Service, domain: &str, name: &str) -> Answer {
+fn all_ports(service: &Service, name: &str) -> Answer {
     let mut pairs: Vec<(&str, &str)> = service
         .ports
         .iter()
@@ -154,7 +154,7 @@ fn all_ports(service: &Service, domain: &str, name: &str) -> Answer {
     pairs.dedup();
     let (mut records, mut additional) = (Vec::new(), Vec::new());
     for pair in pairs {
-        if let Answer::Found { records: more, additional: beside } = targets(service, domain, name, name, pair) {
+        if let Answer::Found { records: more, additional: beside } = targets(service, name, name, pair) {
             records.extend(more);
             additional.extend(beside.into_iter().filter(|b| !additional.contains(b)).collect::<Vec<_>>());
         }
@@ -164,7 +164,7 @@ fn all_ports(service: &Service, domain: &str, name: &str) -> Answer {
 
 fn of_port(service: &Service, domain: &str, name: &str, (svc, ns): (&str, &str), port: (&str, &str), kind: Kind) -> Answer {
     let base = format!("{svc}.{ns}.svc.{domain}");
-    match targets(service, domain, &base, name, port) {
+    match targets(service, &base, name, port) {
         Answer::NoData => Answer::NoName,
         found if matches!(kind, Kind::Srv | Kind::Any) => found,
         _ => Answer::NoData,
@@ -172,7 +172,7 @@ fn of_port(service: &Service, domain: &str, name: &str, (svc, ns): (&str, &str),
 }
 
 /// SRV records of one named port, and the addresses of their targets. `base` is the Service's own name.
-fn targets(service: &Service, _domain: &str, base: &str, name: &str, (port, protocol): (&str, &str)) -> Answer {
+fn targets(service: &Service, base: &str, name: &str, (port, protocol): (&str, &str)) -> Answer {
     let (mut records, mut additional) = (Vec::new(), Vec::new());
     let meant = |p: &&crate::records::Port| p.name.eq_ignore_ascii_case(port) && p.protocol == protocol && !p.name.is_empty();
     for found in service.ports.iter().filter(meant) {

@@ -6,11 +6,10 @@ pub(crate) mod cgroup;
 mod control;
 pub(crate) mod pidfd;
 pub mod state;
-mod udp;
+pub(crate) mod udp;
 
 use std::{
     io,
-    net::SocketAddr,
     os::{fd::AsFd as _, unix::process::CommandExt as _},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -18,22 +17,17 @@ use std::{
     time::Duration,
 };
 
-use hickory_resolver::TokioResolver;
 use hickory_server::Server;
 use tokio::net::{TcpListener, UdpSocket, UnixListener};
 use tokio_util::sync::CancellationToken;
 
-use crate::handler::Handler;
+use crate::{handler::Handler, upstream::Upstream};
 
 pub use control::{Command, Hello, MAX_HELLO_BYTES, greeting};
 pub use state::{Sockets, State};
 
 /// The hidden subcommand: `__dns STATE_DIR [UDP_FD TCP_FD]`, with the control socket as standard input.
 pub const SUBCOMMAND: &str = "__dns";
-/// Answers from upstream that are remembered.
-const CACHE_ENTRIES: u64 = 4096;
-/// What upstream says is believed no longer.
-const CACHE_TTL: Duration = Duration::from_secs(300);
 /// An idle TCP connection is closed.
 const TCP_PATIENCE: Duration = Duration::from_secs(10);
 /// Answers of one TCP connection that wait to be read.
@@ -86,8 +80,13 @@ async fn serve(state: &State, sockets: Sockets) -> io::Result<PathBuf> {
     control.set_nonblocking(true)?;
     let control = UnixListener::from_std(control)?;
     let records = Arc::new(RwLock::new(state.records()));
-    let handler =
-        Handler::new(records.clone(), state.config.cluster_domain.clone(), upstream(&state.config.resolv_conf, state.config.listen));
+    let (resolv_conf, ourselves) = (state.config.resolv_conf.clone(), state.config.listen.ip());
+    let upstream = Upstream::of(&resolv_conf, ourselves);
+    let handler = Handler::new(records.clone(), state.config.cluster_domain.clone(), upstream.clone());
+    tokio::spawn(async move {
+        let error = upstream.follow(&resolv_conf, ourselves).await;
+        eprintln!("coracle dns: changes of {} are not seen: {error}", resolv_conf.display());
+    });
     let address = sockets.udp.local_addr()?;
     let end = CancellationToken::new();
     let udp = tokio::spawn(udp::serve(UdpSocket::from_std(sockets.udp)?, handler.clone(), end.clone()));
@@ -98,25 +97,4 @@ async fn serve(state: &State, sockets: Sockets) -> io::Result<PathBuf> {
     end.cancel();
     let _ = udp.await;
     Ok(program)
-}
-
-/// Forwards to the node's name servers; `None` when it has none but ourselves.
-fn upstream(resolv_conf: &Path, ourselves: SocketAddr) -> Option<TokioResolver> {
-    let text = std::fs::read(resolv_conf).ok()?;
-    let (mut config, _) = hickory_resolver::system_conf::parse_resolv_conf(text).ok()?;
-    let servers: Vec<_> = config.name_servers().iter().filter(|s| s.ip != ourselves.ip()).cloned().collect();
-    if servers.is_empty() {
-        return None;
-    }
-    config = hickory_resolver::config::ResolverConfig::from_parts(None, Vec::new(), servers);
-    let mut builder = TokioResolver::builder_with_config(config, Default::default());
-    let options = builder.options_mut();
-    options.cache_size = CACHE_ENTRIES;
-    options.positive_max_ttl = Some(CACHE_TTL);
-    options.negative_max_ttl = Some(CACHE_TTL);
-    options.timeout = Duration::from_secs(2);
-    options.attempts = 2;
-    options.preserve_intermediates = true;
-    options.use_hosts_file = hickory_resolver::config::ResolveHosts::Never;
-    builder.build().ok()
 }

@@ -59,9 +59,14 @@ impl State {
         Ok(Self { directory: directory.to_owned(), config })
     }
 
-    /// The records of last time; none when there are none that can be read.
+    /// The records of last time; none when there are none that can be read. The role tells all of them anew, so that is no end.
     pub fn records(&self) -> Records {
-        let mut records: Records = read(&self.directory.join("records.json")).unwrap_or_default();
+        let mut records = read(&self.directory.join("records.json")).unwrap_or_else(|error| {
+            if error.kind() != io::ErrorKind::NotFound {
+                eprintln!("coracle dns: the records of last time are not used: {error}");
+            }
+            Records::default()
+        });
         records.index();
         records
     }

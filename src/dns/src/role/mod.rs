@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::resident::state::{self, Settings};
 
-pub use objects::SLICE;
+pub use objects::slice_name;
 pub use stop::{StopError, stop};
 
 /// Where the node's own name servers stand.

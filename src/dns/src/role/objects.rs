@@ -29,12 +29,17 @@ use super::{Config, FIRST_WAIT, LONGEST_WAIT, watch::SERVICE_LABEL};
 const NAMESPACE: &str = "kube-system";
 /// Name of the Service: what the field looks for.
 const SERVICE: &str = "kube-dns";
-/// Name of the EndpointSlice in `kube-system`. It is there as soon as DNS answers.
-pub const SLICE: &str = "kube-dns";
-/// Who keeps the EndpointSlice (label `endpointslice.kubernetes.io/managed-by`).
+/// Says who keeps an EndpointSlice.
+const MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
+/// That we do.
 const MANAGED_BY: &str = "coracle-dns";
 /// Of DNS.
 const PORT: i32 = 53;
+
+/// Name of a node's EndpointSlice in `kube-system`: each node's resident has its own. It is there as soon as DNS answers on the node.
+pub fn slice_name(node: &str) -> String {
+    format!("{SERVICE}-{node}")
+}
 
 /// Keeps both until the end: when the resident's address changes, and when somebody else changes them.
 pub async fn keep(config: &Config, client: Client, informers: &Informers, mut address: watch::Receiver<Option<SocketAddr>>) {
@@ -46,9 +51,9 @@ pub async fn keep(config: &Config, client: Client, informers: &Informers, mut ad
             bell.notify_one();
         }
     });
-    let bell = ring.clone();
+    let (bell, name) = (ring.clone(), slice_name(&config.node_name));
     slices.observe(move |old, new| {
-        if ours(old.map(|o| Key::of(&**o)), new.map(|o| Key::of(&**o)), SLICE) {
+        if ours(old.map(|o| Key::of(&**o)), new.map(|o| Key::of(&**o)), &name) {
             bell.notify_one();
         }
     });
@@ -89,9 +94,14 @@ async fn settle(
     let wanted = service(config.cluster_dns);
     write(&Api::namespaced(client.clone(), NAMESPACE), SERVICE, &wanted, service_step(found.as_deref(), &wanted)).await?;
     let Some(at) = at else { return Ok(()) };
-    let found = slices.lister().get(&Key::new(NAMESPACE, SLICE));
-    let wanted = slice(at, &config.node_name);
-    write(&Api::namespaced(client.clone(), NAMESPACE), SLICE, &wanted, slice_step(found.as_deref(), &wanted)).await
+    let name = slice_name(&config.node_name);
+    let found = slices.lister().get(&Key::new(NAMESPACE, name.as_str()));
+    let (api, wanted) = (Api::namespaced(client.clone(), NAMESPACE), slice(at, &config.node_name));
+    write(&api, &name, &wanted, slice_step(found.as_deref(), &wanted)).await?;
+    for stale in slices.lister().list().iter().filter(|found| is_stale(found, &wanted)) {
+        write(&api, stale.metadata.name.as_deref().unwrap_or_default(), &wanted, Step::Delete).await?;
+    }
+    Ok(())
 }
 
 /// What an object needs to be as it should.
@@ -102,6 +112,8 @@ enum Step {
     Patch,
     /// What cannot be changed differs.
     Replace,
+    /// It should not be there.
+    Delete,
 }
 
 async fn write<K>(api: &Api<K>, name: &str, wanted: &K, step: Step) -> kube::Result<()>
@@ -122,9 +134,10 @@ where
             Err(kube::Error::Api(status)) if status.reason == "NotFound" => create().await,
             result => result.map(drop),
         },
-        Step::Replace => match api.delete(name, &DeleteParams::default()).await {
+        Step::Replace | Step::Delete => match api.delete(name, &DeleteParams::default()).await {
             Err(kube::Error::Api(status)) if status.reason != "NotFound" => Err(kube::Error::Api(status)),
             Err(error) if !matches!(error, kube::Error::Api(_)) => Err(error),
+            _ if step == Step::Delete => Ok(()),
             _ => create().await,
         },
     }
@@ -160,10 +173,7 @@ fn slice(at: SocketAddr, node: &str) -> EndpointSlice {
         ..EndpointPort::default()
     };
     EndpointSlice {
-        metadata: metadata(
-            SLICE,
-            &[("k8s-app", "kube-dns"), (SERVICE_LABEL, SERVICE), ("endpointslice.kubernetes.io/managed-by", MANAGED_BY)],
-        ),
+        metadata: metadata(&slice_name(node), &[("k8s-app", "kube-dns"), (SERVICE_LABEL, SERVICE), (MANAGED_BY_LABEL, MANAGED_BY)]),
         address_type: if at.is_ipv4() { "IPv4" } else { "IPv6" }.into(),
         endpoints: Some(vec![Endpoint {
             addresses: vec![at.ip().to_string()],
@@ -210,6 +220,13 @@ fn slice_step(found: Option<&EndpointSlice>, wanted: &EndpointSlice) -> Step {
     if same { Step::Nothing } else { Step::Patch }
 }
 
+/// Whether it is of our making, for this node and this node alone, under a name of another build.
+fn is_stale(found: &EndpointSlice, wanted: &EndpointSlice) -> bool {
+    let node = |slice: &EndpointSlice| slice.endpoints.iter().flatten().map(|endpoint| endpoint.node_name.clone()).collect::<Vec<_>>();
+    let ours = found.metadata.namespace == wanted.metadata.namespace && has_labels(&found.metadata, &wanted.metadata);
+    ours && found.metadata.name != wanted.metadata.name && found.metadata.deletion_timestamp.is_none() && node(found) == node(wanted)
+}
+
 /// Those that we want; others may be there.
 fn has_labels(found: &ObjectMeta, wanted: &ObjectMeta) -> bool {
     let none = BTreeMap::new();
@@ -252,5 +269,26 @@ mod tests {
         check(slice_step, &wanted, |s| *s = slice(([10, 42, 0, 1], 5354).into(), "n"), Step::Patch);
         check(slice_step, &wanted, |s| *s = slice(([10, 42, 0, 1], 5353).into(), "m"), Step::Patch);
         check(slice_step, &wanted, |s| s.address_type = "IPv6".into(), Step::Replace);
+    }
+
+    #[test]
+    fn other_nodes_have_slices_of_their_own() {
+        let wanted = slice(([10, 42, 0, 1], 5353).into(), "n");
+        let named = |mut slice: EndpointSlice, name: &str| {
+            slice.metadata.name = Some(name.into());
+            slice
+        };
+        let others = slice(([10, 42, 1, 1], 5353).into(), "m");
+        assert_ne!(wanted.metadata.name, others.metadata.name);
+        let somebodys = EndpointSlice { metadata: metadata("x", &[(SERVICE_LABEL, SERVICE)]), ..wanted.clone() };
+        for (found, stale) in [
+            (wanted.clone(), false),
+            (others.clone(), false),
+            (named(others, "kube-dns"), false),
+            (somebodys, false),
+            (named(wanted.clone(), "kube-dns"), true),
+        ] {
+            assert_eq!(is_stale(&found, &wanted), stale, "{found:?}");
+        }
     }
 }

@@ -22,7 +22,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::Config;
+use super::{Config, stop};
 use crate::{
     records::Change,
     resident::{
@@ -74,9 +74,18 @@ pub async fn attend(config: &Config, news: bool) -> io::Result<Resident> {
         } else {
             return Ok(found);
         }
+    } else if let Some((pid, process)) = stop::recorded(&config.state_dir) {
+        tracing::warn!(pid, "the resident of DNS runs and does not answer: another takes its place");
+        process.kill()?;
+        gone(&watched(process)?).await;
     }
     start(config)?;
     connect(&config.state_dir, false).await
+}
+
+fn watched(process: Pidfd) -> io::Result<AsyncFd<Pidfd>> {
+    // SAFETY: a `Pidfd` owns its descriptor, and never replaces it.
+    Ok(unsafe { AsyncFd::register_with_interest(process, Interest::READABLE)? })
 }
 
 /// Waits for the end of the process, and takes its exit status away.
@@ -92,9 +101,7 @@ async fn connect(dir: &Path, adopted: bool) -> io::Result<Resident> {
     timeout(PATIENCE, async {
         let mut talk = Talk { stream: BufReader::new(UnixStream::connect(state::control(dir)).await?) };
         let hello: Hello = serde_json::from_slice(&talk.line().await?)?;
-        let process = pidfd::open(hello.pid)?;
-        // SAFETY: a `Pidfd` owns its descriptor, and never replaces it.
-        let process = unsafe { AsyncFd::register_with_interest(process, Interest::READABLE)? };
+        let process = watched(pidfd::open(hello.pid)?)?;
         Ok(Resident { hello, adopted, process, talk })
     })
     .await?

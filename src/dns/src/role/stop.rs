@@ -60,6 +60,11 @@ fn running(state_dir: &Path) -> Option<(i32, Pidfd)> {
     if let Ok(hello) = crate::resident::greeting(state_dir, PATIENCE) {
         return Some((hello.pid, pidfd::open(hello.pid).ok()?));
     }
+    recorded(state_dir)
+}
+
+/// The resident by what it wrote, if that process still runs.
+pub fn recorded(state_dir: &Path) -> Option<(i32, Pidfd)> {
     let identity = state::identity(state_dir)?;
     let process = pidfd::open(identity.pid).ok()?;
     // The descriptor is of one process for good; only after that does the time of its start say which.

@@ -23,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 /// For what takes milliseconds on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// As long as a resolver waits before it asks again.
+const RESOLVER_PATIENCE: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
@@ -174,7 +176,7 @@ async fn story() {
 }
 
 async fn slice(api: &Api, wanted: impl Fn(&serde_json::Value) -> bool) -> SocketAddr {
-    let name = format!("kube-system/{}", coracle_dns::SLICE);
+    let name = format!("kube-system/{}", coracle_dns::slice_name("n"));
     let found = tokio::time::timeout(PATIENCE, api.until("endpointslices", &name, wanted)).await.expect("no EndpointSlice");
     let ip: IpAddr = found["endpoints"][0]["addresses"][0].as_str().unwrap().parse().unwrap();
     SocketAddr::new(ip, u16::try_from(found["ports"][0]["port"].as_u64().unwrap()).unwrap())
@@ -190,9 +192,9 @@ fn pod(name: &str, ip: &str) -> serde_json::Value {
         "spec": {"containers": []}, "status": {"podIP": ip, "podIPs": [{"ip": ip}]}})
 }
 
-/// Addresses, or the code that says why there are none. No answer within the patience of a test is a failure.
+/// Addresses, or the code that says why there are none. No answer within the patience of a pod's resolver is a failure.
 fn ask(server: SocketAddr, name: &str) -> Result<Vec<IpAddr>, ResponseCode> {
-    exchange(server, name, Duration::from_secs(3)).expect("no answer")
+    exchange(server, name, RESOLVER_PATIENCE).expect("no answer")
 }
 
 /// `None`: nobody answers.

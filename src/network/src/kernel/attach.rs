@@ -10,7 +10,7 @@ use super::{
     bpf::{self, Hook},
     object::{Pins, Programs, fnv},
 };
-use crate::netlink::{Socket, tc, tc::Direction};
+use crate::netlink::{Netlink, tc::Direction};
 
 /// The hooks of sockets, each with its program.
 const SOCKET_HOOKS: [(&str, Hook); 4] =
@@ -25,18 +25,37 @@ pub enum Style {
     Clsact,
 }
 
-/// Attaches to a network link, or makes sure that what is attached is this build's program. `pin` is unique among the cluster's links.
-pub fn to_link(pins: &Pins, style: Style, programs: &Programs, program: &str, pin: &str, index: u32, hook: Hook) -> io::Result<()> {
+/// The two programs of a network link.
+#[derive(Clone, Copy, Debug)]
+pub struct Pair {
+    ingress: &'static str,
+    egress: &'static str,
+}
+
+/// Those of the host's end of a pod's link.
+pub const OF_POD: Pair = Pair { ingress: "from_pod", egress: "to_pod" };
+/// Those of the interface that has the node's address.
+pub const OF_UPLINK: Pair = Pair { ingress: "from_outside", egress: "to_outside" };
+
+/// Attaches to a network link, or makes sure that what is attached are this build's programs. `name` is unique among the cluster's pins.
+pub fn to_link(
+    netlink: &mut Netlink,
+    pins: &Pins,
+    style: Style,
+    programs: &Programs,
+    pair: Pair,
+    name: &str,
+    index: u32,
+) -> io::Result<()> {
     match style {
-        Style::Tcx => attach(pins, programs, program, pin, index, hook),
+        Style::Tcx => {
+            attach(pins, programs, pair.ingress, &format!("{name}-in"), index, Hook::TcxIngress)?;
+            attach(pins, programs, pair.egress, &format!("{name}-out"), index, Hook::TcxEgress)
+        }
         Style::Clsact => {
-            let mut socket = Socket::open(libc::NETLINK_ROUTE)?;
-            match socket.call(tc::add_clsact(index)) {
-                Err(error) if error.raw_os_error() != Some(libc::EEXIST) => return Err(error),
-                _ => {}
-            }
-            let direction = if hook == Hook::TcxIngress { Direction::Ingress } else { Direction::Egress };
-            socket.call(tc::add_filter(index, direction, priority(pins), "coracle", programs.get(program)?)).map(drop)
+            netlink.add_clsact(index)?;
+            netlink.add_filter(index, Direction::Ingress, priority(pins), programs.get(pair.ingress)?)?;
+            netlink.add_filter(index, Direction::Egress, priority(pins), programs.get(pair.egress)?)
         }
     }
 }
@@ -50,16 +69,16 @@ pub fn to_cgroup(pins: &Pins, programs: &Programs, cgroup: &Path) -> io::Result<
     Ok(())
 }
 
-/// Takes the programs of a network link away; that there are none is no error.
-pub fn detach(pins: &Pins, pin: &str) -> io::Result<()> {
-    match fs::remove_file(pins.links.join(pin)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+/// Takes this cluster's filters off a link that others use too; that there are none is no error.
+pub fn remove_filters(netlink: &mut Netlink, pins: &Pins, index: u32) -> io::Result<()> {
+    for direction in [Direction::Ingress, Direction::Egress] {
+        netlink.delete_filter(index, direction, priority(pins))?;
     }
+    Ok(())
 }
 
 /// The priority of this cluster's clsact filters on links that it shares with others.
-pub fn priority(pins: &Pins) -> u16 {
+fn priority(pins: &Pins) -> u16 {
     0xc000 | (fnv(pins.root.as_os_str().as_encoded_bytes()) & 0xfff) as u16
 }
 
@@ -82,9 +101,10 @@ fn attach(pins: &Pins, programs: &Programs, program: &str, pin: &str, target: u3
 #[cfg(test)]
 mod tests {
     use nix::sched::{CloneFlags, unshare};
+    use rtnetlink::packet_route::link::InfoKind;
 
     use super::*;
-    use crate::{kernel::object, netlink::route};
+    use crate::kernel::object;
 
     #[test]
     fn a_filter_is_replaced_by_the_next_of_its_cluster() {
@@ -93,18 +113,18 @@ mod tests {
             unshare(CloneFlags::CLONE_NEWNET).expect("unshare needs root");
             let pins = Pins::of(&format!("clsact-{}", std::process::id()));
             let programs = object::load(&pins).expect("load");
-            let mut socket = Socket::open(libc::NETLINK_ROUTE).expect("netlink");
-            let made = ["dummy", "bridge"].iter().any(|kind| socket.call(route::add_link("x0", kind)).is_ok());
+            let mut netlink = Netlink::open().expect("netlink");
+            let made = [InfoKind::Dummy, InfoKind::Bridge].into_iter().any(|kind| netlink.add_link("x0", kind).is_ok());
             assert!(made, "neither dummy nor bridge");
-            let index = route::find_link(&mut socket, "x0").expect("netlink").expect("link").index;
+            let index = netlink.link("x0").expect("link").index;
+            remove_filters(&mut netlink, &pins, index).expect("a link without filters is no error");
             // Twice: the second replaces.
             for _ in 0..2 {
-                to_link(&pins, Style::Clsact, &programs, "from_pod", "x-in", index, Hook::TcxIngress).expect("ingress");
-                to_link(&pins, Style::Clsact, &programs, "to_pod", "x-out", index, Hook::TcxEgress).expect("egress");
+                to_link(&mut netlink, &pins, Style::Clsact, &programs, OF_POD, "x", index).expect("attach");
             }
             for direction in [Direction::Ingress, Direction::Egress] {
-                socket.call(tc::delete_filter(index, direction, priority(&pins))).expect("exactly one filter");
-                socket.call(tc::delete_filter(index, direction, priority(&pins))).expect_err("exactly one filter");
+                let mut delete = || netlink.delete_filter(index, direction, priority(&pins)).expect("delete");
+                assert_eq!((delete(), delete()), (true, false), "exactly one filter");
             }
             object::remove_all(&pins).expect("remove");
         });

@@ -1,105 +1,156 @@
 //! The nftables table of a cluster: what leaves its pods for elsewhere leaves with the node's address.
+//!
+//! rtnetlink does not speak nftables; the same authors' message types do. A batch is one datagram to the kernel, carried out whole or not at all.
 
 use std::io;
 
-use super::{Request, Socket};
-use crate::Cidr;
+use ipnet::Ipv4Net;
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily, NetfilterSubsystem,
+    nftables::{
+        Bitwise, ChainAttribute, ChainMessage, Cmp, DataAttribute, Expressions, Hook, InetHookNumber, NfTablesMessage, Operator, Payload,
+        Register, RuleAttribute, RuleMessage, TableAttribute, TableMessage,
+    },
+    none::ControlMessage,
+};
+use rtnetlink::{
+    packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
+    sys::{Socket, protocols::NETLINK_NETFILTER},
+};
 
-const SUBSYSTEM: u16 = 10;
-const BATCH_BEGIN: u16 = 0x10;
-const BATCH_END: u16 = 0x11;
-const NEWTABLE: u16 = SUBSYSTEM << 8;
-const DELTABLE: u16 = SUBSYSTEM << 8 | 2;
-const NEWCHAIN: u16 = SUBSYSTEM << 8 | 3;
-const NEWRULE: u16 = SUBSYSTEM << 8 | 6;
-/// `NFPROTO_IPV4`.
-const FAMILY: u8 = 2;
 const CHAIN: &str = "postrouting";
 /// Where the source of packets is translated, by nftables' convention.
 const PRIORITY: u32 = 100;
-const HOOK_POSTROUTING: u32 = 4;
-const REGISTER: u32 = 1;
+/// Expressions hand an address on in this register.
+const REGISTER: Register = Register::Reg1;
+/// Offsets count from the IPv4 header.
 const NETWORK_HEADER: u32 = 1;
-/// Offsets in the IPv4 header.
 const SOURCE: u32 = 12;
 const TARGET: u32 = 16;
-const EQUAL: u32 = 0;
-const UNEQUAL: u32 = 1;
+const ADDRESS_BYTES: u32 = 4;
+/// `struct nlmsghdr` and what follows it begin at multiples of this many bytes.
+const ALIGN: usize = 4;
 
 /// The table's name.
 pub fn table(cluster_id: &str) -> String {
     format!("coracle-{cluster_id}")
 }
 
+/// Whether the kernel has netfilter's netlink.
+pub fn available() -> bool {
+    Socket::new(NETLINK_NETFILTER).is_ok()
+}
+
 /// Makes (or replaces, in one transaction) the table: what comes from `pods` and goes beyond `cluster` is masqueraded.
-pub fn masquerade(socket: &mut Socket, cluster_id: &str, pods: Cidr, cluster: Cidr) -> io::Result<()> {
+pub fn masquerade(cluster_id: &str, pods: Ipv4Net, cluster: Ipv4Net) -> io::Result<()> {
     let table = table(cluster_id);
-    let rule = [matches(SOURCE, EQUAL, pods)?, matches(TARGET, UNEQUAL, cluster)?];
-    let requests = vec![
+    let chain = ChainMessage {
+        attributes: vec![
+            ChainAttribute::Table(table.clone()),
+            ChainAttribute::Name(CHAIN.into()),
+            ChainAttribute::Type("nat".into()),
+            ChainAttribute::Hook(vec![Hook::Number(InetHookNumber::PostRouting.into()), Hook::Priority(PRIORITY)]),
+        ],
+    };
+    let masquerade = Expressions::Other { expression_type: "masq".into(), attributes: Vec::new() };
+    let expressions =
+        matches(SOURCE, Operator::Equal, pods).into_iter().chain(matches(TARGET, Operator::NotEqual, cluster)).chain([masquerade]);
+    let rule = RuleMessage {
+        attributes: vec![
+            RuleAttribute::Table(table.clone()),
+            RuleAttribute::Chain(CHAIN.into()),
+            RuleAttribute::Expressions(expressions.map(Into::into).collect()),
+        ],
+    };
+    transact(vec![
         new_table(&table),
         delete_table(&table),
         new_table(&table),
-        request(NEWCHAIN, libc::NLM_F_CREATE)
-            .text(1, &table)
-            .text(3, CHAIN)
-            .text(7, "nat")
-            .nested(4, |hook| hook.attribute(1, &HOOK_POSTROUTING.to_be_bytes()).attribute(2, &PRIORITY.to_be_bytes())),
-        request(NEWRULE, libc::NLM_F_CREATE | libc::NLM_F_APPEND).text(1, &table).text(2, CHAIN).nested(4, |mut list| {
-            for expression in rule.into_iter().flatten() {
-                list = list.nested(1, expression);
-            }
-            list.nested(1, |element| element.text(1, "masq").nested(2, |data| data))
-        }),
-    ];
-    socket.transact(batch(BATCH_BEGIN), requests, batch(BATCH_END))
-}
-
-/// Removes the table; that there is none is no error.
-pub fn remove(socket: &mut Socket, cluster_id: &str) -> io::Result<()> {
-    let table = table(cluster_id);
-    socket.transact(batch(BATCH_BEGIN), vec![new_table(&table), delete_table(&table)], batch(BATCH_END))
-}
-
-fn new_table(name: &str) -> Request {
-    request(NEWTABLE, libc::NLM_F_CREATE).text(1, name)
-}
-
-fn delete_table(name: &str) -> Request {
-    request(DELTABLE, 0).text(1, name)
-}
-
-type Expression = Box<dyn FnOnce(Request) -> Request>;
-
-/// Loads an address of the IPv4 header, keeps its prefix, compares it.
-fn matches(offset: u32, operator: u32, range: Cidr) -> io::Result<[Expression; 3]> {
-    let std::net::IpAddr::V4(network) = range.address() else {
-        return Err(io::Error::new(io::ErrorKind::Unsupported, format!("{range} is not an IPv4 range")));
-    };
-    let mask = u32::MAX.checked_shl(32 - u32::from(range.prefix())).unwrap_or(0).to_be_bytes();
-    Ok([
-        expression("payload", move |data| {
-            let data = data.attribute(1, &REGISTER.to_be_bytes()).attribute(2, &NETWORK_HEADER.to_be_bytes());
-            data.attribute(3, &offset.to_be_bytes()).attribute(4, &4u32.to_be_bytes())
-        }),
-        expression("bitwise", move |data| {
-            let data = data.attribute(1, &REGISTER.to_be_bytes()).attribute(2, &REGISTER.to_be_bytes()).attribute(3, &4u32.to_be_bytes());
-            data.nested(4, |value| value.attribute(1, &mask)).nested(5, |value| value.attribute(1, &[0; 4]))
-        }),
-        expression("cmp", move |data| {
-            let data = data.attribute(1, &REGISTER.to_be_bytes()).attribute(2, &operator.to_be_bytes());
-            data.nested(3, |value| value.attribute(1, &network.octets()))
-        }),
+        (NfTablesMessage::NewChain(chain), NLM_F_CREATE),
+        (NfTablesMessage::NewRule(rule), NLM_F_CREATE | NLM_F_APPEND),
     ])
 }
 
-fn expression(name: &'static str, data: impl FnOnce(Request) -> Request + 'static) -> Expression {
-    Box::new(move |element| element.text(1, name).nested(2, data))
+/// Removes the table; that there is none is no error.
+pub fn remove(cluster_id: &str) -> io::Result<()> {
+    let table = table(cluster_id);
+    transact(vec![new_table(&table), delete_table(&table)])
 }
 
-fn request(kind: u16, flags: i32) -> Request {
-    Request::new(kind, flags).raw(&[FAMILY, 0, 0, 0])
+/// A message, and its flags beyond those that all have.
+type Step = (NfTablesMessage, u16);
+
+fn new_table(name: &str) -> Step {
+    (NfTablesMessage::NewTable(TableMessage { attributes: vec![TableAttribute::Name(name.into())] }), NLM_F_CREATE)
 }
 
-fn batch(kind: u16) -> Request {
-    Request::new(kind, 0).raw(&[0, 0, 0, SUBSYSTEM as u8])
+fn delete_table(name: &str) -> Step {
+    (NfTablesMessage::DeleteTable(TableMessage { attributes: vec![TableAttribute::Name(name.into())] }), 0)
+}
+
+/// Loads an address of the IPv4 header, keeps its prefix, compares it.
+fn matches(offset: u32, operator: Operator, range: Ipv4Net) -> [Expressions; 3] {
+    let value = |octets: [u8; 4]| DataAttribute::Value(octets.into());
+    [
+        Expressions::Payload(vec![
+            Payload::DestinationRegister(REGISTER),
+            Payload::Base(NETWORK_HEADER),
+            Payload::Offset(offset),
+            Payload::Len(ADDRESS_BYTES),
+        ]),
+        Expressions::Bitwise(vec![
+            Bitwise::SourceRegister(REGISTER),
+            Bitwise::DestinationRegister(REGISTER),
+            Bitwise::Length(ADDRESS_BYTES),
+            Bitwise::Mask(value(range.netmask().octets())),
+            Bitwise::Xor(value([0; 4])),
+        ]),
+        Expressions::Cmp(vec![Cmp::SourceRegister(REGISTER), Cmp::Op(operator), Cmp::Data(value(range.network().octets()))]),
+    ]
+}
+
+/// Carries all steps out, or none. The first refusal is told; only the steps are acknowledged, not the frame round them.
+fn transact(steps: Vec<Step>) -> io::Result<()> {
+    let mut open = steps.len();
+    let frame = |message| message_of(NetfilterProtoFamily::Unspec, u8::from(NetfilterSubsystem::NfTables).into(), message, 0);
+    let mut batch = vec![frame(ControlMessage::BatchBegin)];
+    batch.extend(steps.into_iter().map(|(step, flags)| message_of(NetfilterProtoFamily::IPv4, 0, step, flags | NLM_F_ACK)));
+    batch.push(frame(ControlMessage::BatchEnd));
+
+    let mut bytes = Vec::new();
+    for (sequence, mut message) in (1..).zip(batch) {
+        message.header.sequence_number = sequence;
+        message.finalize();
+        let start = bytes.len();
+        bytes.resize(start + message.buffer_len(), 0);
+        message.serialize(&mut bytes[start..]);
+    }
+    let socket = Socket::new(NETLINK_NETFILTER)?;
+    socket.send(&bytes, 0)?;
+    while open > 0 {
+        let (answers, _) = socket.recv_from_full()?;
+        let mut rest = answers.as_slice();
+        while !rest.is_empty() {
+            let answer = NetlinkMessage::<NetfilterMessage>::deserialize(rest).map_err(io::Error::other)?;
+            if let NetlinkPayload::Error(word) = answer.payload {
+                if word.code.is_some() {
+                    return Err(word.to_io());
+                }
+                open = open.saturating_sub(1);
+            }
+            rest = rest.get((answer.header.length as usize).next_multiple_of(ALIGN)..).unwrap_or_default();
+        }
+    }
+    Ok(())
+}
+
+fn message_of(
+    family: NetfilterProtoFamily,
+    resource: u16,
+    message: impl Into<NetfilterMessageInner>,
+    flags: u16,
+) -> NetlinkMessage<NetfilterMessage> {
+    let mut message = NetlinkMessage::from(NetfilterMessage::new(NetfilterHeader::new(family, 0, resource), message));
+    message.header.flags = NLM_F_REQUEST | flags;
+    message
 }

@@ -1,38 +1,26 @@
-//! Links, addresses, routes and neighbours, by rtnetlink.
+//! Links, addresses, routes and neighbours.
 
 use std::{
     io,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     os::fd::{AsRawFd, BorrowedFd},
 };
 
-use super::{Answer, Request, Socket, attributes};
+use futures::TryStreamExt;
+use rtnetlink::{
+    LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+    packet_route::{
+        AddressFamily,
+        address::{AddressAttribute, AddressMessage},
+        link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage},
+        route::{RouteMessage, RouteProtocol, RouteScope},
+    },
+};
 
-/// Of `IFLA_*`, as `linux/if_link.h` numbers them.
-const IFLA_ADDRESS: u16 = 1;
-const IFLA_IFNAME: u16 = 3;
-const IFLA_MTU: u16 = 4;
-const IFLA_LINKINFO: u16 = 18;
-const IFLA_IFALIAS: u16 = 20;
-const IFLA_NET_NS_FD: u16 = 28;
-const IFLA_INFO_KIND: u16 = 1;
-const IFLA_INFO_DATA: u16 = 2;
-const VETH_INFO_PEER: u16 = 1;
-const IFA_ADDRESS: u16 = 1;
-const IFA_LOCAL: u16 = 2;
-const RTA_DST: u16 = 1;
-const RTA_OIF: u16 = 4;
-const RTA_GATEWAY: u16 = 5;
-const RTA_PREFSRC: u16 = 7;
-const NDA_DST: u16 = 1;
-const NDA_LLADDR: u16 = 2;
-/// The gateway is taken as reachable on the link without a route to it.
-const RTNH_F_ONLINK: u32 = 4;
-/// Marks our routes, for those who read `ip route`.
-const PROTOCOL: u8 = 0xc0;
-const IFINFO: usize = 16;
-const CREATE: i32 = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
-const REPLACE: i32 = libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
+use super::Netlink;
+
+/// Marks our routes for those who read `ip route`; a number that `linux/rtnetlink.h` gives to nobody.
+const PROTOCOL: RouteProtocol = RouteProtocol::Other(0xc7);
 
 /// A hardware address.
 pub type Mac = [u8; 6];
@@ -48,8 +36,15 @@ pub struct Link {
     pub alias: String,
     /// Its MTU.
     pub mtu: u32,
-    /// Whether it is up.
-    pub up: bool,
+}
+
+/// An IPv4 address that a link has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Index of the link.
+    pub link: u32,
+    /// The address.
+    pub ip: Ipv4Addr,
 }
 
 /// A pair of links: one end here, the other in a namespace.
@@ -67,136 +62,115 @@ pub struct Veth<'a> {
     pub mtu: u32,
 }
 
-/// Makes a pair of links.
-pub fn add_veth(veth: &Veth<'_>, netns: BorrowedFd<'_>) -> Request {
-    Request::new(libc::RTM_NEWLINK, CREATE)
-        .raw(&ifinfo(0, 0, 0))
-        .text(IFLA_IFNAME, veth.name)
-        .attribute(IFLA_ADDRESS, &veth.mac)
-        .attribute(IFLA_MTU, &veth.mtu.to_ne_bytes())
-        .nested(IFLA_LINKINFO, |info| {
-            info.text(IFLA_INFO_KIND, "veth").nested(IFLA_INFO_DATA, |data| {
-                data.nested(VETH_INFO_PEER, |peer| {
-                    peer.raw(&ifinfo(0, 0, 0))
-                        .text(IFLA_IFNAME, veth.peer)
-                        .attribute(IFLA_ADDRESS, &veth.peer_mac)
-                        .attribute(IFLA_MTU, &veth.mtu.to_ne_bytes())
-                        .attribute(IFLA_NET_NS_FD, &netns.as_raw_fd().to_ne_bytes())
-                })
-            })
-        })
-}
+impl Netlink {
+    /// Makes a pair of links, the other end in `netns`.
+    pub fn add_veth(&mut self, veth: &Veth<'_>, netns: BorrowedFd<'_>) -> io::Result<()> {
+        let peer =
+            LinkUnspec::new_with_name(veth.peer).address(veth.peer_mac.to_vec()).mtu(veth.mtu).setns_by_fd(netns.as_raw_fd()).build();
+        let pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+            .name(veth.name)
+            .address(veth.mac.to_vec())
+            .mtu(veth.mtu)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+            .build();
+        self.wait(self.handle.link().add(pair).execute())
+    }
 
-/// Makes a link that has no other end: of kind `dummy` or `bridge`.
-pub fn add_link(name: &str, kind: &str) -> Request {
-    Request::new(libc::RTM_NEWLINK, CREATE)
-        .raw(&ifinfo(0, 0, 0))
-        .text(IFLA_IFNAME, name)
-        .nested(IFLA_LINKINFO, |info| info.text(IFLA_INFO_KIND, kind))
-}
+    /// Makes a link that has no other end: of kind `dummy` or `bridge`.
+    pub fn add_link(&mut self, name: &str, kind: InfoKind) -> io::Result<()> {
+        let link = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(kind).name(name).build();
+        self.wait(self.handle.link().add(link).execute())
+    }
 
-/// Sets a link up, with an alias that says whose it is.
-pub fn set_up(index: u32, alias: &str) -> Request {
-    let request = Request::new(libc::RTM_NEWLINK, 0).raw(&ifinfo(index, libc::IFF_UP as u32, libc::IFF_UP as u32));
-    if alias.is_empty() { request } else { request.attribute(IFLA_IFALIAS, alias.as_bytes()) }
-}
+    /// Sets a link up.
+    pub fn set_up(&mut self, index: u32) -> io::Result<()> {
+        self.wait(self.handle.link().change(LinkUnspec::new_with_index(index).up().build()).execute())
+    }
 
-/// Removes a link, and with it its addresses, routes and programs.
-pub fn delete_link(index: u32) -> Request {
-    Request::new(libc::RTM_DELLINK, 0).raw(&ifinfo(index, 0, 0))
-}
+    /// Sets a link up, with an alias that says whose it is.
+    pub fn set_up_as(&mut self, index: u32, alias: &str) -> io::Result<()> {
+        self.wait(self.handle.link().change(LinkUnspec::new_with_index(index).alias(alias).up().build()).execute())
+    }
 
-/// Adds (or renews) an address.
-pub fn add_address(index: u32, address: Ipv4Addr, prefix: u8, scope: u8) -> Request {
-    let mut header = vec![libc::AF_INET as u8, prefix, 0, scope];
-    header.extend(index.to_ne_bytes());
-    Request::new(libc::RTM_NEWADDR, REPLACE).raw(&header).attribute(IFA_LOCAL, &address.octets()).attribute(IFA_ADDRESS, &address.octets())
-}
+    /// Removes a link, and with it its addresses, routes and programs. That it is gone already is no error.
+    pub fn delete_link(&mut self, index: u32) -> io::Result<()> {
+        match self.wait(self.handle.link().del(index).execute()) {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+            result => result,
+        }
+    }
 
-/// Adds (or replaces) a route to what is on the link itself; packets of this host leave with `source`.
-pub fn add_link_route(target: Ipv4Addr, prefix: u8, index: u32, source: Ipv4Addr) -> Request {
-    Request::new(libc::RTM_NEWROUTE, REPLACE)
-        .raw(&rtmsg(prefix, libc::RT_SCOPE_LINK, 0))
-        .attribute(RTA_DST, &target.octets())
-        .attribute(RTA_OIF, &index.to_ne_bytes())
-        .attribute(RTA_PREFSRC, &source.octets())
-}
+    /// All links of the namespace.
+    pub fn links(&mut self) -> io::Result<Vec<Link>> {
+        let links: Vec<_> = self.wait(self.handle.link().get().execute().try_collect())?;
+        Ok(links.into_iter().map(link).collect())
+    }
 
-/// Adds (or replaces) the default route by a gateway that has no route of its own.
-pub fn add_default_route(gateway: Ipv4Addr, index: u32) -> Request {
-    Request::new(libc::RTM_NEWROUTE, REPLACE)
-        .raw(&rtmsg(0, libc::RT_SCOPE_UNIVERSE, RTNH_F_ONLINK))
-        .attribute(RTA_GATEWAY, &gateway.octets())
-        .attribute(RTA_OIF, &index.to_ne_bytes())
-}
+    /// A link by its name; `None` when there is none.
+    pub fn find_link(&mut self, name: &str) -> io::Result<Option<Link>> {
+        match self.wait(self.handle.link().get().match_name(name).execute().try_collect::<Vec<_>>()) {
+            Ok(found) => Ok(found.into_iter().next().map(link)),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
 
-/// Writes a neighbour down for good.
-pub fn add_neighbour(index: u32, address: Ipv4Addr, mac: Mac) -> Request {
-    let mut header = vec![libc::AF_INET as u8, 0, 0, 0];
-    header.extend(index.to_ne_bytes());
-    header.extend(libc::NUD_PERMANENT.to_ne_bytes());
-    header.extend([0, 0]);
-    Request::new(libc::RTM_NEWNEIGH, REPLACE).raw(&header).attribute(NDA_DST, &address.octets()).attribute(NDA_LLADDR, &mac)
-}
+    /// The link of this name; that there is none is an error.
+    pub fn link(&mut self, name: &str) -> io::Result<Link> {
+        self.find_link(name)?.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
+    }
 
-/// All links of the namespace.
-pub fn links(socket: &mut Socket) -> io::Result<Vec<Link>> {
-    let answers = socket.call(Request::new(libc::RTM_GETLINK, libc::NLM_F_DUMP).raw(&ifinfo(0, 0, 0)))?;
-    Ok(answers.iter().filter(|answer| answer.kind == libc::RTM_NEWLINK).filter_map(link).collect())
-}
+    /// All IPv4 addresses of the namespace.
+    pub fn addresses(&mut self) -> io::Result<Vec<Address>> {
+        let mut request = self.handle.address().get();
+        request.message_mut().header.family = AddressFamily::Inet;
+        let found: Vec<_> = self.wait(request.execute().try_collect())?;
+        Ok(found.iter().filter_map(address).collect())
+    }
 
-/// A link by its name; `None` when there is none.
-pub fn find_link(socket: &mut Socket, name: &str) -> io::Result<Option<Link>> {
-    match socket.call(Request::new(libc::RTM_GETLINK, 0).raw(&ifinfo(0, 0, 0)).text(IFLA_IFNAME, name)) {
-        Ok(answers) => Ok(answers.iter().find_map(link)),
-        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
-        Err(error) => Err(error),
+    /// Adds (or renews) an address that is a link's own, without a network.
+    pub fn add_address(&mut self, index: u32, ip: Ipv4Addr) -> io::Result<()> {
+        self.wait(self.handle.address().add(index, ip.into(), 32).replace().execute())
+    }
+
+    /// Adds (or replaces) a route to what is on the link itself; packets of this host leave with `source`.
+    pub fn add_link_route(&mut self, target: Ipv4Addr, prefix: u8, index: u32, source: Ipv4Addr) -> io::Result<()> {
+        let route = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(target, prefix).scope(RouteScope::Link);
+        self.add_route(route.output_interface(index).pref_source(source).protocol(PROTOCOL).build())
+    }
+
+    /// Adds (or replaces) the default route by a gateway that has no route of its own.
+    pub fn add_default_route(&mut self, gateway: Ipv4Addr, index: u32) -> io::Result<()> {
+        let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).onlink();
+        self.add_route(route.output_interface(index).protocol(PROTOCOL).build())
+    }
+
+    fn add_route(&mut self, route: RouteMessage) -> io::Result<()> {
+        self.wait(self.handle.route().add(route).replace().execute())
+    }
+
+    /// Writes a neighbour down for good.
+    pub fn add_neighbour(&mut self, index: u32, ip: Ipv4Addr, mac: Mac) -> io::Result<()> {
+        self.wait(self.handle.neighbours().add(index, ip.into()).link_layer_address(&mac).replace().execute())
     }
 }
 
-/// All IPv4 addresses of the namespace, with the links that have them and the lengths of their prefixes.
-pub fn addresses(socket: &mut Socket) -> io::Result<Vec<(u32, Ipv4Addr, u8)>> {
-    let answers = socket.call(Request::new(libc::RTM_GETADDR, libc::NLM_F_DUMP).raw(&[libc::AF_INET as u8, 0, 0, 0, 0, 0, 0, 0]))?;
-    Ok(answers.iter().filter_map(address).collect())
-}
-
-fn link(answer: &Answer) -> Option<Link> {
-    let body = &answer.body;
-    let index = u32::from_ne_bytes(body.get(4..8)?.try_into().ok()?);
-    let flags = u32::from_ne_bytes(body.get(8..12)?.try_into().ok()?);
-    let mut link = Link { index, name: String::new(), alias: String::new(), mtu: 0, up: flags & libc::IFF_UP as u32 != 0 };
-    for (kind, value) in attributes(body, IFINFO) {
-        match kind {
-            IFLA_IFNAME => link.name = text(value),
-            IFLA_IFALIAS => link.alias = text(value),
-            IFLA_MTU => link.mtu = u32::from_ne_bytes(value.try_into().ok()?),
+fn link(message: LinkMessage) -> Link {
+    let mut link = Link { index: message.header.index, name: String::new(), alias: String::new(), mtu: 0 };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::IfAlias(alias) => link.alias = alias,
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             _ => {}
         }
     }
-    Some(link)
+    link
 }
 
-fn address(answer: &Answer) -> Option<(u32, Ipv4Addr, u8)> {
-    let index = u32::from_ne_bytes(answer.body.get(4..8)?.try_into().ok()?);
-    let (_, value) = attributes(&answer.body, 8).find(|(kind, _)| *kind == IFA_LOCAL)?;
-    Some((index, <[u8; 4]>::try_from(value).ok()?.into(), *answer.body.get(1)?))
-}
-
-fn text(value: &[u8]) -> String {
-    String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into_owned()
-}
-
-fn ifinfo(index: u32, flags: u32, change: u32) -> [u8; IFINFO] {
-    let mut header = [0; IFINFO];
-    header[4..8].copy_from_slice(&index.to_ne_bytes());
-    header[8..12].copy_from_slice(&flags.to_ne_bytes());
-    header[12..16].copy_from_slice(&change.to_ne_bytes());
-    header
-}
-
-fn rtmsg(prefix: u8, scope: u8, flags: u32) -> [u8; 12] {
-    let mut header = [0; 12];
-    header[0..8].copy_from_slice(&[libc::AF_INET as u8, prefix, 0, 0, libc::RT_TABLE_MAIN, PROTOCOL, scope, libc::RTN_UNICAST]);
-    header[8..12].copy_from_slice(&flags.to_ne_bytes());
-    header
+fn address(message: &AddressMessage) -> Option<Address> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(IpAddr::V4(ip)) => Some(Address { link: message.header.index, ip: *ip }),
+        _ => None,
+    })
 }

@@ -1,21 +1,25 @@
-//! Programs on links the older way, for kernels before TCX (6.6): a clsact qdisc with a bpf filter. They stay with the link, unpinned.
+//! Programs on links as clsact filters: on pods' own links, and on others by kernels before TCX (6.6). They stay with the link, unpinned.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::{
+    io,
+    os::fd::{AsRawFd, BorrowedFd},
+};
 
-use super::Request;
+use rtnetlink::{
+    packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE},
+    packet_route::{
+        RouteNetlinkMessage,
+        tc::{TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcHeader, TcMessage, TcOption},
+    },
+};
 
-const RTM_NEWQDISC: u16 = 36;
-const RTM_NEWTFILTER: u16 = 44;
-const RTM_DELTFILTER: u16 = 45;
-const TCA_KIND: u16 = 1;
-const TCA_OPTIONS: u16 = 2;
-const TCA_BPF_FD: u16 = 6;
-const TCA_BPF_NAME: u16 = 7;
-const TCA_BPF_FLAGS: u16 = 8;
-const DIRECT_ACTION: u32 = 1;
-const CLSACT: u32 = 0xffff_fff1;
-const CLSACT_HANDLE: u32 = 0xffff_0000;
-const HANDLE: u32 = 1;
+use super::Netlink;
+
+/// What `tc filter` shows.
+const NAME: &str = "coracle";
+const CLSACT: TcHandle = TcHandle { major: 0xffff, minor: 0 };
+/// Of a filter among those of its priority: there is one.
+const FILTER: TcHandle = TcHandle { major: 0, minor: 1 };
 
 /// Which packets of a link a program sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,41 +30,46 @@ pub enum Direction {
     Egress,
 }
 
-/// Makes the qdisc that takes filters; that it is there already (`EEXIST`) is no failure.
-pub fn add_clsact(index: u32) -> Request {
-    Request::new(RTM_NEWQDISC, libc::NLM_F_CREATE | libc::NLM_F_EXCL).raw(&tcmsg(index, CLSACT_HANDLE, CLSACT, 0)).text(TCA_KIND, "clsact")
-}
+impl Netlink {
+    /// Makes the qdisc that takes filters; that it is there already is no error.
+    pub fn add_clsact(&mut self, index: u32) -> io::Result<()> {
+        let header = TcHeader { index: index as i32, handle: CLSACT, parent: TcHandle::CLSACT, ..TcHeader::default() };
+        let message = TcMessage::from_parts(header, vec![TcAttribute::Kind("clsact".into())]);
+        match self.tell(RouteNetlinkMessage::NewQueueDiscipline(message), NLM_F_CREATE | NLM_F_EXCL) {
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+            result => result,
+        }
+    }
 
-/// Attaches (or replaces) a program as the filter of a priority.
-pub fn add_filter(index: u32, direction: Direction, priority: u16, name: &str, program: BorrowedFd<'_>) -> Request {
-    Request::new(RTM_NEWTFILTER, libc::NLM_F_CREATE | libc::NLM_F_REPLACE)
-        .raw(&tcmsg(index, HANDLE, parent(direction), info(priority)))
-        .text(TCA_KIND, "bpf")
-        .nested(TCA_OPTIONS, |options| {
-            options
-                .attribute(TCA_BPF_FD, &program.as_raw_fd().to_ne_bytes())
-                .text(TCA_BPF_NAME, name)
-                .attribute(TCA_BPF_FLAGS, &DIRECT_ACTION.to_ne_bytes())
-        })
-}
+    /// Attaches (or replaces) a program as the filter of a priority.
+    pub fn add_filter(&mut self, index: u32, direction: Direction, priority: u16, program: BorrowedFd<'_>) -> io::Result<()> {
+        let options = [
+            TcFilterBpfOption::ProgFd(program.as_raw_fd() as u32),
+            TcFilterBpfOption::ProgName(NAME.into()),
+            TcFilterBpfOption::Flags(TcBpfFlags::DirectAction),
+        ];
+        let mut message = filter(index, direction, priority);
+        message.attributes.push(TcAttribute::Options(options.map(TcOption::Bpf).into()));
+        self.tell(RouteNetlinkMessage::NewTrafficFilter(message), NLM_F_CREATE | NLM_F_REPLACE)
+    }
 
-/// Removes the filter of a priority.
-pub fn delete_filter(index: u32, direction: Direction, priority: u16) -> Request {
-    Request::new(RTM_DELTFILTER, 0).raw(&tcmsg(index, HANDLE, parent(direction), info(priority))).text(TCA_KIND, "bpf")
-}
-
-fn parent(direction: Direction) -> u32 {
-    match direction {
-        Direction::Ingress => 0xffff_fff2,
-        Direction::Egress => 0xffff_fff3,
+    /// Removes the filter of a priority; `false` when there is none.
+    pub fn delete_filter(&mut self, index: u32, direction: Direction, priority: u16) -> io::Result<bool> {
+        match self.tell(RouteNetlinkMessage::DelTrafficFilter(filter(index, direction, priority)), 0) {
+            Ok(()) => Ok(true),
+            // Without the qdisc the kernel calls the parent invalid.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL | libc::ENODEV)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 }
 
-fn info(priority: u16) -> u32 {
-    u32::from(priority) << 16 | u32::from((libc::ETH_P_ALL as u16).to_be())
-}
-
-fn tcmsg(index: u32, handle: u32, parent: u32, info: u32) -> Vec<u8> {
-    let words = [0, index, handle, parent, info];
-    words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+fn filter(index: u32, direction: Direction, priority: u16) -> TcMessage {
+    let minor = match direction {
+        Direction::Ingress => TcHandle::MIN_INGRESS,
+        Direction::Egress => TcHandle::MIN_EGRESS,
+    };
+    let info = u32::from(priority) << 16 | u32::from((libc::ETH_P_ALL as u16).to_be());
+    let header = TcHeader { index: index as i32, handle: FILTER, parent: TcHandle { major: 0xffff, minor }, info, ..TcHeader::default() };
+    TcMessage::from_parts(header, vec![TcAttribute::Kind(TcFilterBpf::KIND.into())])
 }

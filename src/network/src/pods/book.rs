@@ -10,10 +10,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::ipam;
-use crate::{AttachError, Attachment, Cidr, HostPort, PodRequest};
+use crate::{AttachError, Attachment, HostPort, PodRequest};
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Sandbox ids are file names here.
@@ -33,29 +34,7 @@ pub struct Record {
     /// One per family.
     pub addresses: Vec<IpAddr>,
     /// Open on the node.
-    pub host_ports: Vec<Port>,
-}
-
-/// A [`HostPort`], as the file has it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Port {
-    protocol: String,
-    host_ip: IpAddr,
-    host_port: u16,
-    container_port: u16,
-}
-
-impl Record {
-    /// The host ports in the border's type.
-    pub fn host_ports(&self) -> Vec<HostPort> {
-        let one = |port: &Port| HostPort {
-            protocol: port.protocol.clone(),
-            host_ip: port.host_ip,
-            host_port: port.host_port,
-            container_port: port.container_port,
-        };
-        self.host_ports.iter().map(one).collect()
-    }
+    pub host_ports: Vec<HostPort>,
 }
 
 /// All attachments of a cluster on this node.
@@ -63,14 +42,14 @@ impl Record {
 pub struct Book {
     directory: PathBuf,
     netns: PathBuf,
-    pods: Cidr,
+    pods: IpNet,
     records: BTreeMap<String, Record>,
     last: Option<IpAddr>,
 }
 
 impl Book {
     /// Opens the book below `state_dir`; after a reboot it is empty.
-    pub fn open(state_dir: &Path, pods: Cidr) -> io::Result<Self> {
+    pub fn open(state_dir: &Path, pods: IpNet) -> io::Result<Self> {
         let (directory, netns) = (state_dir.join("attachments"), state_dir.join("netns"));
         let (boot, now) = (state_dir.join("boot"), fs::read_to_string(BOOT_ID)?);
         fs::create_dir_all(state_dir)?;
@@ -139,19 +118,13 @@ impl Book {
         }
         let used: BTreeSet<IpAddr> = self.records.values().flat_map(|record| record.addresses.iter().copied()).collect();
         let address = ipam::pick(self.pods, &used, self.last).ok_or_else(|| AttachError::Exhausted(self.pods.to_string()))?;
-        let port = |port: &HostPort| Port {
-            protocol: port.protocol.clone(),
-            host_ip: port.host_ip,
-            host_port: port.host_port,
-            container_port: port.container_port,
-        };
         let record = Record {
             sandbox: pod.sandbox.clone(),
             uid: pod.uid.clone(),
             namespace: pod.namespace.clone(),
             name: pod.name.clone(),
             addresses: vec![address],
-            host_ports: pod.host_ports.iter().map(port).collect(),
+            host_ports: pod.host_ports.clone(),
         };
         self.write(&record)
             .map_err(|source| AttachError::System { what: format!("write down the attachment of {}", pod.sandbox), source })?;
@@ -186,7 +159,7 @@ fn taken<'a>(mut records: impl Iterator<Item = &'a Record>, wanted: &'a [HostPor
     records.find_map(|record| {
         let clash = wanted.iter().find(|port| {
             let same =
-                |held: &Port| held.protocol == port.protocol && held.host_port == port.host_port && overlap(held.host_ip, port.host_ip);
+                |held: &HostPort| held.protocol == port.protocol && held.host_port == port.host_port && overlap(held.host_ip, port.host_ip);
             record.host_ports.iter().any(same)
         });
         clash.map(|port| (port, record.uid.clone()))

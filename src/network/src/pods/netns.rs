@@ -7,7 +7,7 @@ use nix::{
     sched::{CloneFlags, setns, unshare},
 };
 
-use crate::netlink::Socket;
+use crate::netlink::Netlink;
 
 const NSFS_MAGIC: i64 = 0x6e73_6673;
 /// What containers may do without a capability, as other runtimes have it by default: ping, and serve on low ports.
@@ -15,12 +15,11 @@ const SYSCTLS: [(&str, &str); 3] =
     [("ipv4/ping_group_range", "0 2147483647"), ("ipv4/ip_unprivileged_port_start", "0"), ("ipv6/conf/default/disable_ipv6", "1")];
 
 /// A network namespace, held open.
-#[derive(Debug)]
 pub struct Netns {
     /// The namespace itself.
     pub fd: OwnedFd,
     /// Netlink inside it.
-    pub socket: Socket,
+    pub netlink: Netlink,
 }
 
 /// Opens the namespace that is mounted at `path`, or makes it. On a thread of its own: a thread that changed its namespace does no other work.
@@ -32,7 +31,7 @@ pub fn open_or_create(path: &Path) -> io::Result<Netns> {
         }
         let fd = OwnedFd::from(fs::File::open(&path)?);
         setns(&fd, CloneFlags::CLONE_NEWNET)?;
-        Ok(Netns { fd, socket: Socket::open(libc::NETLINK_ROUTE)? })
+        Ok(Netns { fd, netlink: Netlink::open()? })
     })?;
     worker.join().unwrap_or_else(|_| Err(io::Error::other("the thread of the namespace panicked")))
 }

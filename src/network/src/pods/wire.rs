@@ -13,10 +13,12 @@ use super::netns;
 use crate::{
     kernel::{
         attach::{self, Style},
-        bpf::Hook,
         object::{Pins, Programs, fnv},
     },
-    netlink::{Socket, route, route::Mac},
+    netlink::{
+        Netlink,
+        route::{Mac, Veth},
+    },
 };
 
 /// The gateway of every pod: no host has it, the neighbour is written down.
@@ -24,7 +26,6 @@ pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// The pod's own end.
 const POD_LINK: &str = "eth0";
 const LOOPBACK_INDEX: u32 = 1;
-const SCOPE_UNIVERSE: u8 = 0;
 /// Locally administered, unicast.
 const MAC_PREFIX: u8 = 0x0a;
 
@@ -71,47 +72,32 @@ impl Wiring {
         let IpAddr::V4(ip) = ip else { return Err(fail("address")(io::ErrorKind::Unsupported.into())) };
         let name = link_name(&self.cluster_id, sandbox);
         let mut inside = netns::open_or_create(netns).map_err(fail("network namespace"))?;
-        let mut host = Socket::open(libc::NETLINK_ROUTE).map_err(fail("netlink"))?;
+        let mut host = Netlink::open().map_err(fail("netlink"))?;
         let (mac, host_mac) = (mac(&name, 0), mac(&name, 1));
-        let found = route::find_link(&mut host, &name).map_err(fail("link"))?;
-        let known = route::find_link(&mut inside.socket, POD_LINK).map_err(fail("link"))?.is_some();
+        let found = host.find_link(&name).map_err(fail("link"))?;
+        let known = inside.netlink.find_link(POD_LINK).map_err(fail("link"))?.is_some();
         if let Some(stale) = found.as_ref().filter(|_| !known) {
             // Its other end is in a namespace that is no longer this sandbox's.
             if !stale.alias.is_empty() && stale.alias != alias(&self.cluster_id, sandbox) {
                 let taken = io::Error::new(io::ErrorKind::AlreadyExists, format!("{name} is the link of {}", stale.alias));
                 return Err(fail("link")(taken));
             }
-            host.call(route::delete_link(stale.index)).map_err(fail("link"))?;
+            host.delete_link(stale.index).map_err(fail("link"))?;
         }
         if !known {
-            let veth = route::Veth { name: &name, mac: host_mac, peer: POD_LINK, peer_mac: mac, mtu: self.mtu };
-            host.call(route::add_veth(&veth, inside.fd.as_fd())).map_err(fail("link"))?;
+            let veth = Veth { name: &name, mac: host_mac, peer: POD_LINK, peer_mac: mac, mtu: self.mtu };
+            host.add_veth(&veth, inside.fd.as_fd()).map_err(fail("link"))?;
         }
-        let missing = || io::Error::from_raw_os_error(libc::ENODEV);
-        let link = route::find_link(&mut host, &name).and_then(|link| link.ok_or_else(missing)).map_err(fail("link"))?;
-        let eth0 = route::find_link(&mut inside.socket, POD_LINK).and_then(|link| link.ok_or_else(missing)).map_err(fail("link"))?;
+        let link = host.link(&name).map_err(fail("link"))?;
         // First the programs, then the link goes up: no packet of the pod passes without them.
-        attach::to_link(&self.pins, STYLE, programs, "from_pod", &pin(&name, "in"), link.index, Hook::TcxIngress)
-            .and_then(|()| attach::to_link(&self.pins, STYLE, programs, "to_pod", &pin(&name, "out"), link.index, Hook::TcxEgress))
-            .map_err(fail("programs"))?;
+        attach::to_link(&mut host, &self.pins, STYLE, programs, attach::OF_POD, &name, link.index).map_err(fail("programs"))?;
         disable_ipv6(&name).map_err(fail("sysctl"))?;
-        host.call_all(vec![
-            route::set_up(link.index, &alias(&self.cluster_id, sandbox)),
-            route::add_link_route(ip, 32, link.index, self.node),
-            route::add_neighbour(link.index, ip, mac),
-        ])
-        .map_err(|(_, error)| fail("route")(error))?;
-        inside
-            .socket
-            .call_all(vec![
-                route::set_up(LOOPBACK_INDEX, ""),
-                route::set_up(eth0.index, ""),
-                route::add_address(eth0.index, ip, 32, SCOPE_UNIVERSE),
-                route::add_neighbour(eth0.index, GATEWAY, host_mac),
-                route::add_default_route(GATEWAY, eth0.index),
-            ])
-            .map_err(|(_, error)| fail("address")(error))?;
-        let cookie = inside.socket.netns_cookie().map_err(fail("network namespace"))?;
+        host.set_up_as(link.index, &alias(&self.cluster_id, sandbox))
+            .and_then(|()| host.add_link_route(ip, 32, link.index, self.node))
+            .and_then(|()| host.add_neighbour(link.index, ip, mac))
+            .map_err(fail("route"))?;
+        furnish(&mut inside.netlink, ip, host_mac).map_err(fail("address"))?;
+        let cookie = inside.netlink.netns_cookie().map_err(fail("network namespace"))?;
         Ok(Wired { pod: Pod { ifindex: link.index, identity: 0, mac, host_mac, flags: 0 }, netns: cookie })
     }
 
@@ -119,11 +105,9 @@ impl Wiring {
     pub fn renew(&self, programs: &Programs, sandbox: &str) -> Result<bool, WireError> {
         let fail = |step| move |source| WireError { step, sandbox: sandbox.to_owned(), source };
         let name = link_name(&self.cluster_id, sandbox);
-        let mut host = Socket::open(libc::NETLINK_ROUTE).map_err(fail("netlink"))?;
-        let Some(link) = route::find_link(&mut host, &name).map_err(fail("link"))? else { return Ok(false) };
-        attach::to_link(&self.pins, STYLE, programs, "from_pod", &pin(&name, "in"), link.index, Hook::TcxIngress)
-            .and_then(|()| attach::to_link(&self.pins, STYLE, programs, "to_pod", &pin(&name, "out"), link.index, Hook::TcxEgress))
-            .map_err(fail("programs"))?;
+        let mut host = Netlink::open().map_err(fail("netlink"))?;
+        let Some(link) = host.find_link(&name).map_err(fail("link"))? else { return Ok(false) };
+        attach::to_link(&mut host, &self.pins, STYLE, programs, attach::OF_POD, &name, link.index).map_err(fail("programs"))?;
         Ok(true)
     }
 
@@ -131,18 +115,22 @@ impl Wiring {
     pub fn disconnect(&self, sandbox: &str, netns: &Path) -> Result<(), WireError> {
         let fail = |step| move |source| WireError { step, sandbox: sandbox.to_owned(), source };
         let name = link_name(&self.cluster_id, sandbox);
-        attach::detach(&self.pins, &pin(&name, "in"))
-            .and_then(|()| attach::detach(&self.pins, &pin(&name, "out")))
-            .map_err(fail("programs"))?;
-        let mut host = Socket::open(libc::NETLINK_ROUTE).map_err(fail("netlink"))?;
-        if let Some(link) = route::find_link(&mut host, &name).map_err(fail("link"))? {
-            match host.call(route::delete_link(link.index)) {
-                Err(error) if error.raw_os_error() != Some(libc::ENODEV) => return Err(fail("link")(error)),
-                _ => {}
-            }
+        let mut host = Netlink::open().map_err(fail("netlink"))?;
+        if let Some(link) = host.find_link(&name).map_err(fail("link"))? {
+            host.delete_link(link.index).map_err(fail("link"))?;
         }
         netns::remove(netns).map_err(fail("network namespace"))
     }
+}
+
+/// The pod's side of its namespace: loopback, its own link with the address, everything else by the gateway.
+fn furnish(inside: &mut Netlink, ip: Ipv4Addr, host_mac: Mac) -> io::Result<()> {
+    let eth0 = inside.link(POD_LINK)?;
+    inside.set_up(LOOPBACK_INDEX)?;
+    inside.set_up(eth0.index)?;
+    inside.add_address(eth0.index, ip)?;
+    inside.add_neighbour(eth0.index, GATEWAY, host_mac)?;
+    inside.add_default_route(GATEWAY, eth0.index)
 }
 
 /// What the names of all links of a cluster begin with.
@@ -166,10 +154,6 @@ pub fn disable_ipv6(link: &str) -> io::Result<()> {
 /// Fifteen bytes, as many as a link's name may have.
 fn link_name(cluster_id: &str, sandbox: &str) -> String {
     format!("{}{:08x}", link_prefix(cluster_id), fnv(sandbox.as_bytes()) as u32)
-}
-
-fn pin(link: &str, direction: &str) -> String {
-    format!("{link}-{direction}")
 }
 
 fn mac(link: &str, end: u8) -> Mac {

@@ -1,17 +1,21 @@
 //! Follows Services and EndpointSlices, one Service at a time. A wake-up carries its key and nothing else.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use coracle_client::{Informer, Informers, Key};
+use coracle_ebpf_common::Frontend;
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{desired, ledger::Owner};
+use super::{
+    desired::{self, Desired},
+    ledger::Owner,
+};
 use crate::kernel::tables::TableError;
 
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
@@ -22,11 +26,7 @@ const RETRY: Duration = Duration::from_secs(5);
 /// Where frontends go: the dataplane's maps.
 pub trait Sink: Send + Sync + 'static {
     /// These, and no others, are the owner's frontends from now on.
-    fn set(
-        &self,
-        owner: &Owner,
-        wanted: std::collections::BTreeMap<coracle_ebpf_common::Frontend, desired::Desired>,
-    ) -> Result<(), TableError>;
+    fn set(&self, owner: &Owner, wanted: BTreeMap<Frontend, Desired>) -> Result<(), TableError>;
     /// All Services have been told: what nobody claims may go.
     fn complete(&self) -> Result<(), TableError>;
 }
@@ -75,7 +75,7 @@ pub async fn run(informers: Informers, node_name: String, sink: Arc<dyn Sink>, s
     }
     let mut failed = settle(&wakeups.take(), &services, &slices, &node_name, sink.as_ref());
     if let Err(error) = sink.complete() {
-        tracing::error!(error = chain(&error), "services of an earlier run stay in the dataplane");
+        tracing::error!(error = &error as &dyn std::error::Error, "services of an earlier run stay in the dataplane");
     }
     loop {
         tokio::select! {
@@ -102,7 +102,7 @@ fn settle(
         let of = slices.lister().indexed(BY_SERVICE, &key.to_string());
         let wanted = services.lister().get(key).map(|service| desired::frontends(&service, of.iter().map(AsRef::as_ref), node_name));
         if let Err(error) = sink.set(&Owner::Service(key.clone()), wanted.unwrap_or_default()) {
-            tracing::error!(service = %key, error = chain(&error), "the dataplane does not have the Service as it should be");
+            tracing::error!(service = %key, error = &error as &dyn std::error::Error, "the dataplane does not have the Service as it should be");
             failed.insert(key.clone());
         }
     }
@@ -112,15 +112,4 @@ fn settle(
 fn service_of(slice: &EndpointSlice) -> Option<Key> {
     let name = slice.metadata.labels.as_ref()?.get(SERVICE_LABEL)?;
     Some(Key::new(slice.metadata.namespace.as_deref()?, name.as_str()))
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -90,8 +90,6 @@ pub struct Machine {
     pub config: Config,
     pub dataplane: Arc<Dataplane>,
     pub shutdown: CancellationToken,
-    /// Removed with the machine.
-    _directory: tempfile::TempDir,
 }
 
 /// Runs a test on a node of its own; takes the node down after it, also when it fails.
@@ -123,7 +121,6 @@ pub fn on_shared<F: Future<Output = ()>>(
         node_ip: NODE_IP.into(),
         cgroup,
         root_hooks,
-        node_port_range: 30000..=32767,
     };
     let space = node.clone();
     let worker = thread::spawn(move || {
@@ -133,12 +130,14 @@ pub fn on_shared<F: Future<Output = ()>>(
             let (api, shutdown) = (Api::new(), CancellationToken::new());
             let dataplane =
                 Dataplane::start(config.clone(), api.client(), shutdown.clone()).await.unwrap_or_else(|e| panic!("{}", chain(&e)));
-            test(Machine { api, node, outside, config, dataplane, shutdown, _directory: directory }).await;
+            test(Machine { api, node, outside, config, dataplane, shutdown }).await;
         });
     });
     let result = worker.join();
     undo_node.run(move || teardown(&undo_id, &undo_dir).expect("teardown"));
     let _ = std::fs::remove_dir(undo_cgroup);
+    // After the teardown, which unmounts what is below it.
+    directory.close().expect("an empty directory goes");
     if let Err(panic) = result {
         std::panic::resume_unwind(panic);
     }

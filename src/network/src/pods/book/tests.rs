@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn pods() -> Cidr {
+fn pods() -> IpNet {
     "10.42.0.0/24".parse().expect("range")
 }
 
