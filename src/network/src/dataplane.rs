@@ -113,12 +113,7 @@ struct Maps {
 impl Dataplane {
     /// Loads and pins the programs, or adopts those of an earlier process without a gap in traffic; then follows Services and EndpointSlices
     /// until `shutdown`. Does not wait for the API server: what is in the maps stays until both lists are known.
-    pub async fn start(config: Config, client: kube::Client, shutdown: CancellationToken) -> Result<Arc<Dataplane>, StartError> {
-        Self::start_shared(config, Informers::new(client), shutdown).await
-    }
-
-    /// The same, on informers that other roles of the process use too.
-    pub async fn start_shared(config: Config, informers: Informers, shutdown: CancellationToken) -> Result<Arc<Dataplane>, StartError> {
+    pub async fn start(config: Config, informers: Informers, shutdown: CancellationToken) -> Result<Arc<Dataplane>, StartError> {
         let dataplane = Self::open(config).await?;
         let inner = &dataplane.inner;
         tokio::spawn(watch::run(informers, inner.config.node_name.clone(), Arc::clone(inner) as Arc<dyn Sink>, shutdown.clone()));

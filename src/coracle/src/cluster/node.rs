@@ -45,7 +45,7 @@ pub async fn start(
     shutdown: CancellationToken,
 ) -> Result<Agent, StartError> {
     let dataplane =
-        Dataplane::start_shared(network_config(node, place, config), informers, shutdown.clone()).await.map_err(StartError::Network)?;
+        Dataplane::start(network_config(node, place, config), informers, shutdown.clone()).await.map_err(StartError::Network)?;
     steps.done(format_args!("dataplane ready, pods in {}", node.pod_cidr));
     let options = runtime_options(place.data_dir.clone(), place.state_dir.clone(), place.cgroup());
     let runtime = embedded::EmbeddedRuntime::open(options).await.map_err(StartError::Runtime)?;

@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use coracle_client::Informers;
 use coracle_network::{Attachment, Config, Dataplane, PodNetwork, PodRequest, teardown};
 use nix::sched::{CloneFlags, setns, unshare};
 use tokio_util::sync::CancellationToken;
@@ -128,8 +129,9 @@ pub fn on_shared<F: Future<Output = ()>>(
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
         runtime.block_on(async {
             let (api, shutdown) = (Api::new(), CancellationToken::new());
-            let dataplane =
-                Dataplane::start(config.clone(), api.client(), shutdown.clone()).await.unwrap_or_else(|e| panic!("{}", chain(&e)));
+            let dataplane = Dataplane::start(config.clone(), Informers::new(api.client()), shutdown.clone())
+                .await
+                .unwrap_or_else(|e| panic!("{}", chain(&e)));
             test(Machine { api, node, outside, config, dataplane, shutdown }).await;
         });
     });
@@ -181,7 +183,7 @@ impl Machine {
     pub async fn restart(&mut self) {
         self.shutdown.cancel();
         self.shutdown = CancellationToken::new();
-        self.dataplane = Dataplane::start(self.config.clone(), self.api.client(), self.shutdown.clone())
+        self.dataplane = Dataplane::start(self.config.clone(), Informers::new(self.api.client()), self.shutdown.clone())
             .await
             .unwrap_or_else(|e| panic!("{}", chain(&e)));
     }
