@@ -125,7 +125,7 @@ impl Dataplane {
     }
 
     /// Everything but what needs the API server: pods reach each other, and Services as an earlier process left them.
-    pub async fn open(config: Config) -> Result<Dataplane, StartError> {
+    async fn open(config: Config) -> Result<Dataplane, StartError> {
         let opened = blocking(move || Inner::open(config, style())).await;
         let inner = opened.map_err(|source| StartError::System { what: "start".into(), source })??;
         Ok(Dataplane { inner: Arc::new(inner) })
