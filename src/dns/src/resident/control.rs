@@ -68,6 +68,8 @@ pub async fn obey(state: &State, records: &Arc<RwLock<Records>>, listener: UnixL
         while let Some(stream) = next.take() {
             let mut dirty = None;
             tokio::select! {
+                // What was said comes before who else wants to say something.
+                biased;
                 program = talk(state, records, address, stream, &mut dirty) => if let Some(program) = program {
                     state.keep(&read(records))?;
                     return Ok(program);

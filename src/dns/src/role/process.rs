@@ -69,6 +69,7 @@ pub async fn attend(config: &Config, news: bool) -> io::Result<Resident> {
         } else if news || !same_program(found.hello.pid, &config.program) {
             tracing::info!(pid = found.hello.pid, "the resident of DNS becomes the program that runs now");
             found.talk.send(&Command::Become(config.program.clone())).await?;
+            found.talk.hung_up().await?;
             // It keeps the control socket too: the next connection waits for it there.
             return connect(&config.state_dir, true).await;
         } else {
@@ -112,6 +113,14 @@ impl Talk {
     pub async fn tell(&mut self, changes: Vec<Change>) -> io::Result<()> {
         self.send(&Command::Changes(changes)).await?;
         self.line().await.map(drop)
+    }
+
+    /// Returns when the resident has taken the last command and turned away. A connection made before that would take its attention from the command.
+    async fn hung_up(&mut self) -> io::Result<()> {
+        while let Ok(line) = timeout(PATIENCE, self.line()).await? {
+            tracing::debug!(bytes = line.len(), "the resident of DNS said something before it turned away");
+        }
+        Ok(())
     }
 
     async fn send(&mut self, command: &Command) -> io::Result<()> {

@@ -58,6 +58,15 @@ impl Drop for Place {
     }
 }
 
+/// Raises the flag when it goes, so that whoever waits for it ends also when the test fails.
+struct Raised<'a>(&'a AtomicBool);
+
+impl Drop for Raised<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 struct Role {
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -147,8 +156,10 @@ async fn story() {
     std::fs::copy(&program, &newer).unwrap();
     let (done, asked) = (AtomicBool::new(false), AtomicU16::new(0));
     let role = std::thread::scope(|threads| {
-        threads.spawn(|| {
-            while !done.load(Ordering::Acquire) {
+        let done = Raised(&done);
+        let (asking, asked) = (done.0, &asked);
+        threads.spawn(move || {
+            while !asking.load(Ordering::Acquire) {
                 assert_eq!(ask(address, "web.default.svc.cluster.local"), Ok(vec![[10, 43, 0, 5].into()]));
                 asked.fetch_add(1, Ordering::AcqRel);
             }
@@ -159,7 +170,7 @@ async fn story() {
         until(|| (std::fs::read_link(&exe).unwrap() == newer).then_some(()));
         let so_far = asked.load(Ordering::Acquire);
         until(|| (asked.load(Ordering::Acquire) > so_far.saturating_add(100)).then_some(()));
-        done.store(true, Ordering::Release);
+        drop(done);
         role
     });
     println!("{} questions while a newer program took over, none lost", asked.load(Ordering::Acquire));
