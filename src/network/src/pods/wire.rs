@@ -17,7 +17,7 @@ use crate::{
     },
     netlink::{
         Netlink,
-        route::{Mac, Veth},
+        route::{Link, Mac, Veth},
     },
 };
 
@@ -78,7 +78,7 @@ impl Wiring {
         let known = inside.netlink.find_link(POD_LINK).map_err(fail("link"))?.is_some();
         if let Some(stale) = found.as_ref().filter(|_| !known) {
             // Its other end is in a namespace that is no longer this sandbox's.
-            if !stale.alias.is_empty() && stale.alias != alias(&self.cluster_id, sandbox) {
+            if !self.is_of(stale, sandbox) {
                 let taken = io::Error::new(io::ErrorKind::AlreadyExists, format!("{name} is the link of {}", stale.alias));
                 return Err(fail("link")(taken));
             }
@@ -106,7 +106,8 @@ impl Wiring {
         let fail = |step| move |source| WireError { step, sandbox: sandbox.to_owned(), source };
         let name = link_name(&self.cluster_id, sandbox);
         let mut host = Netlink::open().map_err(fail("netlink"))?;
-        let Some(link) = host.find_link(&name).map_err(fail("link"))? else { return Ok(false) };
+        let found = host.find_link(&name).map_err(fail("link"))?;
+        let Some(link) = found.filter(|link| self.is_of(link, sandbox)) else { return Ok(false) };
         attach::to_link(&mut host, &self.pins, STYLE, programs, attach::OF_POD, &name, link.index).map_err(fail("programs"))?;
         Ok(true)
     }
@@ -116,10 +117,16 @@ impl Wiring {
         let fail = |step| move |source| WireError { step, sandbox: sandbox.to_owned(), source };
         let name = link_name(&self.cluster_id, sandbox);
         let mut host = Netlink::open().map_err(fail("netlink"))?;
-        if let Some(link) = host.find_link(&name).map_err(fail("link"))? {
+        let found = host.find_link(&name).map_err(fail("link"))?;
+        if let Some(link) = found.filter(|link| self.is_of(link, sandbox)) {
             host.delete_link(link.index).map_err(fail("link"))?;
         }
         netns::remove(netns).map_err(fail("network namespace"))
+    }
+
+    /// Names are hashes, so two sandboxes may have the same; a link without alias is one whose making was cut off.
+    fn is_of(&self, link: &Link, sandbox: &str) -> bool {
+        link.alias.is_empty() || link.alias == alias(&self.cluster_id, sandbox)
     }
 }
 

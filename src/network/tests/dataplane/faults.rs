@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use coracle_network::{PodNetwork, teardown};
+use coracle_network::{PodNetwork, PodRequest, teardown};
 use serde_json::json;
 
 use crate::machine::*;
@@ -170,6 +170,37 @@ fn a_pod_range_that_is_in_use_is_refused() {
     let failed = std::panic::catch_unwind(|| on_shared(&spaces, 203, false, |_| async {})).expect_err("refused");
     let text = failed.downcast_ref::<String>().cloned().unwrap_or_default();
     assert!(text.contains("10.42.203.0/24 is in use"), "{text}");
+}
+
+/// Links are named by a hash of 32 bits; whoever comes second is refused, and its going takes nothing of the first.
+#[test]
+fn sandboxes_whose_links_would_have_one_name_harm_nobody() {
+    on_machine(false, |machine| async move {
+        let (first, second) = colliding();
+        let pod = machine.pod(&first).await;
+        serve_tcp(&pod.space, 80, "first");
+        let sandbox = format!("{second}-sandbox");
+        let request =
+            PodRequest { sandbox: sandbox.clone(), namespace: "default".into(), name: second.clone(), uid: second, host_ports: Vec::new() };
+        let refused = machine.dataplane.attach(&request).await.expect_err("refused");
+        assert!(chain(&refused).contains(&format!("{first}-sandbox")), "{}", chain(&refused));
+        machine.dataplane.detach(&sandbox).await.expect("detach");
+        assert_eq!(who(&machine.node, at(pod.ip(), 80)).as_deref(), Some("first"));
+        machine.dataplane.detach(&format!("{first}-sandbox")).await.expect("detach");
+        machine.dataplane.attach(&request).await.expect("the name is free");
+    });
+}
+
+/// Two names of pods whose sandboxes have the same FNV-1a, of which links have the low half.
+fn colliding() -> (String, String) {
+    let low = |text: &str| {
+        text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)) as u32
+    };
+    let mut seen = std::collections::HashMap::new();
+    (0..)
+        .map(|n: u32| format!("pod{n}"))
+        .find_map(|name| seen.insert(low(&format!("{name}-sandbox")), name.clone()).map(|first| (first, name)))
+        .expect("a hash of 32 bits collides")
 }
 
 fn links() -> Vec<String> {
