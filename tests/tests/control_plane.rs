@@ -59,7 +59,11 @@ impl Cluster {
         let client = coracle_client::in_process(server.local(user));
         let informers = Informers::new(client.clone());
         let shutdown = CancellationToken::new();
-        let config = coracle_controllers::Config { cluster_cidrs: vec!["10.42.0.0/16".parse().unwrap()], ca_bundle: "PEM".into(), ..Default::default() };
+        let config = coracle_controllers::Config {
+            cluster_cidrs: vec!["10.42.0.0/16".parse().unwrap()],
+            ca_bundle: "PEM".into(),
+            ..Default::default()
+        };
         let records = config.records.clone();
         let run = coracle_controllers::run(client.clone(), informers.clone(), config, shutdown.clone());
         let controllers = tokio::spawn(async { run.await.unwrap() });
