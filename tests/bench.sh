@@ -34,6 +34,11 @@ kill "$pid"; wait "$pid" || true; pid=
 
 echo; echo "== store: durable puts against a bare append + fdatasync (must > 0.5, goal 0.8); opening 100,000 objects (must < 1 s)"
 cargo bench --locked --quiet -p coracle-store
+echo; echo "== container create + start against runc (must < 0.5, goal 0.25) and, with cgroup v2 alone, crun (must < 1.0, goal 0.5)"
+cargo run --locked --release --quiet -p coracle-runtime --example create_start -- 50
+cargo run --locked --release --quiet -p coracle-runtime --example create_start -- 50 --unified
+echo; echo "== an image unpacked against tar -x of the same layers (no bar)"
+cargo run --locked --release --quiet -p coracle-runtime --example unpack
 echo; echo "== pod to ClusterIP against plain veth + routing (must >= 1.0, goal 1.4)"
 cargo run --locked --release --quiet -p coracle-network --example bench
 echo; echo "== the demo's convergences"

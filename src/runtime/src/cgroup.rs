@@ -3,10 +3,14 @@
 //! Only directories below a path that this crate was given are made, written or removed.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     time::Duration,
 };
+
+use rustix::fs::{Mode, OFlags};
 
 use crate::{ContainerStats, Resources};
 
@@ -14,9 +18,6 @@ use crate::{ContainerStats, Resources};
 const REMOVE_TRIES: u32 = 11;
 /// Controllers that are turned on below the root on v2.
 const CONTROLLERS: [&str; 6] = ["cpu", "memory", "pids", "cpuset", "io", "hugetlb"];
-
-/// Options of a v1 mount that do not say which hierarchy it is, by their beginnings.
-const MOUNT_OPTIONS: [&str; 8] = ["rw", "ro", "nosuid", "nodev", "noexec", "relatime", "xattr", "release_agent"];
 
 /// How this machine mounts its hierarchies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,15 +106,22 @@ impl Cgroup {
         }
     }
 
-    /// The v1 hierarchies (and v2 beside them) as a container mounts them: directory, type, options. None where v2 is alone.
-    pub(crate) fn v1_mounts(&self) -> Vec<(String, &'static str, String)> {
-        let Hierarchies::Legacy { v1, unified } = &self.hierarchies else { return Vec::new() };
-        let name = |root: &Path| root.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let selects = |option: &&String| !MOUNT_OPTIONS.iter().any(|other| option.starts_with(other));
-        let of = |(options, root): &(Vec<String>, PathBuf)| {
-            (name(root), "cgroup", options.iter().filter(selects).cloned().collect::<Vec<_>>().join(","))
+    /// A descriptor of the v2 directory, for a process to be born there; `None` on a machine without v2.
+    pub(crate) fn v2_birthplace(&self) -> io::Result<Option<OwnedFd>> {
+        let open = |dir: PathBuf| rustix::fs::open(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        Ok(self.v2_dir().map(open).transpose()?)
+    }
+
+    /// Its directories by the names that their hierarchies have below /sys/fs/cgroup; v2 alone has none.
+    pub(crate) fn named_dirs(&self) -> Vec<(String, PathBuf)> {
+        let named = |root: &PathBuf| {
+            let name = root.strip_prefix("/sys/fs/cgroup").unwrap_or(root).to_string_lossy().into_owned();
+            (name, root.join(&self.path))
         };
-        v1.iter().map(of).chain(unified.iter().map(|root| (name(root), "cgroup2", String::new()))).collect()
+        match &self.hierarchies {
+            Hierarchies::Unified(root) => vec![named(root)],
+            Hierarchies::Legacy { v1, unified } => v1.iter().map(|(_, root)| root).chain(unified).map(named).collect(),
+        }
     }
 
     /// Makes it and what is above it.
@@ -146,9 +154,11 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Moves a process in; 0 is the caller.
-    pub(crate) fn join(&self, pid: u32) -> io::Result<()> {
-        self.dirs().iter().try_for_each(|dir| write(dir, "cgroup.procs", &pid.to_string()))
+    /// Moves the caller, a process of one thread, into its v1 groups. By `tasks`: what moves only itself waits for nobody, while `cgroup.procs` waits
+    /// until every processor of the machine has passed a quiet moment, 10 to 20 ms. (Into v2's a process is born: `v2_birthplace`.)
+    pub(crate) fn join_v1(&self) -> io::Result<()> {
+        let Hierarchies::Legacy { v1, .. } = &self.hierarchies else { return Ok(()) };
+        v1.iter().try_for_each(|(_, root)| write(&root.join(&self.path), "tasks", "0"))
     }
 
     /// Sets limits. `whole` kills a group at memory shortage as a whole (a container, on v2).
@@ -209,7 +219,9 @@ impl Cgroup {
     pub(crate) fn limit_devices_v1(&self, rules: &[String]) -> io::Result<()> {
         let (Hierarchies::Legacy { .. }, Some(dir)) = (&self.hierarchies, self.with("devices")) else { return Ok(()) };
         write(&dir, "devices.deny", "a")?;
-        rules.iter().try_for_each(|rule| write(&dir, "devices.allow", rule))
+        let mut allow = fs::File::options().write(true).open(dir.join("devices.allow"))?;
+        // One rule a write.
+        rules.iter().try_for_each(|rule| allow.write_all(rule.as_bytes()))
     }
 
     /// Processes killed in it for want of memory.

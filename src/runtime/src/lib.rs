@@ -1,4 +1,4 @@
-//! Images and containers: content store, overlay, the shim, libcontainer in processes of its own.
+//! Images and containers: content store, overlay, a shim per pod that makes its containers.
 //!
 //! [`PodRuntime`] is what the node agent needs of a runtime. The embedded one is `runtime::embedded`; a CRI v1 socket will be another.
 

@@ -1,4 +1,4 @@
-//! The values that pass between a node agent and a runtime.
+//! The values that pass between a node agent and a runtime. Those that are kept on disk may lack what a later version added.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -19,6 +19,7 @@ pub enum NamespaceMode {
 
 /// A pod sandbox: what all containers of a pod share.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SandboxSpec {
     /// 64 hex digits, chosen by the agent, new for each sandbox.
     pub id: String,
@@ -52,8 +53,31 @@ pub struct SandboxSpec {
     pub annotations: BTreeMap<String, String>,
 }
 
+impl Default for SandboxSpec {
+    /// What a pod has that says nothing, but for names and places, which are empty.
+    fn default() -> Self {
+        Self {
+            id: String::new(),
+            namespace: String::new(),
+            name: String::new(),
+            uid: String::new(),
+            attempt: 0,
+            netns: None,
+            hostname: String::new(),
+            ipc: NamespaceMode::Pod,
+            pid: NamespaceMode::Container,
+            cgroup: String::new(),
+            resources: Resources::default(),
+            sysctls: BTreeMap::new(),
+            log_directory: PathBuf::new(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+        }
+    }
+}
+
 /// Names a container: its sandbox and its own id (64 hex digits, chosen by the agent).
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ContainerId {
     /// The sandbox's id.
     pub sandbox: String,
@@ -61,8 +85,9 @@ pub struct ContainerId {
     pub id: String,
 }
 
-/// A container to be.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// A container to be. The default is what one has of which its pod says nothing, but for names and places, which are empty.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ContainerSpec {
     /// Its name from now on.
     pub id: ContainerId,
@@ -132,6 +157,7 @@ pub struct Device {
 
 /// Limits; `None` is no limit.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Resources {
     /// Weight from requests: 2 to 262144.
     pub cpu_shares: Option<u64>,
@@ -151,6 +177,7 @@ pub struct Resources {
 
 /// Who a container runs as and what it may.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Security {
     /// `None`: the image's `User`, by number or by name from its /etc/passwd.
     pub run_as_user: Option<i64>,
@@ -176,6 +203,26 @@ pub struct Security {
     pub seccomp: Seccomp,
     /// /proc without masks.
     pub proc_unmasked: bool,
+}
+
+impl Default for Security {
+    /// What a container has of which its pod says nothing: the image's user, no more capabilities than the usual ones, the default filter.
+    fn default() -> Self {
+        Self {
+            run_as_user: None,
+            run_as_group: None,
+            run_as_non_root: false,
+            supplemental_groups: Vec::new(),
+            merge_image_groups: true,
+            privileged: false,
+            add_capabilities: Vec::new(),
+            drop_capabilities: Vec::new(),
+            read_only_root: false,
+            allow_privilege_escalation: true,
+            seccomp: Seccomp::RuntimeDefault,
+            proc_unmasked: false,
+        }
+    }
 }
 
 /// Which system calls a container may make.

@@ -61,18 +61,23 @@ fn connect(dir: &Path) -> io::Result<UnixStream> {
     UnixStream::connect(format!("/proc/self/fd/{}/{}", dir.as_raw_fd(), crate::shim::state::SOCKET))
 }
 
-/// The next message of an open connection; `None` at its end.
+/// The next message of an open connection; `None` at its end. What is not understood comes from a newer shim and is passed over.
 pub(super) async fn next<T: DeserializeOwned>(socket: &mut tokio::net::UnixStream) -> io::Result<Option<T>> {
-    let length = match socket.read_u32_le().await {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        length => length? as usize,
-    };
-    if length > MESSAGE_BYTES {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a message of {length} bytes")));
+    loop {
+        let length = match socket.read_u32_le().await {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            length => length? as usize,
+        };
+        if length > MESSAGE_BYTES {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a message of {length} bytes")));
+        }
+        let mut bytes = vec![0; length];
+        socket.read_exact(&mut bytes).await?;
+        match serde_json::from_slice(&bytes) {
+            Ok(message) => return Ok(Some(message)),
+            Err(error) => tracing::debug!(%error, "a message of a shim that is not understood"),
+        }
     }
-    let mut bytes = vec![0; length];
-    socket.read_exact(&mut bytes).await?;
-    Ok(Some(serde_json::from_slice(&bytes)?))
 }
 
 impl From<Failure> for RuntimeError {

@@ -226,6 +226,7 @@ impl EmbeddedRuntime {
 
     /// Takes away what a container has on the machine.
     async fn clean(&self, dir: &Path, writable: &Path, cgroup: &Cgroup) -> Result<(), RuntimeError> {
+        // Shims of before made the root of a container with a shared volume in the node's own namespace.
         unmount(&dir.join("rootfs"));
         cgroup.remove().await.map_err(system("could not remove a cgroup"))?;
         remove_dir(writable).and_then(|()| remove_dir(dir)).map_err(system("could not remove a container's files"))
@@ -259,8 +260,9 @@ impl PodRuntime for EmbeddedRuntime {
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<(), RuntimeError> {
         check_id(&spec.id)?;
         let _alone = self.alone(&spec.id).await;
-        if lock(&self.sandboxes).contains_key(&spec.id) {
-            return Ok(());
+        if let Some(known) = lock(&self.sandboxes).get(&spec.id) {
+            let gone = || system(format!("sandbox {} has no shim any more", spec.id))(io::ErrorKind::ConnectionAborted.into());
+            return if known.is_alive() { Ok(()) } else { Err(gone()) };
         }
         self.pod_cgroup(spec)?;
         let dir = self.options.state_dir.join(&spec.id);
@@ -284,7 +286,10 @@ impl PodRuntime for EmbeddedRuntime {
 
     async fn remove_sandbox(&self, id: &str) -> Result<(), RuntimeError> {
         let _alone = self.alone(id).await;
-        let Ok(sandbox) = self.sandbox(id) else { return Ok(()) };
+        let Ok(sandbox) = self.sandbox(id) else {
+            lock(&self.busy).remove(id);
+            return Ok(());
+        };
         let cgroup = self.pod_cgroup(&sandbox.record.spec)?;
         cgroup.kill();
         let ids = sandbox.ids();

@@ -3,12 +3,23 @@
 use std::{
     fs::{self, File},
     io::{self, Read},
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::{
+            fs::{DirBuilderExt, MetadataExt},
+            process::CommandExt,
+        },
+    },
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-use crate::dispatch::SHIM;
+use rustix::{
+    fs::CWD,
+    mount::{MountAttrFlags, MountPropagationFlags},
+};
+
+use crate::{dispatch::SHIM, shim::tree};
 
 /// Bytes that a shim may say before it is ready.
 const SAID_BYTES: u64 = 16 * 1024;
@@ -35,7 +46,9 @@ pub(super) fn keep(program: &Path, dir: &Path) -> io::Result<PathBuf> {
 /// Starts the shim of the sandbox in `dir` and gives what it says: `ready`, or why not. It is reaped by who follows it, or by init.
 pub(super) fn start_shim(program: &Path, dir: &Path) -> io::Result<String> {
     let log = File::options().create(true).append(true).open(dir.join("shim.log"))?;
-    let mut shim = Command::new(program)
+    let copy = read_only(program)?;
+    let mut shim = Command::new(format!("/proc/self/fd/{}", copy.as_raw_fd()))
+        .arg0(program)
         .arg(SHIM)
         .arg(dir)
         .current_dir("/")
@@ -48,13 +61,20 @@ pub(super) fn start_shim(program: &Path, dir: &Path) -> io::Result<String> {
     if let Some(out) = shim.stdout.take() {
         out.take(SAID_BYTES).read_to_string(&mut said)?;
     }
-    if said != "ready" {
-        let status = shim.wait()?;
-        if said.is_empty() {
-            said = format!("the shim ended: {status}");
-        }
+    // It has gone on as another process, in its own cgroup.
+    let status = shim.wait()?;
+    if said.is_empty() {
+        said = format!("the shim ended before it was ready ({status}); see {}", dir.join("shim.log").display());
     }
     Ok(said)
+}
+
+/// The program as a file on a mount of its own that nobody can write to, whatever way they have to it: an image whose entry point is
+/// /proc/self/exe executes it as root, and could else open it for writing by that name (CVE-2019-5736).
+fn read_only(program: &Path) -> io::Result<OwnedFd> {
+    let copy = tree::copy(CWD, program, false)?;
+    tree::change(copy.as_fd(), false, MountAttrFlags::MOUNT_ATTR_RDONLY, MountPropagationFlags::empty())?;
+    Ok(copy)
 }
 
 #[cfg(test)]

@@ -269,7 +269,9 @@ impl ImageStore {
             rustix::fs::syncfs(&File::open(&work)?).map_err(io::Error::from)?;
             match fs::rename(&work, &place) {
                 Err(_) if place.exists() => Ok(()),
-                other => other.map_err(UnpackError::Io),
+                Err(error) => Err(error.into()),
+                // The index is about to say that it is there.
+                Ok(()) => Ok(File::open(self.root.join("layers"))?.sync_all()?),
             }
         })();
         if work.exists() {
@@ -325,7 +327,9 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::options().write(true).create_new(true).mode(0o600).open(&temporary)?;
     file.write_all(bytes)?;
     file.sync_data()?;
-    fs::rename(&temporary, path)
+    fs::rename(&temporary, path)?;
+    // The new name is on the disk when its directory is.
+    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }
 
 fn image(id: &Digest, record: &Record) -> Image {

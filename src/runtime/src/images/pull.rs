@@ -10,7 +10,7 @@ use std::{
 use futures::{StreamExt, TryStreamExt, stream};
 use oci_client::{
     Client, Reference, RegistryOperation,
-    client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol},
+    client::{BlobResponse, Certificate, CertificateEncoding, ClientConfig, ClientProtocol},
     errors::OciDistributionError,
     manifest::OciDescriptor,
     secrets::RegistryAuth,
@@ -18,7 +18,7 @@ use oci_client::{
 
 use super::{
     Digest, ImageStore, StoreError,
-    blobs::BlobError,
+    blobs::{BlobError, BlobWriter},
     chains,
     layer::{LAYER_BYTES, UnpackError},
     manifest::{self, CONFIG_BYTES, Configuration, Descriptor, LAYERS, MANIFEST_BYTES, Manifest},
@@ -31,6 +31,10 @@ const LAYERS_AT_ONCE: usize = 3;
 const CONNECT: Duration = Duration::from_secs(15);
 /// Silence in the middle of a body that ends a pull.
 const SILENCE: Duration = Duration::from_secs(60);
+/// Times that a blob is asked for, each time for what of it is still missing.
+const TRIES: u32 = 4;
+/// Before the second of them; twice as long before each that follows.
+const PAUSE: Duration = Duration::from_millis(250);
 /// Depth to which an index may point to indexes.
 const NESTED: usize = 3;
 
@@ -105,10 +109,15 @@ impl ImageStore {
         if manifest.layers.len() > LAYERS {
             return Err(PullError::Corrupt(format!("image of {} layers; up to {LAYERS} are possible", manifest.layers.len())));
         }
-        if !self.blobs.contains(&config.digest) {
-            self.blob(&client, name, config, CONFIG_BYTES, &|_| ()).await?;
-        }
-        let configuration: Configuration = parse(&self.blobs.read(&config.digest, CONFIG_BYTES).map_err(blob_error)?, "configuration")?;
+        let bytes = match self.blobs.read(&config.digest, CONFIG_BYTES) {
+            Ok(bytes) => bytes,
+            // Not here, or damaged since: a blob is not synced to the disk by itself.
+            Err(_) => {
+                self.blob(&client, name, config, CONFIG_BYTES, &|_| ()).await?;
+                self.blobs.read(&config.digest, CONFIG_BYTES).map_err(blob_error)?
+            }
+        };
+        let configuration: Configuration = parse(&bytes, "configuration")?;
         let diffs = &configuration.rootfs.diff_ids;
         if diffs.len() != manifest.layers.len() {
             return Err(PullError::Corrupt(format!("{} layers for {} entries of diff_ids", manifest.layers.len(), diffs.len())));
@@ -178,24 +187,31 @@ impl ImageStore {
         diff: Digest,
         tell: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<(), PullError> {
-        if self.blobs.contains(&layer.digest) {
-            tell(layer.size);
-        } else {
-            self.blob(client, name, &layer, LAYER_BYTES, tell).await?;
-        }
-        let (store, digest) = (Arc::clone(self), layer.digest.clone());
-        let unpacked = tokio::task::spawn_blocking(move || {
-            let blob = store.blobs.open_blob(&digest)?;
-            store.add_layer(&chain, &diff, blob)?;
-            store.blobs.remove(&digest)?;
-            Ok::<_, UnpackError>(())
-        });
-        unpacked.await.map_err(|e| system("unpack a layer", e))?.map_err(|error| match error {
+        let failed = |error: UnpackError| match error {
             UnpackError::Io(source) => PullError::System { what: "could not unpack a layer".to_owned(), source },
             other => PullError::Corrupt(format!("{name}: {}", told(&other))),
-        })
+        };
+        // One that is here was left by a process that ended before it was unpacked; perhaps by a power loss, and then it is not whole.
+        if self.blobs.contains(&layer.digest) && self.unpack(&layer.digest, &chain, &diff).await?.is_ok() {
+            tell(layer.size);
+            return Ok(());
+        }
+        self.blob(client, name, &layer, LAYER_BYTES, tell).await?;
+        self.unpack(&layer.digest, &chain, &diff).await?.map_err(failed)
     }
 
+    /// Makes a layer of a blob, which is not needed any more then, however it went.
+    async fn unpack(self: &Arc<Self>, blob: &Digest, chain: &Digest, diff: &Digest) -> Result<Result<(), UnpackError>, PullError> {
+        let (store, blob, chain, diff) = (Arc::clone(self), blob.clone(), chain.clone(), diff.clone());
+        let unpacked = tokio::task::spawn_blocking(move || {
+            let unpacked = store.blobs.open_blob(&blob).map_err(UnpackError::Io).and_then(|source| store.add_layer(&chain, &diff, source));
+            store.blobs.remove(&blob)?;
+            unpacked
+        });
+        unpacked.await.map_err(|e| system("unpack a layer", e))
+    }
+
+    /// Brings a blob; when the way breaks, goes on where it broke.
     async fn blob(
         &self,
         client: &Client,
@@ -204,24 +220,55 @@ impl ImageStore {
         limit: u64,
         tell: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<(), PullError> {
-        let descriptor = OciDescriptor { digest: blob.digest.to_string(), media_type: blob.media_type.clone(), ..OciDescriptor::default() };
-        let mut pieces = client.pull_blob_stream(name, &descriptor).await.map_err(|e| registry(name, &e))?.stream;
         let mut writer =
             self.blobs.writer(limit).map_err(|source| PullError::System { what: "could not store a blob".to_owned(), source })?;
-        while let Some(piece) = pieces.next().await {
-            // The stream checks the digest itself at its end; whatever it then says is no answer of a registry.
-            let piece = piece.map_err(|error| {
-                if error.to_string().contains("igest") {
-                    PullError::Corrupt(format!("{name}: {error}"))
-                } else {
-                    PullError::Unavailable(format!("{name}: {error}"))
+        let mut pause = PAUSE;
+        for last in (1..=TRIES).map(|n| n == TRIES) {
+            match receive(client, name, blob, &mut writer, tell).await {
+                Err(PullError::Unavailable(why)) if !last => {
+                    tracing::debug!(image = %name, blob = %blob.digest, have = writer.bytes(), why, "asking for the rest of a blob");
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
                 }
-            })?;
-            writer.write(&piece).map_err(blob_error)?;
-            tell(piece.len() as u64);
+                Ok(()) => break,
+                Err(error) => return Err(error),
+            }
         }
         writer.commit(Some(&blob.digest)).map(|_| ()).map_err(blob_error)
     }
+}
+
+/// Adds to `writer` what it lacks of a blob.
+async fn receive(
+    client: &Client,
+    name: &Reference,
+    blob: &Descriptor,
+    writer: &mut BlobWriter,
+    tell: &(dyn Fn(u64) + Send + Sync),
+) -> Result<(), PullError> {
+    let descriptor = OciDescriptor { digest: blob.digest.to_string(), media_type: blob.media_type.clone(), ..OciDescriptor::default() };
+    let refused = |error| registry(name, &error);
+    let (mut pieces, mut known) = match writer.bytes() {
+        0 => (client.pull_blob_stream(name, &descriptor).await.map_err(refused)?.stream, 0),
+        have => match client.pull_blob_stream_partial(name, &descriptor, have, None).await.map_err(refused)? {
+            BlobResponse::Partial(rest) => (rest.stream, 0),
+            // A registry that begins anew; what is known of it is passed over.
+            BlobResponse::Full(whole) => (whole.stream, have),
+        },
+    };
+    while let Some(piece) = pieces.next().await {
+        // The stream checks the digest itself at its end; whatever it then says is no answer of a registry.
+        let piece = piece.map_err(|error| {
+            let text = format!("{name}: {}", told(&error));
+            if error.to_string().contains("igest") { PullError::Corrupt(text) } else { PullError::Unavailable(text) }
+        })?;
+        let skipped = usize::try_from(known).unwrap_or(usize::MAX).min(piece.len());
+        known -= skipped as u64;
+        let new = &piece[skipped..];
+        writer.write(new).map_err(blob_error)?;
+        tell(new.len() as u64);
+    }
+    Ok(())
 }
 
 fn client(name: &Reference, options: &PullOptions<'_>) -> Client {

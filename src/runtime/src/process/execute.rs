@@ -225,15 +225,22 @@ fn candidates(program: &str, env: &[String]) -> Vec<String> {
 /// Makes a new terminal of the container this session's, and stdin, stdout and stderr; its other end goes through `to`. With `console`, it is
 /// also mounted as /dev/console.
 pub(crate) fn take_terminal(to: BorrowedFd<'_>, console: bool) -> io::Result<()> {
-    use rustix::fs::{Mode, OFlags};
+    use rustix::{
+        fs::{CWD, FileType, Mode, OFlags},
+        mount::{MoveMountFlags, OpenTreeFlags},
+    };
     let master = rustix::fs::open("/dev/pts/ptmx", OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?;
     rustix::pty::unlockpt(&master)?;
     let slave = rustix::pty::ioctl_tiocgptpeer(&master, rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY)?;
     if console {
-        let path = format!("/proc/self/fd/{}", slave.as_raw_fd());
-        let target = std::fs::read_link(path)?;
-        std::fs::File::create("/dev/console")?;
-        rustix::mount::mount_bind(&target, "/dev/console")?;
+        // A node of the pod's own is covered as it is; nothing is followed or emptied.
+        match rustix::fs::mknodat(CWD, "/dev/console", FileType::RegularFile, Mode::from_raw_mode(0o620), 0) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let tree = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+        let tree = rustix::mount::open_tree(&slave, "", tree)?;
+        rustix::mount::move_mount(&tree, "", CWD, "/dev/console", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
     }
     super::pass::send(to, b"t", &[rustix::fd::AsFd::as_fd(&master)])?;
     rustix::process::ioctl_tiocsctty(&slave)?;

@@ -112,32 +112,14 @@ fn groups_of<'a>(group: &'a str, user: &'a str) -> impl Iterator<Item = u32> + '
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Seccomp;
 
     const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001:app:/home/app:/bin/sh\nbroken\nalso:x:y:z::\n";
     const GROUP: &str = "root:x:0:\nwheel:x:10:root,app\napp:x:1001:\nvideo:x:44:app\n";
 
-    fn security() -> Security {
-        Security {
-            run_as_user: None,
-            run_as_group: None,
-            run_as_non_root: false,
-            supplemental_groups: vec![],
-            merge_image_groups: true,
-            privileged: false,
-            add_capabilities: vec![],
-            drop_capabilities: vec![],
-            read_only_root: false,
-            allow_privilege_escalation: true,
-            seccomp: Seccomp::Unconfined,
-            proc_unmasked: false,
-        }
-    }
-
     #[test]
     fn users_of_images_and_pods() {
         let check = |change: fn(&mut Security), image: &str| {
-            let mut security = security();
+            let mut security = Security::default();
             change(&mut security);
             resolve(&security, image, PASSWD, GROUP).map(|user| (user.uid, user.gid, user.groups, user.home))
         };
@@ -162,7 +144,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_file_of_an_image_makes_it_panic(passwd in "[a-z0-9:,\n]{0,80}", group in "[a-z0-9:,\n]{0,80}", user in "[a-z0-9:]{0,8}") {
-            let _ = resolve(&security(), &user, &passwd, &group);
+            let _ = resolve(&Security::default(), &user, &passwd, &group);
         }
     }
 }

@@ -1,11 +1,12 @@
-//! What a container is, in the OCI runtime specification's words (its `config.json`), and the process that it will run. Pure.
+//! What a container is: the process that it runs and what it sees mounted. Pure.
 
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use rustix::mount::MountAttrFlags;
 
 use super::{
     devices::{self, Rule},
+    nodes::Node,
     state::Container,
 };
 use crate::{
@@ -39,6 +40,10 @@ const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 
 /// Where a container sees its cgroup.
 pub(super) const CGROUPS: &str = "/sys/fs/cgroup";
+/// Of a container's /dev: 64 MiB are more than its nodes and links take, and a bound for what else is put there.
+const DEV_OPTIONS: &[(&str, &str)] = &[("mode", "755"), ("size", "65536k")];
+/// Terminals of its own; the group is `tty` in every image.
+const PTS_OPTIONS: &[(&str, &str)] = &[("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
 
 /// Why a container cannot be described.
 #[derive(Debug, thiserror::Error)]
@@ -52,16 +57,6 @@ pub(super) enum BundleError {
     /// nothing to run
     #[error("no command specified")]
     NoCommand,
-}
-
-/// A device node as it is on the machine.
-pub(super) struct Node {
-    pub(super) path: PathBuf,
-    pub(super) kind: char,
-    pub(super) major: u32,
-    pub(super) minor: u32,
-    pub(super) mode: u32,
-    pub(super) permissions: String,
 }
 
 /// The process of a container's init.
@@ -102,48 +97,126 @@ pub(super) fn launch(container: &Container, user: &User, hostname: Option<&str>)
     })
 }
 
-/// Where things are that only the shim knows.
-pub(super) struct Places<'a> {
-    pub(super) rootfs: &'a Path,
-    pub(super) shm: &'a Path,
-    /// A process in the pod's shared pid namespace.
-    pub(super) pid_namespace: Option<u32>,
-    pub(super) cgroup: &'a str,
-    /// /sys/fs/cgroup is a tmpfs whose hierarchies the last step mounts (`create`).
-    pub(super) legacy_cgroups: bool,
+/// What a container sees.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// In the order of mounting.
+    pub(super) mounts: Vec<Mounting>,
+    /// Beside the usual ones.
+    pub(super) nodes: Vec<Node>,
+    /// Hidden, if they are there.
+    pub(super) masked: &'static [&'static str],
+    /// Not writable, if they are there.
+    pub(super) read_only: &'static [&'static str],
+    pub(super) read_only_root: bool,
 }
 
-/// `config.json`: libcontainer makes namespaces, mounts and devices of it. The process in it is root's; `execute` makes it the pod's.
-/// Its HOME is there so that libcontainer asks no name service for one: that would load the image's own libraries, as root.
-pub(super) fn config(sandbox: &SandboxSpec, container: &Container, nodes: &[Node], at: &Places<'_>) -> Value {
-    let spec = &container.spec;
-    let privileged = spec.security.privileged;
-    let mut namespaces = vec![json!({"type": "mount"}), json!({"type": "cgroup"})];
-    match (sandbox.pid, at.pid_namespace) {
-        (NamespaceMode::Host, _) => {}
-        (_, Some(pid)) => namespaces.push(json!({"type": "pid", "path": format!("/proc/{pid}/ns/pid")})),
-        (_, None) => namespaces.push(json!({"type": "pid"})),
+/// Something mounted.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Mounting {
+    pub(super) destination: PathBuf,
+    pub(super) what: What,
+}
+
+/// Where a mount comes from.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum What {
+    /// A file system of its own.
+    Fresh { kind: &'static str, options: &'static [(&'static str, &'static str)], flags: MountAttrFlags },
+    /// Files of the node, with all that is mounted below them.
+    Tree { source: PathBuf, read_only: ReadOnly, propagation: Propagation },
+    /// The container's own groups.
+    Cgroups { writable: bool },
+}
+
+/// How much of a tree is not writable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReadOnly {
+    No,
+    /// Without what is mounted below.
+    Top,
+    All,
+}
+
+/// Who sees what is mounted in a tree later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Propagation {
+    Private,
+    /// The container sees what the node mounts.
+    Slave,
+    /// And the node what the container mounts.
+    Shared,
+}
+
+/// What a container sees. `shm` is the pod's own /dev/shm.
+pub(super) fn plan(sandbox: &SandboxSpec, container: &Container, nodes: Vec<Node>, shm: &Path) -> Plan {
+    let security = &container.spec.security;
+    let unmasked = security.privileged || security.proc_unmasked;
+    Plan {
+        mounts: mounts(sandbox, container, shm),
+        nodes,
+        masked: if unmasked { &[] } else { &MASKED },
+        read_only: if unmasked { &[] } else { &READ_ONLY },
+        read_only_root: security.read_only_root,
     }
-    let unmasked = privileged || spec.security.proc_unmasked;
-    let shared = spec.mounts.iter().any(|mount| mount.propagation == "rshared");
-    json!({
-        "ociVersion": "1.0.2",
-        "root": {"path": at.rootfs, "readonly": spec.security.read_only_root},
-        "process": {"terminal": false, "user": {"uid": 0, "gid": 0}, "args": ["init"], "cwd": "/", "env": ["HOME=/"]},
-        "mounts": mounts(sandbox, container, at),
-        "linux": {
-            "namespaces": namespaces,
-            "cgroupsPath": at.cgroup,
-            "maskedPaths": if unmasked { vec![] } else { MASKED.to_vec() },
-            "readonlyPaths": if unmasked { vec![] } else { READ_ONLY.to_vec() },
-            "devices": nodes.iter().map(device).collect::<Vec<_>>(),
-            "rootfsPropagation": if shared { "shared" } else { "slave" },
-        },
-    })
 }
 
-fn device(node: &Node) -> Value {
-    json!({"path": node.path, "type": node.kind.to_string(), "major": node.major, "minor": node.minor, "fileMode": node.mode, "uid": 0, "gid": 0})
+impl Plan {
+    /// Whether a mount of the container is to be seen by the node.
+    pub(super) fn shares(&self) -> bool {
+        self.mounts.iter().any(|mount| matches!(mount.what, What::Tree { propagation: Propagation::Shared, .. }))
+    }
+}
+
+fn mounts(sandbox: &SandboxSpec, container: &Container, shm: &Path) -> Vec<Mounting> {
+    let spec = &container.spec;
+    let closed = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let writable = spec.security.privileged;
+    let system = |destination: &str, what| Mounting { destination: destination.into(), what };
+    let fresh = |kind, options, flags| What::Fresh { kind, options, flags };
+    let shm = if sandbox.ipc == NamespaceMode::Host { Path::new("/dev/shm") } else { shm };
+    let shm = What::Tree { source: shm.to_owned(), read_only: ReadOnly::No, propagation: Propagation::Private };
+    let mut list = vec![
+        system("/proc", fresh("proc", &[], closed)),
+        system("/dev", fresh("tmpfs", DEV_OPTIONS, MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_STRICTATIME)),
+        system("/dev/pts", fresh("devpts", PTS_OPTIONS, MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC)),
+        system("/dev/shm", shm),
+        system("/dev/mqueue", fresh("mqueue", &[], closed)),
+        system("/sys", fresh("sysfs", &[], if writable { closed } else { closed | MountAttrFlags::MOUNT_ATTR_RDONLY })),
+        system(CGROUPS, What::Cgroups { writable }),
+    ];
+    // A volume at a place of the system takes it.
+    list.retain(|mount| !spec.mounts.iter().any(|own| own.destination == mount.destination));
+    let mut own: Vec<&Mount> = spec.mounts.iter().collect();
+    // Outer before inner, otherwise in the pod's order.
+    own.sort_by_key(|mount| mount.destination.components().count());
+    list.extend(own.into_iter().map(volume));
+    list
+}
+
+fn volume(mount: &Mount) -> Mounting {
+    let what = if mount.source.as_os_str().is_empty() {
+        What::Fresh {
+            kind: "tmpfs",
+            options: &[("mode", "1777")],
+            flags: MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV,
+        }
+    } else {
+        What::Tree {
+            source: mount.source.clone(),
+            read_only: match (mount.read_only, mount.recursive_read_only) {
+                (_, true) => ReadOnly::All,
+                (true, false) => ReadOnly::Top,
+                (false, false) => ReadOnly::No,
+            },
+            propagation: match mount.propagation.as_str() {
+                "rslave" => Propagation::Slave,
+                "rshared" => Propagation::Shared,
+                _ => Propagation::Private,
+            },
+        }
+    };
+    Mounting { destination: mount.destination.clone(), what }
 }
 
 /// The rules that the nodes of a container need beside the default ones.
@@ -156,47 +229,6 @@ pub(super) fn device_rules(privileged: bool, nodes: &[Node]) -> Vec<Rule> {
         Rule { kind: node.kind, major: Some(node.major), minor: Some(node.minor), read: has('r'), write: has('w'), mknod: has('m') }
     });
     devices::DEFAULT.into_iter().chain(own).collect()
-}
-
-fn mounts(sandbox: &SandboxSpec, container: &Container, at: &Places<'_>) -> Vec<Value> {
-    let spec = &container.spec;
-    let privileged = spec.security.privileged;
-    let system = |destination: &str, kind: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": kind, "options": options});
-    let ro = if privileged { "rw" } else { "ro" };
-    let shm = if sandbox.ipc == NamespaceMode::Host { Path::new("/dev/shm") } else { at.shm };
-    let mut list = vec![
-        system("/proc", "proc", &["nosuid", "noexec", "nodev"]),
-        system("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        system("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
-        json!({"destination": "/dev/shm", "type": "bind", "source": shm, "options": ["rbind", "rw"]}),
-        system("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-        system("/sys", "sysfs", &["nosuid", "noexec", "nodev", ro]),
-        match at.legacy_cgroups {
-            true => system(CGROUPS, "tmpfs", &["nosuid", "noexec", "nodev", "mode=755", "size=64k"]),
-            false => system(CGROUPS, "cgroup", &["nosuid", "noexec", "nodev", "relatime", ro]),
-        },
-    ];
-    // A volume at a place of the system takes it.
-    list.retain(|mount| !spec.mounts.iter().any(|own| own.destination.to_str() == mount["destination"].as_str()));
-    let mut own: Vec<&Mount> = spec.mounts.iter().collect();
-    // Outer before inner, otherwise in the pod's order.
-    own.sort_by_key(|mount| mount.destination.components().count());
-    list.extend(own.into_iter().map(bind));
-    list
-}
-
-fn bind(mount: &Mount) -> Value {
-    if mount.source.as_os_str().is_empty() {
-        return json!({"destination": mount.destination, "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "mode=1777"]});
-    }
-    let propagation = if mount.propagation.is_empty() || mount.propagation == "private" { "rprivate" } else { &mount.propagation };
-    let mut options = vec!["rbind", propagation];
-    match (mount.read_only, mount.recursive_read_only) {
-        (_, true) => options.extend(["ro", "rro"]),
-        (true, false) => options.push("ro"),
-        (false, false) => options.push("rw"),
-    }
-    json!({"destination": mount.destination, "type": "bind", "source": mount.source, "options": options})
 }
 
 #[cfg(test)]

@@ -1,44 +1,14 @@
 //! Cases of OCI bundles.
 
+use serde_json::json;
+
 use super::*;
-use crate::{ContainerId, ContainerSpec, Resources, Seccomp, Security, images::Defaults};
+use crate::{ContainerSpec, Security, images::Defaults, shim::oci};
 
 fn container() -> Container {
+    let security = Security { read_only_root: true, allow_privilege_escalation: false, ..Security::default() };
     Container {
-        spec: ContainerSpec {
-            id: ContainerId { sandbox: "s".into(), id: "c".into() },
-            name: "web".into(),
-            attempt: 0,
-            image: String::new(),
-            command: vec![],
-            args: vec![],
-            working_dir: String::new(),
-            env: vec![],
-            mounts: vec![],
-            devices: vec![],
-            resources: Resources::default(),
-            security: Security {
-                run_as_user: None,
-                run_as_group: None,
-                run_as_non_root: false,
-                supplemental_groups: vec![],
-                merge_image_groups: true,
-                privileged: false,
-                add_capabilities: vec![],
-                drop_capabilities: vec![],
-                read_only_root: true,
-                allow_privilege_escalation: false,
-                seccomp: Seccomp::Unconfined,
-                proc_unmasked: false,
-            },
-            log_path: "web/0.log".into(),
-            stdin: false,
-            stdin_once: false,
-            tty: false,
-            stop_signal: None,
-            labels: Default::default(),
-            annotations: Default::default(),
-        },
+        spec: ContainerSpec { security, ..ContainerSpec::default() },
         image_id: String::new(),
         defaults: Defaults {
             entrypoint: vec!["e".into()],
@@ -51,26 +21,6 @@ fn container() -> Container {
         layers: vec![],
         writable: PathBuf::new(),
         filters: vec![],
-    }
-}
-
-fn sandbox() -> SandboxSpec {
-    SandboxSpec {
-        id: "s".into(),
-        namespace: "default".into(),
-        name: "pod".into(),
-        uid: "u".into(),
-        attempt: 0,
-        netns: None,
-        hostname: "pod".into(),
-        ipc: NamespaceMode::Pod,
-        pid: NamespaceMode::Container,
-        cgroup: "/coracle/pod".into(),
-        resources: Resources::default(),
-        sysctls: Default::default(),
-        log_directory: PathBuf::new(),
-        labels: Default::default(),
-        annotations: Default::default(),
     }
 }
 
@@ -115,17 +65,26 @@ fn a_volume_takes_the_place_of_a_mount_of_the_system_and_inner_ones_come_last() 
     };
     let mut container = container();
     container.spec.mounts = vec![mount("/data/inner", "rslave", true), mount("/data", "private", false), mount("/dev/shm", "", false)];
-    let places =
-        Places { rootfs: Path::new("/r"), shm: Path::new("/shm"), pid_namespace: Some(7), cgroup: "/coracle/pod/c", legacy_cgroups: false };
-    let config = config(&sandbox(), &container, &[], &places);
+    let described = |container: &Container| {
+        let plan = plan(&SandboxSpec::default(), container, vec![], Path::new("/shm"));
+        let launch = launch(container, &user(), None).unwrap();
+        oci::config(&SandboxSpec::default(), &plan, &launch, Some(7), "/coracle/pod/c")
+    };
+    let config = described(&container);
     let mounts = config["mounts"].as_array().unwrap();
     let order: Vec<&str> = mounts.iter().map(|mount| mount["destination"].as_str().unwrap()).collect();
     assert_eq!(order, ["/proc", "/dev", "/dev/pts", "/dev/mqueue", "/sys", "/sys/fs/cgroup", "/data", "/data/inner", "/dev/shm"]);
+    assert_eq!(mounts[1]["options"], json!(["nosuid", "strictatime", "mode=755", "size=65536k"]));
+    assert_eq!(mounts[2]["options"], json!(["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]));
+    assert_eq!(mounts[4]["options"], json!(["nosuid", "noexec", "nodev", "ro"]));
     assert_eq!(mounts[7]["options"], json!(["rbind", "rslave", "ro"]));
     assert_eq!(mounts[6]["options"], json!(["rbind", "rprivate", "rw"]));
     assert_eq!(config["linux"]["namespaces"][2]["path"], "/proc/7/ns/pid");
     assert_eq!(config["linux"]["maskedPaths"].as_array().unwrap().len(), MASKED.len());
+    assert_eq!(config["linux"]["rootfsPropagation"], "slave");
     assert_eq!(config["root"]["readonly"], true);
     container.spec.security.privileged = true;
-    assert_eq!(super::config(&sandbox(), &container, &[], &places)["linux"]["maskedPaths"], json!([]));
+    container.spec.mounts[0].propagation = "rshared".into();
+    let config = described(&container);
+    assert_eq!((&config["linux"]["maskedPaths"], &config["linux"]["rootfsPropagation"]), (&json!([]), &json!("shared")));
 }

@@ -170,7 +170,40 @@ pub(super) fn attach(cgroup: &Path, rules: &[Rule]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        fs,
+        io::Write,
+        process::{Command, Stdio},
+    };
+
     use super::*;
+    use crate::cgroup::{Cgroup, Hierarchies};
+
+    /// The kernel itself, on any machine with cgroup v2 (beside v1 hierarchies it counts as well).
+    #[tokio::test]
+    async fn the_kernel_takes_the_program_and_obeys_it() {
+        let path = format!("/coracle-test-devices-{}", std::process::id());
+        let group = Cgroup::new(&Hierarchies::detect().unwrap(), &path).unwrap();
+        let cgroup = group.v2_dir().expect("cgroup v2 is mounted");
+        fs::create_dir(&cgroup).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let one = Rule { read: true, write: false, mknod: false, ..Rule::all('c', Some(1), Some(11)) };
+        let rules: Vec<Rule> = DEFAULT.into_iter().chain([one]).collect();
+        attach(&cgroup, &rules).unwrap();
+        let script = "read go; try() { if (eval \"$2\") 2>/dev/null; then echo $1 yes; else echo $1 no; fi; }
+            try null 'mknod null c 1 3 && echo x > null'; try zero 'mknod zero c 1 5 && head -c 1 < zero > null'
+            try mem-made 'mknod mem c 1 1'; try mem 'head -c 1 < mem > null'
+            try disk-made 'mknod disk b 7 0'; try disk ': < disk'
+            try kmsg-read 'mknod kmsg c 1 11; : < kmsg'; try kmsg-written ': > kmsg'";
+        let mut shell =
+            Command::new("sh").args(["-c", script]).current_dir(dir.path()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        fs::write(cgroup.join("cgroup.procs"), shell.id().to_string()).unwrap();
+        shell.stdin.take().unwrap().write_all(b"go\n").unwrap();
+        let said = shell.wait_with_output().unwrap().stdout;
+        group.remove().await.unwrap();
+        let expected = "null yes\nzero yes\nmem-made yes\nmem no\ndisk-made yes\ndisk no\nkmsg-read yes\nkmsg-written no\n";
+        assert_eq!(String::from_utf8_lossy(&said), expected);
+    }
 
     /// Runs a program as the kernel would: kind, access, major, minor.
     fn run(program: &[Instruction], kind: u32, access: u32, major: u32, minor: u32) -> bool {

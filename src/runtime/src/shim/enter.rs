@@ -1,13 +1,16 @@
 //! Runs a further command in a container: exec, exec probes, hooks.
 
-use std::{io, os::fd::RawFd};
+use std::{
+    io,
+    os::fd::{AsFd, RawFd},
+};
 
 use rustix::thread::ThreadNameSpaceType;
 
 use super::{
     create::take_stdio,
     protocol::Failure,
-    spawn::{self, kept},
+    spawn::{self, Birth, kept},
 };
 use crate::{
     cgroup::Cgroup,
@@ -35,16 +38,17 @@ pub(super) fn run(entry: &Entry<'_>) -> Result<u32, Failure> {
     super::create::set_oom_score(entry.oom_score);
     let pid = i32::try_from(entry.init).ok().and_then(rustix::process::Pid::from_raw).ok_or(Failure::NotFound)?;
     let init = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).map_err(|_| Failure::NotFound)?;
-    entry.cgroup.join(0).map_err(system("entering the cgroup"))?;
+    let birthplace = entry.cgroup.v2_birthplace().map_err(system("opening the cgroup"))?;
+    entry.cgroup.join_v1().map_err(system("entering the cgroup"))?;
     let all = ThreadNameSpaceType::MOUNT
         | ThreadNameSpaceType::CONTROL_GROUP
         | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
         | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
         | ThreadNameSpaceType::PROCESS_ID
         | ThreadNameSpaceType::NETWORK;
-    rustix::thread::move_into_thread_name_spaces(rustix::fd::AsFd::as_fd(&init), all)
-        .map_err(|e| system("entering the namespaces")(e.into()))?;
-    spawn::sibling(|| {
+    rustix::thread::move_into_thread_name_spaces(init.as_fd(), all).map_err(|e| system("entering the namespaces")(e.into()))?;
+    let birth = Birth { namespaces: 0, cgroup: birthplace.as_ref().map(AsFd::as_fd) };
+    spawn::sibling(birth, || {
         let text = match command(entry) {
             Err(error) => error.to_string(),
             Ok(()) => execute::execute(entry.launch),

@@ -1,18 +1,27 @@
 //! The shim: a process per pod that outlives the main one. It holds the pod's namespaces, is the parent of its containers, writes their logs and keeps
-//! their exit codes. One thread, a poll loop, no reactor; what it does with libcontainer happens in children that end.
+//! their exit codes. One thread, a poll loop, no reactor; what takes long or could fail badly happens in its children.
 
 mod attach;
 mod bundle;
+mod contained;
 mod create;
 mod devices;
 mod enter;
+mod exits;
+mod jobs;
 pub(crate) mod log;
+mod nodes;
+mod oci;
 mod overlay;
+mod place;
 pub(crate) mod protocol;
+mod requests;
+mod root;
 mod sandbox;
 mod serve;
 mod spawn;
 pub(crate) mod state;
+pub(crate) mod tree;
 
 use std::{path::Path, process::ExitCode};
 

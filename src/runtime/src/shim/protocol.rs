@@ -1,7 +1,8 @@
 //! What the main process and a shim say to each other: a length and JSON over a unix socket, descriptors beside it.
 //!
 //! A connection carries one request. `Watch`, `Exec` and `Attach` keep theirs open; closing it ends the watch, the command, the attachment.
-//! An older shim runs on beside a newer main process, so messages are only ever added to: unknown fields are ignored, unknown requests refused.
+//! An older shim runs on beside a newer main process, so messages are only ever added to. Both sides ignore fields that they do not know; a shim refuses
+//! an unknown request, the main process passes over an unknown event. A request of a later version goes only to shims whose `Who::protocol` has it.
 
 use std::{
     io,

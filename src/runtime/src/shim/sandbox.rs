@@ -18,7 +18,9 @@ use rustix::{
 
 use super::{
     create::{has_own_ipc, has_own_uts, set_oom_score},
-    protocol, spawn, state,
+    protocol,
+    spawn::{self, Birth},
+    state,
 };
 use crate::{
     NamespaceMode,
@@ -49,9 +51,12 @@ pub(super) fn open(dir: &Path) -> Result<Held, String> {
     let _ = rustix::process::setsid();
     let _ = rustix::process::chdir("/");
     close_inherited();
+    // Children inherit it until they execute their program: processes of the pod must not look into those that are on their way to join them.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .map_err(|e| at("becoming unreadable")(e.into()))?;
     let hierarchies = Hierarchies::detect().map_err(at("reading the cgroup mounts"))?;
     let own = Cgroup::new(&hierarchies, &record.shim_cgroup).map_err(at("cgroup of shims"))?;
-    own.create().and_then(|()| own.join(0)).map_err(at("entering the cgroup of shims"))?;
+    own.create().and_then(|()| enter(&own)).map_err(at("entering the cgroup of shims"))?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(|e| at("becoming a subreaper")(e.into()))?;
     set_oom_score(OOM_SCORE);
 
@@ -78,6 +83,15 @@ pub(super) fn open(dir: &Path) -> Result<Held, String> {
     let who = state::Who { protocol: protocol::VERSION, pid, start_time: state::start_time(pid).unwrap_or(0) };
     state::write(&dir.join(state::SHIM), &who).map_err(at("writing its state"))?;
     Ok(Held { dir: dir.to_owned(), record, cgroup, pid_namespace, listener })
+}
+
+/// Moves into a cgroup: the process that comes out of this is another one.
+fn enter(cgroup: &Cgroup) -> io::Result<()> {
+    cgroup.join_v1()?;
+    match cgroup.v2_birthplace()? {
+        Some(place) => spawn::reborn(Birth { namespaces: 0, cgroup: Some(place.as_fd()) }),
+        None => Ok(()),
+    }
 }
 
 fn at(what: &'static str) -> impl Fn(io::Error) -> String {
@@ -168,20 +182,19 @@ fn set(name: &str, value: &str) -> Result<(), String> {
 fn pid_namespace(pod: &Cgroup) -> io::Result<u32> {
     let cgroup = pod.child("init");
     cgroup.create()?;
+    let birthplace = cgroup.v2_birthplace()?;
+    let birth = Birth { namespaces: libc::CLONE_NEWPID, cgroup: birthplace.as_ref().map(AsFd::as_fd) };
     let (mut from, to) = io::pipe()?;
-    spawn::child(&[to.as_raw_fd()], || {
+    let pid = spawn::child(birth, &[to.as_raw_fd()], || {
         set_oom_score(0);
-        // SAFETY: one thread, and no descriptor table is unshared.
-        let entered = cgroup.join(0).is_ok() && unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID) }.is_ok();
-        let pid = if entered { spawn::sibling(adopt).unwrap_or(0) } else { 0 };
-        let _ = rustix::io::write(&to, &pid.to_le_bytes());
+        if cgroup.join_v1().is_ok() && rustix::io::write(&to, &[1]).is_ok() {
+            adopt();
+        }
     })?;
     drop(to);
-    let mut pid = [0; 4];
-    io::Read::read_exact(&mut from, &mut pid)?;
-    match u32::from_le_bytes(pid) {
-        0 => Err(io::Error::other("the kernel refused it")),
-        pid => Ok(pid),
+    match io::Read::read(&mut from, &mut [0])? {
+        0 => Err(io::Error::other("its first process could not enter its cgroup")),
+        _ => Ok(pid),
     }
 }
 

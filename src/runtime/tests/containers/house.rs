@@ -1,7 +1,6 @@
 //! A runtime in a temporary directory, with a busybox image, and what every test does with it.
 
 use std::{
-    collections::BTreeMap,
     ffi::{CStr, OsString},
     fs,
     os::unix::ffi::OsStringExt,
@@ -14,8 +13,7 @@ use std::{
 };
 
 use coracle_runtime::{
-    ContainerId, ContainerSpec, ContainerState, ContainerStatus, NamespaceMode, PodRuntime, Resources, RuntimeEvent, SandboxSpec, Seccomp,
-    Security,
+    ContainerId, ContainerSpec, ContainerState, ContainerStatus, PodRuntime, RuntimeEvent, SandboxSpec,
     embedded::{EmbeddedRuntime, Options},
 };
 use futures::StreamExt;
@@ -141,18 +139,11 @@ impl House {
             namespace: "default".into(),
             name: "pod".into(),
             uid: id.clone(),
-            attempt: 0,
-            netns: None,
             hostname: "pod".into(),
-            ipc: NamespaceMode::Pod,
-            pid: NamespaceMode::Container,
             cgroup: format!("{}/pod{id}", self.prefix),
-            resources: Resources::default(),
-            sysctls: BTreeMap::new(),
             log_directory: self.log_dir(),
-            labels: BTreeMap::new(),
-            annotations: BTreeMap::new(),
             id,
+            ..SandboxSpec::default()
         }
     }
 
@@ -244,35 +235,9 @@ pub fn container(pod: &SandboxSpec, script: &str) -> ContainerSpec {
     ContainerSpec {
         id: ContainerId { sandbox: pod.id.clone(), id: id.clone() },
         name: "c".into(),
-        attempt: 0,
         image: "busybox:test".into(),
         command: vec!["/bin/sh".into(), "-c".into(), script.into()],
-        args: vec![],
-        working_dir: String::new(),
-        env: vec![],
-        mounts: vec![],
-        devices: vec![],
-        resources: Resources::default(),
-        security: Security {
-            run_as_user: None,
-            run_as_group: None,
-            run_as_non_root: false,
-            supplemental_groups: vec![],
-            merge_image_groups: true,
-            privileged: false,
-            add_capabilities: vec![],
-            drop_capabilities: vec![],
-            read_only_root: false,
-            allow_privilege_escalation: true,
-            seccomp: Seccomp::RuntimeDefault,
-            proc_unmasked: false,
-        },
         log_path: format!("{id}.log").into(),
-        stdin: false,
-        stdin_once: false,
-        tty: false,
-        stop_signal: None,
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
+        ..ContainerSpec::default()
     }
 }

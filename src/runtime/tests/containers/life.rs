@@ -73,7 +73,7 @@ async fn logs_have_the_format_of_the_field() {
     let text = fs::read_to_string(house.log_dir().join(format!("{}.log", id.id))).unwrap();
     let lines: Vec<Vec<&str>> = text.lines().map(|line| line.splitn(4, ' ').collect()).collect();
     let shape: Vec<(&str, &str, usize)> = lines.iter().map(|line| (line[1], line[2], line[3].len())).collect();
-    assert_eq!(shape, [("stdout", "F", 3), ("stdout", "P", 16384), ("stdout", "F", 3616), ("stdout", "F", 4)]);
+    assert_eq!(shape, [("stdout", "F", 3), ("stdout", "P", 16384), ("stdout", "F", 3616), ("stdout", "P", 4)]);
     assert!(lines.iter().all(|line| line[0].parse::<jiff::Timestamp>().is_ok() && line[0].ends_with('Z')));
     house.close().await;
 }

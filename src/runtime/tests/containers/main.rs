@@ -3,5 +3,7 @@
 mod house;
 mod life;
 mod limits;
+mod root;
 mod streams;
+mod upgrade;
 mod users;

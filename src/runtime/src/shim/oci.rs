@@ -1,0 +1,78 @@
+//! A container in the words of the OCI runtime specification. Pure.
+
+use std::path::Path;
+
+use rustix::mount::MountAttrFlags;
+use serde_json::{Value, json};
+
+use super::{
+    bundle::{Mounting, Plan, Propagation, ReadOnly, What},
+    nodes::Node,
+};
+use crate::{NamespaceMode, SandboxSpec, process::execute::Launch};
+
+/// Flags of mounts by their names.
+const OPTIONS: [(MountAttrFlags, &str); 5] = [
+    (MountAttrFlags::MOUNT_ATTR_NOSUID, "nosuid"),
+    (MountAttrFlags::MOUNT_ATTR_NOEXEC, "noexec"),
+    (MountAttrFlags::MOUNT_ATTR_NODEV, "nodev"),
+    (MountAttrFlags::MOUNT_ATTR_RDONLY, "ro"),
+    (MountAttrFlags::MOUNT_ATTR_STRICTATIME, "strictatime"),
+];
+
+/// `config.json`: for people, and for another runtime to do the same (the bench has runc do it). The process in it is without its user, whom only the
+/// last step (`execute`) makes of root.
+pub(super) fn config(sandbox: &SandboxSpec, plan: &Plan, launch: &Launch, pid_namespace: Option<u32>, cgroup: &str) -> Value {
+    let mut namespaces = vec![json!({"type": "mount"}), json!({"type": "cgroup"})];
+    match (sandbox.pid, pid_namespace) {
+        (NamespaceMode::Host, _) => {}
+        (_, Some(pid)) => namespaces.push(json!({"type": "pid", "path": format!("/proc/{pid}/ns/pid")})),
+        (_, None) => namespaces.push(json!({"type": "pid"})),
+    }
+    json!({
+        "ociVersion": "1.0.2",
+        "root": {"path": "rootfs", "readonly": plan.read_only_root},
+        "process": {"terminal": false, "user": {"uid": 0, "gid": 0}, "args": launch.args, "cwd": launch.cwd, "env": launch.env},
+        "mounts": plan.mounts.iter().map(described).collect::<Vec<_>>(),
+        "linux": {
+            "namespaces": namespaces,
+            "cgroupsPath": cgroup,
+            "maskedPaths": plan.masked,
+            "readonlyPaths": plan.read_only,
+            "devices": plan.nodes.iter().map(device).collect::<Vec<_>>(),
+            "rootfsPropagation": if plan.shares() { "shared" } else { "slave" },
+        },
+    })
+}
+
+fn described(mount: &Mounting) -> Value {
+    let (kind, source, options): (&str, &Path, Vec<String>) = match &mount.what {
+        What::Fresh { kind, options, flags } => {
+            let names = OPTIONS.into_iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, name)| name.to_owned());
+            let own = options.iter().map(|(key, value)| if value.is_empty() { (*key).to_owned() } else { format!("{key}={value}") });
+            (kind, Path::new(kind), names.chain(own).collect())
+        }
+        What::Tree { source, read_only, propagation } => {
+            let seen = match propagation {
+                Propagation::Private => "rprivate",
+                Propagation::Slave => "rslave",
+                Propagation::Shared => "rshared",
+            };
+            let access: &[&str] = match read_only {
+                ReadOnly::No => &["rw"],
+                ReadOnly::Top => &["ro"],
+                ReadOnly::All => &["ro", "rro"],
+            };
+            ("bind", source, ["rbind", seen].iter().chain(access).map(|option| (*option).to_owned()).collect())
+        }
+        What::Cgroups { writable } => {
+            let access = if *writable { "rw" } else { "ro" };
+            ("cgroup", Path::new("cgroup"), ["nosuid", "noexec", "nodev", "relatime", access].map(str::to_owned).to_vec())
+        }
+    };
+    json!({"destination": mount.destination, "type": kind, "source": source, "options": options})
+}
+
+fn device(node: &Node) -> Value {
+    json!({"path": node.path, "type": node.kind.to_string(), "major": node.major, "minor": node.minor, "fileMode": node.mode, "uid": 0, "gid": 0})
+}
