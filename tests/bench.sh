@@ -32,6 +32,8 @@ row "idle CPU over 60 s, % of a core" "$(echo "$t0 $(ticks)" | awk '{printf "%.2
 row "idle disk written, GiB a day" "$(echo "$w0 $(written)" | awk '{printf "%.3f", ($2-$1)*1440/1073741824}')" "< 1" 0.2
 kill "$pid"; wait "$pid" || true; pid=
 
+echo; echo "== pods come and go"
+CORACLE_BIN="$bin" cargo run --locked --release --quiet -p coracle-tests --example pods 2>/dev/null
 echo; echo "== store: durable puts against a bare append + fdatasync (must > 0.5, goal 0.8); opening 100,000 objects (must < 1 s)"
 cargo bench --locked --quiet -p coracle-store
 echo; echo "== container create + start against runc (must < 0.5, goal 0.25) and, with cgroup v2 alone, crun (must < 1.0, goal 0.5)"

@@ -8,7 +8,14 @@ use coracle_runtime::PodRuntime;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 
-use crate::{config::Config, container::downward::Known, objects::Objects, pod::spec, resources::Amounts, volume};
+use crate::{
+    config::Config,
+    container::downward::Known,
+    objects::Objects,
+    pod::spec,
+    resources::{Amounts, ledger::Ledger},
+    volume,
+};
 
 /// One agent's surroundings.
 #[derive(Clone)]
@@ -25,6 +32,8 @@ pub struct Context {
     pub recorder: Recorder,
     /// ConfigMaps and Secrets.
     pub objects: Objects,
+    /// What pods were granted of it.
+    pub ledger: Arc<Ledger>,
     /// What pods may take of the node.
     pub allocatable: Arc<Amounts>,
     /// Bytes of memory that the node has.

@@ -6,6 +6,7 @@
 pub mod config;
 pub mod container;
 pub mod context;
+pub mod eviction;
 pub mod logs;
 pub mod node;
 pub mod objects;
@@ -97,6 +98,7 @@ impl Agent {
         let ctx = Context {
             recorder: Recorder::new(client.clone(), "kubelet", config.node_name.as_str()),
             objects: objects::Objects::new(client.clone()),
+            ledger: Arc::default(),
             memory_bytes: machine.memory_bytes,
             allocatable: Arc::new(allocatable.clone()),
             config: config.clone(),
@@ -116,6 +118,7 @@ impl Agent {
         let task = NodeTask { ctx: ctx.clone(), machine, capacity, port: address.port(), facts, stop: shutdown.clone() };
         tasks.spawn(task.run());
         tasks.spawn(pods.clone().run(remains));
+        tasks.spawn(eviction::run(ctx.clone(), pods.clone(), shutdown.clone()));
         tasks.spawn(server::serve(ctx, pods, listener, shutdown));
         tasks.close();
         Ok(Agent { address, tasks })

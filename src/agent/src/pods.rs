@@ -23,12 +23,12 @@ use crate::{
     context::{Context, chain},
     logs::{files_of, rotate},
     pod::{
-        admit::{self, NodeFacts},
+        admit::NodeFacts,
         adopt::{self, Found},
         life::{Life, SandboxFacts},
         message,
         plan::Event,
-        sandbox, spec,
+        resize, sandbox, spec,
         worker::{Facts, INBOX_MESSAGES, Message, Worker},
     },
     volume::mount,
@@ -43,7 +43,6 @@ struct Entry {
     pod: Arc<Pod>,
     inbox: mpsc::Sender<Message>,
     facts: watch::Receiver<Facts>,
-    refused: bool,
 }
 
 /// All pods; cheap to clone.
@@ -160,18 +159,21 @@ impl Pods {
             self.remove_sandbox(old.spec.id);
         }
         let ran = newest.is_some() || pod.status.as_ref().and_then(|s| s.phase.as_deref()).is_some_and(|p| p != "Pending");
-        let refused = if ran { None } else { self.refuse(&pod) };
-        let is_refused = refused.is_some();
+        let stays = ran || pod.metadata.deletion_timestamp.is_some();
+        let refused = if stays { None } else { self.ctx.ledger.admit(&pod, &self.node.borrow()) };
         if let Some(refusal) = &refused {
             self.ctx.tell(&pod, None, true, &refusal.reason, refusal.message.clone());
         }
         let mut life = Life::new(&pod, refused, now);
         let found = newest.map(|s| self.found(&pod, s, remains));
         adopt::adopt(&mut life, &pod, found, now);
+        if stays && life.ending.is_none() {
+            self.ctx.ledger.keep(Arc::new(resize::granted(&pod, &life)));
+        }
         let (sender, inbox) = mpsc::channel(INBOX_MESSAGES);
         let (told, facts) = watch::channel(Facts::default());
         let worker = Worker::new(self.ctx.clone(), pod.clone(), life, (sender.clone(), inbox), told, self.stop.clone());
-        self.lock().insert(uid, Entry { pod, inbox: sender, facts, refused: is_refused });
+        self.lock().insert(uid, Entry { pod, inbox: sender, facts });
         tokio::spawn(worker.run());
     }
 
@@ -191,14 +193,6 @@ impl Pods {
             runs.entry(container.spec.name.clone()).or_default().push(message::run_of(&self.ctx, pod, part, container));
         }
         Found { facts, ready: status.ready, runs }
-    }
-
-    fn refuse(&self, pod: &Pod) -> Option<crate::pod::life::Refusal> {
-        if pod.metadata.deletion_timestamp.is_some() {
-            return None;
-        }
-        let others: Vec<Arc<Pod>> = self.lock().values().filter(|e| !e.refused && !e.facts.borrow().over).map(|e| e.pod.clone()).collect();
-        admit::refuse(pod, others.iter().map(AsRef::as_ref), &self.node.borrow())
     }
 
     async fn tell(&self, uid: &str, message: Message) {
@@ -306,6 +300,11 @@ impl Pods {
         // A pod that ends may have a successor of the same name: the newest counts.
         let found = entries.values().filter(fits).max_by_key(|e| e.pod.metadata.creation_timestamp.as_ref().map(|t| t.0));
         found.map(|e| (e.pod.clone(), e.facts.clone()))
+    }
+
+    /// Ends a pod that the node cannot keep.
+    pub async fn evict(&self, pod: &Pod, message: String) {
+        self.tell(spec::uid(pod), Message::Event(Event::Evict(message))).await;
     }
 
     /// All pods.

@@ -27,6 +27,8 @@ pub trait PodRuntime: Send + Sync + fmt::Debug + 'static {
 
     /// Starts the pod's shim, with the namespaces that its containers share. Known ids are returned as they are.
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<(), RuntimeError>;
+    /// Changes the limits of the pod as a whole.
+    async fn update_sandbox(&self, sandbox: &str, resources: &Resources) -> Result<(), RuntimeError>;
     /// Kills what still runs in it, ends the shim, removes mounts, cgroup and state. An unknown id is no error.
     async fn remove_sandbox(&self, sandbox: &str) -> Result<(), RuntimeError>;
     /// All sandboxes with all their containers: how a restarted agent learns what is there.

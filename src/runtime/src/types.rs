@@ -107,6 +107,12 @@ pub struct ContainerSpec {
     pub env: Vec<(String, String)>,
     /// In order.
     pub mounts: Vec<Mount>,
+    /// Files of local images, read-only.
+    #[serde(default)]
+    pub image_mounts: Vec<ImageMount>,
+    /// Joins the pid namespace of this container of the sandbox (its id), which must run.
+    #[serde(default)]
+    pub pid_target: Option<String>,
     /// Host devices to add.
     pub devices: Vec<Device>,
     /// Limits of the container's cgroup.
@@ -142,6 +148,17 @@ pub struct Mount {
     pub recursive_read_only: bool,
     /// `private`, `rslave` (HostToContainer) or `rshared` (Bidirectional).
     pub propagation: String,
+}
+
+/// The files of a local image, for a container to read and not to execute.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageMount {
+    /// Digest of the image (`Image::id`).
+    pub image: String,
+    /// A path in it; empty is all of it.
+    pub sub_path: String,
+    /// Path in the container.
+    pub destination: PathBuf,
 }
 
 /// A device node.

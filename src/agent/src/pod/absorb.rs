@@ -9,6 +9,7 @@ use super::{
     backoff::later,
     life::{Cause, Doing, Ended, Ending, Life, Run, RunState, Sandbox, SandboxFacts, Stage, StopPhase, Trouble},
     plan::{self, Action, Event, Probe, Step},
+    resize,
     spec::{self, Kind},
     stop,
 };
@@ -37,6 +38,9 @@ pub fn absorb(pod: &Pod, life: &mut Life, event: Event, now: Timestamp, out: &mu
         Event::Deleted(ok) => {
             plan::settle(&mut life.deleted, ok, now);
         }
+        Event::Allocated(answer) => resize::allocated(pod, life, answer, out),
+        Event::RoomFreed => resize::room_freed(life),
+        Event::Resized { done, error } => resize::resized(life, done, error, now, out),
         Event::Evict(message) => {
             if life.ending.is_none() {
                 out.note(None, true, "Evicted", message.clone());

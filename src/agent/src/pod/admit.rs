@@ -142,6 +142,12 @@ fn host_ports(spec: &PodSpec) -> impl Iterator<Item = (String, String, i32)> + '
 }
 
 fn amounts<'a>(spec: &PodSpec, others: impl Iterator<Item = &'a Pod>, node: &NodeFacts) -> Option<Refusal> {
+    let (name, message) = shortage(spec, others, &node.allocatable)?;
+    refusal(&format!("OutOf{name}"), message)
+}
+
+/// The resource of which there is too little for a pod beside others, and in words.
+pub fn shortage<'a>(spec: &PodSpec, others: impl Iterator<Item = &'a Pod>, allocatable: &Amounts) -> Option<(String, String)> {
     let mut used = Amounts::from([("pods".to_owned(), Quantity::from_units(0))]);
     for other in others.filter_map(|o| o.spec.as_ref()) {
         resources::add(&mut used, &resources::of_pod(other, resources::requests));
@@ -149,15 +155,15 @@ fn amounts<'a>(spec: &PodSpec, others: impl Iterator<Item = &'a Pod>, node: &Nod
     }
     let mut wanted = resources::of_pod(spec, resources::requests);
     wanted.insert("pods".to_owned(), Quantity::from_units(1));
-    for (name, amount) in &wanted {
+    wanted.into_iter().find_map(|(name, amount)| {
         let zero = Quantity::from_units(0);
-        let (have, taken) = (node.allocatable.get(name).copied().unwrap_or(zero), used.get(name).copied().unwrap_or(zero));
-        if amount.signum() > 0 && taken.plus(*amount) > have {
+        let (have, taken) = (allocatable.get(&name).copied().unwrap_or(zero), used.get(&name).copied().unwrap_or(zero));
+        let short = amount.signum() > 0 && taken.plus(amount) > have;
+        short.then(|| {
             let message = format!("Node didn't have enough resource: {name}, requested: {amount}, used: {taken}, capacity: {have}");
-            return refusal(&format!("OutOf{name}"), message);
-        }
-    }
-    None
+            (name, message)
+        })
+    })
 }
 
 #[cfg(test)]

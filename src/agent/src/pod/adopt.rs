@@ -1,16 +1,18 @@
 //! A life from what a restarted agent finds: sandboxes and containers that run, and what the API last knew.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use coracle_runtime::ContainerId;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
 
 use super::{
-    life::{Ended, Life, Run, RunState, Sandbox, SandboxFacts, Stage},
+    backoff::Backoff,
+    life::{Ended, Life, Member, Run, RunState, Sandbox, SandboxFacts, Stage},
     spec,
     status::ID_SCHEME,
 };
+use crate::resources::limits;
 
 /// A sandbox that the runtime has for the pod.
 #[derive(Clone, Debug)]
@@ -64,6 +66,17 @@ pub fn adopt(life: &mut Life, pod: &Pod, found: Option<Found>, now: Timestamp) {
         }
         // What the API last showed of this very run still holds.
         let same = member.run.as_ref().is_some_and(|r| api.is_some_and(|s| id_of(s) == Some(r.id.id.as_str())));
+        if let (true, true, Some(member_run), Some(resources)) =
+            (alive && standing, same, &member.run, api.and_then(|s| s.resources.clone()))
+            && member
+                .granted
+                .as_ref()
+                .is_some_and(|wish| member_run.limits.as_ref().is_some_and(|have| limits::actual(wish, have) != *wish))
+        {
+            // A resize was not done yet: what was granted is what the API shows, and the wish is judged anew.
+            member.granted = Some(resources);
+        }
+        member.crashes = crashes(member);
         if alive && standing {
             member.started = part.spec.startup_probe.is_none() || (same && api.is_some_and(|s| s.started == Some(true)));
             member.ready = member.started && (part.spec.readiness_probe.is_none() || (same && api.is_some_and(|s| s.ready)));
@@ -79,6 +92,17 @@ pub fn adopt(life: &mut Life, pod: &Pod, found: Option<Found>, now: Timestamp) {
     }
 }
 
+/// What a container that has crashed before rests after its next end: read from the rest before its newest run.
+fn crashes(member: &Member) -> Backoff {
+    let Some(run) = &member.run else { return Backoff::default() };
+    let began = match &run.state {
+        RunState::Running { started_at } => Some(*started_at),
+        RunState::Ended(ended) => ended.started_at,
+    };
+    let rest = |last: &Ended| began.map(|at| Duration::try_from(at.duration_since(last.finished_at)).unwrap_or_default());
+    began.map_or_else(Backoff::default, |at| Backoff::after(run.attempt, member.last.as_ref().and_then(rest), at))
+}
+
 fn id_of(status: &ContainerStatus) -> Option<&str> {
     status.container_id.as_deref().and_then(|id| id.strip_prefix(ID_SCHEME))
 }
@@ -92,6 +116,7 @@ fn forgotten(status: &ContainerStatus, now: Timestamp) -> Option<Run> {
         attempt: u32::try_from(status.restart_count).unwrap_or(0),
         image_id: status.image_id.clone(),
         user: None,
+        limits: None,
         state: RunState::Ended(ended.unwrap_or_else(|| unknown(&id, now))),
         id: ContainerId { sandbox: String::new(), id },
     })

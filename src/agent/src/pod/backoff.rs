@@ -25,6 +25,18 @@ impl Backoff {
         (until > now && later(since, FORGET) > now).then_some((until, pause))
     }
 
+    /// The record of a thing on its run number `attempt` (0 is the first), which began at `since` and `rest` after the end of the run
+    /// before. How often it failed since it last was well is nowhere written: the rest tells, and the attempts bound it.
+    pub fn after(attempt: u32, rest: Option<Duration>, since: Timestamp) -> Self {
+        let Some(earlier) = attempt.checked_sub(1) else { return Self::default() };
+        let most = FIRST.saturating_mul(1 << earlier.min(10)).min(LONGEST);
+        let mut pause = FIRST;
+        while rest.is_none_or(|rest| rest >= pause) && pause < most {
+            pause = (pause * 2).min(LONGEST);
+        }
+        Self { held: Some((pause, since)) }
+    }
+
     /// Counts a try that follows a failure; its own failure will cost the pause that this returns.
     pub fn count(&mut self, now: Timestamp) -> Duration {
         let pause = match self.held {
@@ -47,6 +59,34 @@ mod tests {
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(1_000_000 + seconds).expect("a timestamp")
+    }
+
+    #[test]
+    fn what_was_counted_before_is_read_from_the_last_rest() {
+        for (attempt, rest, pause) in [
+            (0, None, None),
+            (1, Some(0), Some(10)),
+            (2, Some(10), Some(20)),
+            (3, Some(21), Some(40)),
+            (9, Some(300), Some(300)),
+            (2, Some(5000), Some(20)),
+            (40, Some(0), Some(10)),
+            (3, None, Some(40)),
+        ] {
+            let record = Backoff::after(attempt, rest.map(Duration::from_secs), at(0));
+            assert_eq!(record.resting(at(1), at(1)).map(|r| r.1.as_secs()), pause, "{attempt} {rest:?}");
+        }
+        // It goes on as if it had been here all the time.
+        let mut counted = Backoff::default();
+        let mut now = 0;
+        for attempt in 1..8 {
+            let rest = counted.count(at(now));
+            let last = if attempt == 1 { 0 } else { rest.as_secs() / 2 };
+            let read = Backoff::after(attempt, Some(Duration::from_secs(last.max(if rest == LONGEST { 160 } else { last }))), at(now));
+            assert_eq!(read, counted, "{attempt}");
+            now += rest.as_secs() as i64;
+        }
+        assert_eq!(Backoff::after(5, Some(LONGEST), at(0)).resting(at(700), at(700)), None, "forgotten");
     }
 
     #[test]

@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use coracle_runtime::ContainerId;
+use coracle_runtime::{ContainerId, Resources};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use sha2::{Digest, Sha256};
 
 use super::{
     backoff::{Backoff, later},
+    resize::Resizing,
     spec::{self, Kind},
 };
 
@@ -42,6 +43,8 @@ pub struct Life {
     pub deleted: Stage,
     /// The API object is no more.
     pub gone: bool,
+    /// Its resize.
+    pub resize: Resizing,
 }
 
 /// Why the node does not take a pod.
@@ -163,6 +166,8 @@ pub struct Member {
     pub run: Option<Run>,
     /// How the run before ended.
     pub last: Option<Ended>,
+    /// Resources that it was granted; `None` for one that has none of its own (an ephemeral one).
+    pub granted: Option<ResourceRequirements>,
     /// What is under way.
     pub doing: Doing,
     /// Why it does not start.
@@ -186,6 +191,7 @@ impl Member {
             kind,
             run: None,
             last: None,
+            granted: None,
             doing: Doing::Nothing,
             trouble: None,
             crashes: Backoff::default(),
@@ -231,6 +237,8 @@ pub struct Run {
     pub image_id: String,
     /// Who it runs as: uid, gid, groups.
     pub user: Option<(i64, i64, Vec<i64>)>,
+    /// What its cgroup has; `None` where nobody knows.
+    pub limits: Option<Resources>,
     /// How it fares.
     pub state: RunState,
 }
@@ -355,6 +363,7 @@ impl Life {
             cleaned: Stage::Todo,
             deleted: Stage::Todo,
             gone: false,
+            resize: Resizing::default(),
         };
         life.meet(pod);
         life
@@ -363,7 +372,8 @@ impl Life {
     /// Adds containers that the spec has and this life does not (ephemeral ones come late).
     pub fn meet(&mut self, pod: &Pod) {
         for part in spec::parts(pod) {
-            self.members.entry(part.spec.name).or_insert_with(|| Member::new(part.kind));
+            let granted = (part.kind != Kind::Ephemeral).then(|| part.spec.resources.unwrap_or_default());
+            self.members.entry(part.spec.name).or_insert_with(|| Member { granted, ..Member::new(part.kind) });
         }
     }
 

@@ -39,6 +39,7 @@ pub fn run_of(ctx: &Context, pod: &Pod, part: &Part, status: &ContainerStatus) -
         attempt: status.spec.attempt,
         image_id: status.image_id.clone(),
         user: Some(status.user.clone()),
+        limits: Some(status.spec.resources.clone()),
         state,
     }
 }

@@ -9,6 +9,7 @@ pub mod life;
 pub mod message;
 pub mod phase;
 pub mod plan;
+pub mod resize;
 pub mod sandbox;
 pub mod spec;
 pub mod start;

@@ -4,13 +4,15 @@
 
 use std::time::Duration;
 
+use coracle_runtime::{ContainerId, Resources};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{
     absorb,
     backoff::later,
-    life::{Begin, Cause, Doing, Ended, Ending, Life, Run, Sandbox, SandboxFacts, Stage, Trouble},
+    life::{Begin, Cause, Doing, Ended, Ending, Life, Refusal, Run, Sandbox, SandboxFacts, Stage, Trouble},
+    resize,
     spec::{self, Kind, Part},
     stop,
 };
@@ -90,6 +92,17 @@ pub enum Event {
     Deleted(bool),
     /// The node cannot keep the pod.
     Evict(String),
+    /// The node grants the resources that the pod asks for now, or not.
+    Allocated(Result<(), Refusal>),
+    /// Another pod needs less than before.
+    RoomFreed,
+    /// Limits were written.
+    Resized {
+        /// Of which containers, and which.
+        done: Vec<(ContainerId, Resources)>,
+        /// Why not those of the others.
+        error: Option<String>,
+    },
 }
 
 /// The three probes.
@@ -164,6 +177,13 @@ pub enum Action {
     Clean,
     /// Remove the API object, of this uid only.
     Delete,
+    /// Ask for the resources that the pod asks for now.
+    Allocate,
+    /// Write limits of running containers, and the pod's.
+    Resize {
+        /// Which, of whom.
+        changes: Vec<(ContainerId, Resources)>,
+    },
 }
 
 /// What follows from an event.
@@ -196,6 +216,7 @@ pub fn step(pod: &Pod, life: &mut Life, event: Event, now: Timestamp) -> Step {
     if life.refused.is_some() || life.ending.is_some() {
         stop::wind_down(pod, life, now, &mut out);
     } else {
+        resize::step(pod, life, now, &mut out);
         bring_up(pod, life, now, &mut out);
         if life.ending.is_some() {
             stop::wind_down(pod, life, now, &mut out);

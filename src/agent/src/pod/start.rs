@@ -1,14 +1,15 @@
 //! Carries the start of a container out: image, configuration, creation, start; and tells of each in an Event.
 
+mod image;
+mod mounts;
+
 use std::{
-    fs, io,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
+    fs,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
 };
 
-use coracle_runtime::{ContainerId, ContainerSpec, Credentials, Image, Mount, PullError, RuntimeError};
+use coracle_runtime::{ContainerId, ContainerSpec, Image, ImageMount, RuntimeError};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, Service};
 use kube::{Api, api::ListParams};
@@ -21,15 +22,10 @@ use super::{
     spec::{self, Part},
 };
 use crate::{
-    container::{
-        env::{self, Source as _},
-        security, service_env,
-    },
+    container::{env, security, service_env},
     context::{Context, chain},
     objects::Used,
-    pull_secrets,
     resources::limits,
-    volume::{self, subpath},
 };
 
 /// Services that are told to a container; a namespace with more than that has no use for them.
@@ -49,6 +45,8 @@ pub struct Start {
     pub sandbox: SandboxFacts,
     /// The container.
     pub part: Part,
+    /// The running container whose processes it joins, or why there is none.
+    pub looks_into: Option<Result<String, String>>,
     /// Which run.
     pub attempt: u32,
     /// Tells that nobody wants it any more.
@@ -75,12 +73,14 @@ pub async fn start(start: Start) -> Event {
 }
 
 async fn run(start: &Start) -> Result<Run, Waiting> {
-    let image = image(start).await?;
+    let name = start.part.spec.image.clone().unwrap_or_default();
+    let image = image::local(start, &name, start.part.spec.image_pull_policy.as_deref().unwrap_or("IfNotPresent")).await?;
     if start.cancel.is_cancelled() {
         return Err(Waiting { reason: "ContainerCreating", message: "the pod ends".to_owned() });
     }
     let id = Life::container_id(&start.sandbox.id, &start.part.spec.name, start.attempt);
-    let spec = match configure(start, &image, &id).await {
+    let images = image::volumes(start).await?;
+    let spec = match configure(start, &image, &id, images).await {
         Ok(spec) => spec,
         Err(message) => return Err(failed(start, "CreateContainerConfigError", message)),
     };
@@ -109,7 +109,14 @@ async fn run(start: &Start) -> Result<Run, Waiting> {
         Ok(status) => Ok(message::run_of(&start.ctx, &start.pod, &start.part, &status)),
         Err(error) => {
             tracing::warn!(%error, "a container that was just started is not known");
-            Ok(Run { id, attempt: start.attempt, image_id, user: None, state: RunState::Running { started_at: Timestamp::now() } })
+            Ok(Run {
+                id,
+                attempt: start.attempt,
+                image_id,
+                user: None,
+                limits: None,
+                state: RunState::Running { started_at: Timestamp::now() },
+            })
         }
     }
 }
@@ -135,77 +142,15 @@ fn start_error(start: &Start, id: &ContainerId, image: &Image, message: String) 
         reason: "StartError".to_owned(),
         message,
     };
-    Run { id: id.clone(), attempt: start.attempt, image_id: image_id(image), user: None, state: RunState::Ended(ended) }
+    Run { id: id.clone(), attempt: start.attempt, image_id: image_id(image), user: None, limits: None, state: RunState::Ended(ended) }
 }
 
 fn image_id(image: &Image) -> String {
     image.digests.first().cloned().unwrap_or_else(|| image.id.clone())
 }
 
-/// The local image, pulled if the policy says so.
-async fn image(start: &Start) -> Result<Image, Waiting> {
-    let name = start.part.spec.image.clone().unwrap_or_default();
-    let runtime = &start.ctx.runtime;
-    let bad_name = |message: String| {
-        start.tell(true, "InspectFailed", format!("Failed to apply default image tag {name:?}: {message}"));
-        start.tell(true, "Failed", "Error: InvalidImageName".to_owned());
-        Waiting { reason: "InvalidImageName", message }
-    };
-    let local = match runtime.image(&name).await {
-        Ok(local) => local,
-        Err(RuntimeError::Invalid(message)) => return Err(bad_name(message)),
-        Err(error) => {
-            let message = chain(&error);
-            start.tell(true, "InspectFailed", format!("Failed to inspect image {name:?}: {message}"));
-            return Err(failed(start, "ImageInspectError", message));
-        }
-    };
-    let policy = start.part.spec.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
-    match (local, policy) {
-        (Some(image), "IfNotPresent" | "Never") => {
-            start.tell(false, "Pulled", format!("Container image {name:?} already present on machine"));
-            return Ok(image);
-        }
-        (None, "Never") => {
-            let message = format!("Container image {name:?} is not present with pull policy of Never");
-            start.tell(true, "ErrImageNeverPull", message.clone());
-            start.tell(true, "Failed", "Error: ErrImageNeverPull".to_owned());
-            return Err(Waiting { reason: "ErrImageNeverPull", message });
-        }
-        _ => {}
-    }
-    let credentials = credentials(start, &name).await;
-    start.tell(false, "Pulling", format!("Pulling image {name:?}"));
-    let began = Instant::now();
-    let pulled = tokio::select! {
-        pulled = runtime.pull(&name, &credentials) => pulled,
-        () = start.cancel.cancelled() => return Err(Waiting { reason: "ContainerCreating", message: "the pod ends".to_owned() }),
-    };
-    match pulled {
-        Ok(image) => {
-            let (millis, bytes) = (began.elapsed().as_millis(), image.size);
-            start.tell(false, "Pulled", format!("Successfully pulled image {name:?} in {millis}ms. Image size: {bytes} bytes."));
-            Ok(image)
-        }
-        Err(PullError::InvalidName(message)) => Err(bad_name(message)),
-        Err(error) => {
-            let message = chain(&error);
-            start.tell(true, "Failed", format!("Failed to pull image {name:?}: {message}"));
-            start.tell(true, "Failed", "Error: ErrImagePull".to_owned());
-            Err(Waiting { reason: "ErrImagePull", message })
-        }
-    }
-}
-
-async fn credentials(start: &Start, image: &str) -> Vec<Credentials> {
-    let Ok(snapshot) = start.used.snapshot().await else { return Vec::new() };
-    let names = start.pod.spec.iter().flat_map(|s| s.image_pull_secrets.iter().flatten());
-    let secrets = names.filter_map(|r| snapshot.secret(&r.name));
-    secrets.flat_map(|data| pull_secrets::credentials(&data, image)).collect()
-}
-
 /// Everything that the container is made with.
-async fn configure(start: &Start, image: &Image, id: &ContainerId) -> Result<ContainerSpec, String> {
+async fn configure(start: &Start, image: &Image, id: &ContainerId, image_mounts: Vec<ImageMount>) -> Result<ContainerSpec, String> {
     let (ctx, pod, container) = (&start.ctx, &start.pod, &start.part.spec);
     let spec_ = pod.spec.clone().unwrap_or_default();
     let security = security::security(&spec_, container, &ctx.config.data_dir.join("agent/seccomp"));
@@ -216,7 +161,7 @@ async fn configure(start: &Start, image: &Image, id: &ContainerId) -> Result<Con
     let env = env::environment(pod, container, &services, &snapshot, &known).map_err(|e| e.to_string())?;
     let get = |name: &str| env.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
     let expand = |list: &Option<Vec<String>>| list.iter().flatten().map(|t| env::expand(t, &get).0).collect::<Vec<_>>();
-    let mounts = mounts(start, &get).await?;
+    let mounts = mounts::mounts(start, &get).await?;
     Ok(ContainerSpec {
         id: id.clone(),
         name: container.name.clone(),
@@ -226,6 +171,8 @@ async fn configure(start: &Start, image: &Image, id: &ContainerId) -> Result<Con
         args: expand(&container.args),
         working_dir: container.working_dir.clone().unwrap_or_default(),
         mounts,
+        image_mounts,
+        pid_target: start.looks_into.clone().transpose()?,
         devices: Vec::new(),
         resources: limits::of_container(&spec_, container, ctx.memory_bytes, None),
         security,
@@ -289,88 +236,6 @@ async fn services(start: &Start) -> Vec<(String, String)> {
         }
     }
     kept
-}
-
-async fn mounts(start: &Start, get: &(dyn Fn(&str) -> Option<String> + Sync)) -> Result<Vec<Mount>, String> {
-    let mut planned = Vec::new();
-    for mount in start.part.spec.volume_mounts.iter().flatten() {
-        let sub = match mount.sub_path_expr.as_deref().filter(|s| !s.is_empty()) {
-            Some(expression) => match env::expand(expression, get) {
-                (_, Some(unknown)) => return Err(format!("missing value for {unknown:?} in the subPathExpr of {}", mount.mount_path)),
-                (path, None) => path,
-            },
-            None => mount.sub_path.clone().unwrap_or_default(),
-        };
-        planned.push((mount.clone(), sub));
-    }
-    let (pod, dir, name, attempt) = (start.pod.clone(), start.ctx.pod_dir(&start.pod), start.part.spec.name.clone(), start.attempt);
-    let container = start.part.spec.clone();
-    let made = tokio::task::spawn_blocking(move || place(&pod, &dir, &container, &name, attempt, &planned));
-    made.await.map_err(|e| e.to_string())?
-}
-
-/// Finds each mount's source, binds subPaths, and adds the files that every container has.
-fn place(
-    pod: &Pod,
-    dir: &Path,
-    container: &Container,
-    name: &str,
-    attempt: u32,
-    planned: &[(k8s_openapi::api::core::v1::VolumeMount, String)],
-) -> Result<Vec<Mount>, String> {
-    let volumes = pod.spec.as_ref().and_then(|s| s.volumes.as_deref()).unwrap_or_default();
-    let mut out = Vec::new();
-    for (at, (mount, sub)) in planned.iter().enumerate() {
-        let volume = volumes.iter().find(|v| v.name == mount.name).ok_or_else(|| format!("there is no volume {:?}", mount.name))?;
-        let mut source = volume::mount::path(dir, volume);
-        if !sub.is_empty() {
-            let target = dir.join("volume-subpaths").join(&mount.name).join(name).join(at.to_string());
-            source = subpath::bind(&source, sub, &target).map_err(|e| chain(&e))?;
-        }
-        // Volumes that follow objects are never written by containers.
-        let follows = volume.config_map.is_some() || volume.secret.is_some() || volume.projected.is_some() || volume.downward_api.is_some();
-        let read_only = mount.read_only == Some(true) || follows;
-        out.push(Mount {
-            source,
-            destination: PathBuf::from(&mount.mount_path),
-            read_only,
-            recursive_read_only: read_only && matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible")),
-            propagation: propagation(mount.mount_propagation.as_deref()).to_owned(),
-        });
-    }
-    let message = message::file(dir, name, attempt);
-    make_message_file(&message).map_err(|e| format!("cannot make {}: {e}", message.display()))?;
-    let read_only_root = container.security_context.as_ref().and_then(|s| s.read_only_root_filesystem) == Some(true);
-    let own = [
-        (dir.join("etc-hosts"), "/etc/hosts", false),
-        (dir.join("resolv.conf"), "/etc/resolv.conf", read_only_root),
-        (dir.join("hostname"), "/etc/hostname", read_only_root),
-        (message, container.termination_message_path.as_deref().filter(|p| !p.is_empty()).unwrap_or("/dev/termination-log"), false),
-    ];
-    for (source, destination, read_only) in own {
-        if out.iter().all(|m| m.destination != Path::new(destination)) {
-            let destination = PathBuf::from(destination);
-            out.push(Mount { source, destination, read_only, recursive_read_only: false, propagation: "private".to_owned() });
-        }
-    }
-    Ok(out)
-}
-
-fn make_message_file(path: &Path) -> io::Result<()> {
-    if let Some(above) = path.parent() {
-        fs::create_dir_all(above)?;
-    }
-    fs::write(path, [])?;
-    // Whoever the container runs as may write it.
-    fs::set_permissions(path, fs::Permissions::from_mode(0o666))
-}
-
-fn propagation(of_mount: Option<&str>) -> &'static str {
-    match of_mount {
-        Some("HostToContainer") => "rslave",
-        Some("Bidirectional") => "rshared",
-        _ => "private",
-    }
 }
 
 /// Of the runs that are over only the last stays, for `logs --previous`.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{
         ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, ContainerUser, HostIP,
-        LinuxContainerUser, Pod, PodCondition, PodIP, PodStatus, VolumeMountStatus,
+        LinuxContainerUser, Pod, PodCondition, PodIP, PodStatus, ResourceRequirements, VolumeMountStatus,
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
@@ -16,7 +16,7 @@ use super::{
     phase::{self, Facts},
     spec::{self, Kind, Part},
 };
-use crate::resources::qos;
+use crate::resources::{limits, qos};
 
 /// What this node's container ids begin with.
 pub const ID_SCHEME: &str = "coracle://";
@@ -69,6 +69,9 @@ pub fn status(pod: &Pod, life: &Life, before: &PodStatus, node_ips: &[IpAddr], n
         conditions = phase::conditions(&Facts { pod, parts: &parts, statuses: &statuses, phase, sandbox, initialized: life.initialized });
     }
     out.phase = Some(phase.to_owned());
+    if !over {
+        conditions.extend(life.resize.conditions());
+    }
     out.conditions = Some(conditions.into_iter().map(|c| dated(c, before, generation, now)).collect());
     addresses(life, before, node_ips, &mut out);
     let split = |kinds: &[Kind]| {
@@ -155,7 +158,8 @@ fn container(pod: &Pod, life: &Life, part: &Part, member: &Member) -> ContainerS
         container_id: run.map(|r| format!("{ID_SCHEME}{}", r.id.id)),
         started: (!ephemeral).then_some(false),
         volume_mounts: mounts(part),
-        resources: part.spec.resources.clone(),
+        allocated_resources: member.granted.as_ref().and_then(|g| g.requests.clone()),
+        resources: resources_of(part, member),
         last_state: Some(ContainerState::default()),
         ..Default::default()
     };
@@ -204,6 +208,14 @@ fn container(pod: &Pod, life: &Life, part: &Part, member: &Member) -> ContainerS
         }
     }
     out
+}
+
+/// Of a running container what it has, of another what it was granted.
+fn resources_of(part: &Part, member: &Member) -> Option<ResourceRequirements> {
+    let granted = member.granted.as_ref()?;
+    let actual = member.running().and_then(|r| r.limits.as_ref()).map(|have| limits::actual(granted, have));
+    let told = actual.unwrap_or_else(|| granted.clone());
+    Some(told).filter(|r| part.spec.resources.is_some() || *r != ResourceRequirements::default())
 }
 
 fn has_init(pod: &Pod) -> bool {

@@ -102,6 +102,8 @@ impl Node {
                 self.due.push((later(self.now, Duration::from_secs(1)), Event::PreStopped { name, id }));
             }
             Action::Signal { name, kill } => self.signal(name, kill),
+            Action::Allocate => self.soon(Event::Allocated(Ok(()))),
+            Action::Resize { changes } => self.soon(Event::Resized { done: changes, error: None }),
         }
     }
 
@@ -126,7 +128,7 @@ impl Node {
             reason: reason.to_owned(),
             message: String::new(),
         };
-        let run = |state| Run { id: id.clone(), attempt, image_id: "sha256:1".to_owned(), user: None, state };
+        let run = |state| Run { id: id.clone(), attempt, image_id: "sha256:1".to_owned(), user: None, limits: None, state };
         let running = run(RunState::Running { started_at: self.now });
         match self.behaviour(&name, attempt) {
             Does::Serve(_) | Does::Ignore => self.soon(Event::Started { name, run: running }),

@@ -20,7 +20,8 @@ const OWN: &[&str] = &[
     "observedGeneration",
 ];
 /// Conditions that are the agent's.
-const OWN_CONDITIONS: &[&str] = &["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+const OWN_CONDITIONS: &[&str] =
+    &["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled", "PodResizePending", "PodResizeInProgress"];
 
 /// A strategic merge patch of the status subresource, bound to the pod's uid. Conditions of others stay.
 pub fn patch(pod: &Pod, want: &PodStatus) -> serde_json::Result<Value> {

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use coracle_api::quantity::Quantity;
 use coracle_runtime::Resources;
-use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::{
+    api::core::v1::{Container, PodSpec, ResourceRequirements},
+    apimachinery::pkg::api::resource::Quantity as Text,
+};
 
 use super::{Amounts, limits_of, of_pod, qos, requests};
 
@@ -49,6 +52,48 @@ pub fn of_whole_pod(spec: &PodSpec) -> Resources {
         asked.insert(name, amount);
     }
     settings(&asked, &limits, &limits)
+}
+
+/// The settings that may change while a container runs. What has no limit says so: an older one must go.
+pub fn changeable(of: &Resources) -> Resources {
+    let quota = of.cpu_quota.filter(|q| *q > 0);
+    Resources {
+        cpu_shares: of.cpu_shares,
+        cpu_quota: Some(quota.unwrap_or(-1)),
+        cpu_period: Some(CPU_PERIOD_US),
+        memory_limit: Some(of.memory_limit.filter(|m| *m > 0).unwrap_or(-1)),
+        ..Resources::default()
+    }
+}
+
+/// What a running container has, in the words of the API: as granted where its cgroup has just that, else as the cgroup says.
+pub fn actual(granted: &ResourceRequirements, have: &Resources) -> ResourceRequirements {
+    let mut out = granted.clone();
+    let amounts = |list: &Option<BTreeMap<String, Text>>| super::amounts(list.as_ref());
+    let want = settings(&amounts(&granted.requests), &amounts(&granted.limits), &Amounts::new());
+    let mut set = |list: fn(&mut ResourceRequirements) -> &mut Option<BTreeMap<String, Text>>, name: &str, value: Option<Quantity>| {
+        let list = list(&mut out);
+        match value {
+            Some(value) => _ = list.get_or_insert_default().insert(name.to_owned(), Text(value.to_string())),
+            None => _ = list.as_mut().and_then(|l| l.remove(name)),
+        }
+        if list.as_ref().is_some_and(BTreeMap::is_empty) {
+            *list = None;
+        }
+    };
+    if have.cpu_shares != want.cpu_shares {
+        let millis = have.cpu_shares.filter(|s| s > SHARES.start()).and_then(|s| i64::try_from((s * 1000).div_ceil(1024)).ok());
+        set(|r| &mut r.requests, "cpu", millis.map(Quantity::from_millis));
+    }
+    let (have, want) = (changeable(have), changeable(&want));
+    if have.cpu_quota != want.cpu_quota {
+        let millis = have.cpu_quota.filter(|q| *q > 0).map(|q| q * 1000 / CPU_PERIOD_US as i64);
+        set(|r| &mut r.limits, "cpu", millis.map(Quantity::from_millis));
+    }
+    if have.memory_limit != want.memory_limit {
+        set(|r| &mut r.limits, "memory", have.memory_limit.filter(|m| *m > 0).map(Quantity::from_bytes));
+    }
+    out
 }
 
 fn settings(requests: &Amounts, limits: &Amounts, pages: &Amounts) -> Resources {
@@ -111,6 +156,21 @@ mod tests {
         assert_eq!(of(json!({ "requests": { "cpu": "500m" } })), (Some(512), None, None, Some(999)));
         assert_eq!(of(json!({ "limits": { "cpu": "1500m", "memory": "64Mi" } })), (Some(1536), Some(150_000), Some(64 << 20), Some(-997)));
         assert_eq!(of(json!({ "limits": { "cpu": "1m" } })), (Some(2), Some(1000), None, Some(999)));
+    }
+
+    #[test]
+    fn what_a_cgroup_has_is_told_as_the_api_has_it() {
+        let of = |value: serde_json::Value| -> ResourceRequirements { serde_json::from_value(value).expect("resources") };
+        let have = |value: serde_json::Value| {
+            let spec = spec(value);
+            of_container(&spec, &spec.containers[0], 4 << 30, None)
+        };
+        let small = json!({ "requests": { "cpu": "20m", "memory": "1Gi" }, "limits": { "cpu": "0.2", "memory": "2Gi" } });
+        let large = json!({ "requests": { "cpu": "40m", "memory": "1Gi" }, "limits": { "cpu": "300m", "memory": "3Gi" } });
+        assert_eq!(actual(&of(small.clone()), &have(small.clone())), of(small.clone()), "the words stay");
+        let told = json!({ "requests": { "cpu": "40m", "memory": "1Gi" }, "limits": { "cpu": "300m", "memory": "3Gi" } });
+        assert_eq!(actual(&of(small), &have(large.clone())), of(told));
+        assert_eq!(actual(&of(large), &have(json!({}))), of(json!({ "requests": { "memory": "1Gi" } })));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Requests and limits: quality of service, cgroups, and what of the node is still free.
 
+pub mod ledger;
 pub mod limits;
 pub mod qos;
 

@@ -101,6 +101,10 @@ fn mount_one(pod: &Pod, pod_dir: &Path, volume: &Volume, inputs: &Inputs<'_>, no
         let (volume, path) = (volume.name.clone(), at.clone());
         move |source| MountError::System { volume, what, path, source }
     };
+    if volume.image.is_some() {
+        // The runtime mounts it where a container has it.
+        return Ok(());
+    }
     if let Some(host) = &volume.host_path {
         return host_path(volume, host);
     }

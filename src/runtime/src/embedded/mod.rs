@@ -284,6 +284,12 @@ impl PodRuntime for EmbeddedRuntime {
         if sandbox.is_alive() { Ok(()) } else { Err(system("the pod's shim is gone again")(io::ErrorKind::ConnectionAborted.into())) }
     }
 
+    async fn update_sandbox(&self, id: &str, resources: &Resources) -> Result<(), RuntimeError> {
+        let sandbox = self.sandbox(id)?;
+        // What is written down stays as it was created: a shim reads it once, and a pod's next sandbox is made from its spec.
+        self.pod_cgroup(&sandbox.record.spec)?.limit(resources, false).map_err(system("could not change the pod's limits"))
+    }
+
     async fn remove_sandbox(&self, id: &str) -> Result<(), RuntimeError> {
         let _alone = self.alone(id).await;
         let Ok(sandbox) = self.sandbox(id) else {
@@ -334,12 +340,19 @@ impl PodRuntime for EmbeddedRuntime {
         }
         let image = self.images.record(&spec.image).map_err(|e| RuntimeError::Invalid(e.to_string()))?;
         let (image_id, image) = image.ok_or_else(|| RuntimeError::Invalid(format!("image {} is not here", spec.image)))?;
+        let mut image_layers = Vec::with_capacity(spec.image_mounts.len());
+        for mount in &spec.image_mounts {
+            let found = self.images.record(&mount.image).map_err(|e| RuntimeError::Invalid(e.to_string()))?;
+            let (id, record) = found.ok_or_else(|| RuntimeError::Invalid(format!("image {} is not here", mount.image)))?;
+            image_layers.push(state::ImageLayers { image_id: id.to_string(), layers: self.images.layer_dirs(&record) });
+        }
         let container = state::Container {
             spec: spec.clone(),
             image_id: image_id.to_string(),
             defaults: image.defaults.clone(),
             created_at: Timestamp::now(),
             layers: self.images.layer_dirs(&image),
+            image_layers,
             writable: self.options.data_dir.join("containers").join(&spec.id.id),
             filters: self.filters(spec)?,
         };

@@ -87,7 +87,11 @@ impl Sandbox {
     }
 
     pub(super) fn images(&self) -> Vec<String> {
-        self.lock().values().map(|(container, _)| container.image_id.clone()).collect()
+        let of = |container: &Container| {
+            let mounted = container.image_layers.iter().map(|image| image.image_id.clone());
+            mounted.chain([container.image_id.clone()]).collect::<Vec<_>>()
+        };
+        self.lock().values().flat_map(|(container, _)| of(container)).collect()
     }
 
     pub(super) fn status(&self) -> SandboxStatus {

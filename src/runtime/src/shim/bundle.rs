@@ -127,6 +127,8 @@ pub(super) enum What {
     Tree { source: PathBuf, read_only: ReadOnly, propagation: Propagation },
     /// The container's own groups.
     Cgroups { writable: bool },
+    /// An image of the node's, the so many-th that the container mounts; to be read, and nothing in it is executed.
+    Image { id: String, number: usize },
 }
 
 /// How much of a tree is not writable.
@@ -185,12 +187,16 @@ fn mounts(sandbox: &SandboxSpec, container: &Container, shm: &Path) -> Vec<Mount
         system("/sys", fresh("sysfs", &[], if writable { closed } else { closed | MountAttrFlags::MOUNT_ATTR_RDONLY })),
         system(CGROUPS, What::Cgroups { writable }),
     ];
+    let images = spec.image_mounts.iter().enumerate().map(|(number, image)| Mounting {
+        destination: image.destination.clone(),
+        what: What::Image { id: image.image.clone(), number },
+    });
+    let mut own: Vec<Mounting> = spec.mounts.iter().map(volume).chain(images).collect();
     // A volume at a place of the system takes it.
-    list.retain(|mount| !spec.mounts.iter().any(|own| own.destination == mount.destination));
-    let mut own: Vec<&Mount> = spec.mounts.iter().collect();
+    list.retain(|mount| !own.iter().any(|own| own.destination == mount.destination));
     // Outer before inner, otherwise in the pod's order.
     own.sort_by_key(|mount| mount.destination.components().count());
-    list.extend(own.into_iter().map(volume));
+    list.extend(own);
     list
 }
 

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::{ContainerSpec, Security, images::Defaults, shim::oci};
+use crate::{ContainerSpec, ImageMount, Security, images::Defaults, shim::oci};
 
 fn container() -> Container {
     let security = Security { read_only_root: true, allow_privilege_escalation: false, ..Security::default() };
@@ -19,6 +19,7 @@ fn container() -> Container {
         },
         created_at: jiff::Timestamp::UNIX_EPOCH,
         layers: vec![],
+        image_layers: vec![],
         writable: PathBuf::new(),
         filters: vec![],
     }
@@ -65,6 +66,7 @@ fn a_volume_takes_the_place_of_a_mount_of_the_system_and_inner_ones_come_last() 
     };
     let mut container = container();
     container.spec.mounts = vec![mount("/data/inner", "rslave", true), mount("/data", "private", false), mount("/dev/shm", "", false)];
+    container.spec.image_mounts = vec![ImageMount { image: "sha256:i".into(), sub_path: String::new(), destination: "/data/image".into() }];
     let described = |container: &Container| {
         let plan = plan(&SandboxSpec::default(), container, vec![], Path::new("/shm"));
         let launch = launch(container, &user(), None).unwrap();
@@ -73,7 +75,11 @@ fn a_volume_takes_the_place_of_a_mount_of_the_system_and_inner_ones_come_last() 
     let config = described(&container);
     let mounts = config["mounts"].as_array().unwrap();
     let order: Vec<&str> = mounts.iter().map(|mount| mount["destination"].as_str().unwrap()).collect();
-    assert_eq!(order, ["/proc", "/dev", "/dev/pts", "/dev/mqueue", "/sys", "/sys/fs/cgroup", "/data", "/data/inner", "/dev/shm"]);
+    assert_eq!(
+        order,
+        ["/proc", "/dev", "/dev/pts", "/dev/mqueue", "/sys", "/sys/fs/cgroup", "/data", "/data/inner", "/dev/shm", "/data/image"]
+    );
+    assert_eq!(mounts[9]["options"], json!(["rbind", "rprivate", "ro", "nosuid", "nodev", "noexec"]));
     assert_eq!(mounts[1]["options"], json!(["nosuid", "strictatime", "mode=755", "size=65536k"]));
     assert_eq!(mounts[2]["options"], json!(["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]));
     assert_eq!(mounts[4]["options"], json!(["nosuid", "noexec", "nodev", "ro"]));

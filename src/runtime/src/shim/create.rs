@@ -109,11 +109,12 @@ fn prepare(creation: &Creation<'_>) -> Result<Launch, Failure> {
 
     let plan = bundle::plan(sandbox, container, nodes, creation.shm);
     let invalid = |trouble: root::Trouble| Failure::Invalid(trouble.to_string());
-    let trees = root::trees(&plan).map_err(invalid)?;
+    let mut trees = root::trees(&plan).map_err(invalid)?;
     // From here on nothing that is mounted is seen by the node, and so it is gone with the container.
     rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
         .map_err(|error| system("cutting off the mount namespace")(error.into()))?;
     let rootfs = overlay(creation).map_err(system("mounting the root file system"))?;
+    root::images(&plan, container, creation.dir, &mut trees).map_err(invalid)?;
 
     let (passwd, group) = (file_of_image(rootfs.as_fd(), "etc/passwd"), file_of_image(rootfs.as_fd(), "etc/group"));
     let invalid_bundle = |error: bundle::BundleError| Failure::Invalid(error.to_string());

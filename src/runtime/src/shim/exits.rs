@@ -74,8 +74,8 @@ impl Shim {
             }
             self.finish_jobs();
         }
-        let shared = self.held.record.spec.pid != NamespaceMode::Container;
         if let Some(container) = self.containers.get_mut(&id) {
+            let shared = self.held.record.spec.pid != NamespaceMode::Container || container.record.spec.pid_target.is_some();
             let signal = libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status));
             container.exited(code, signal, shared);
             let life = container.life.clone();

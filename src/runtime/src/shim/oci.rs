@@ -65,6 +65,9 @@ fn described(mount: &Mounting) -> Value {
             };
             ("bind", source, ["rbind", seen].iter().chain(access).map(|option| (*option).to_owned()).collect())
         }
+        What::Image { id, .. } => {
+            ("bind", Path::new(id), ["rbind", "rprivate", "ro", "nosuid", "nodev", "noexec"].map(str::to_owned).to_vec())
+        }
         What::Cgroups { writable } => {
             let access = if *writable { "rw" } else { "ro" };
             ("cgroup", Path::new("cgroup"), ["nosuid", "noexec", "nodev", "relatime", access].map(str::to_owned).to_vec())

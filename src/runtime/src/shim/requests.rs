@@ -81,6 +81,10 @@ impl Shim {
         let dir = self.held.dir.join(id);
         let record: Container = state::read(&dir.join(state::CONTAINER)).map_err(system)?;
         let spec = &record.spec;
+        let pid_namespace = match &spec.pid_target {
+            Some(target) => Some(self.running(target)?),
+            None => self.held.pid_namespace,
+        };
         let cgroup = self.held.cgroup.child(id);
         let cgroup_path = format!("/{}/{id}", self.held.record.spec.cgroup.trim_matches('/'));
         let limited = cgroup.create().and_then(|()| cgroup.limit(&spec.resources, true));
@@ -118,14 +122,14 @@ impl Shim {
             shm: &shm,
             cgroup: &cgroup,
             cgroup_path: &cgroup_path,
-            pid_namespace: self.held.pid_namespace,
+            pid_namespace,
             stdio,
             terminal,
             result: number(&result_to),
             go: number(&go),
             trouble: number(&trouble_to),
         };
-        let child = self.init(&cgroup, &keep, || create::run(&creation)).map_err(system)?;
+        let child = self.init(pid_namespace, &cgroup, &keep, || create::run(&creation)).map_err(system)?;
         let life = Life { pid: None, user: (0, 0, Vec::new()), state: ContainerState::Created };
         let trouble = Some(Said::new(trouble).map_err(system)?);
         let (launch, terminal, go) = (None, None, Some(go_to));
@@ -136,11 +140,18 @@ impl Shim {
         Ok(())
     }
 
+    /// The init of a container whose pid namespace another one joins.
+    fn running(&self, id: &str) -> Result<u32, Failure> {
+        let target = self.containers.get(id).filter(|container| matches!(container.life.state, ContainerState::Running { .. }));
+        let pid = target.and_then(|container| container.life.pid);
+        pid.ok_or_else(|| Failure::Invalid("the container that is looked into does not run".to_owned()))
+    }
+
     /// The first process of a container.
-    fn init(&self, cgroup: &Cgroup, keep: &[i32], work: impl FnOnce()) -> io::Result<u32> {
+    fn init(&self, pid_namespace: Option<u32>, cgroup: &Cgroup, keep: &[i32], work: impl FnOnce()) -> io::Result<u32> {
         let place = cgroup.v2_birthplace()?;
         let mut birth = Birth { namespaces: libc::CLONE_NEWNS, cgroup: place.as_ref().map(AsFd::as_fd) };
-        match (self.held.record.spec.pid, self.held.pid_namespace) {
+        match (self.held.record.spec.pid, pid_namespace) {
             (NamespaceMode::Host, _) => spawn::child(birth, keep, work),
             (_, None) => {
                 birth.namespaces |= libc::CLONE_NEWPID;

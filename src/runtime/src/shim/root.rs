@@ -15,7 +15,9 @@ use rustix::{
 use super::{
     bundle::{Mounting, Plan, Propagation, ReadOnly, What},
     nodes::Node,
+    overlay,
     place::{self, Missing},
+    state::{self, Container},
     tree,
 };
 
@@ -58,6 +60,28 @@ pub(super) fn trees(plan: &Plan) -> Result<Vec<Option<OwnedFd>>, Trouble> {
         .collect()
 }
 
+/// Adds to `trees` the images that are mounted in a container. To be made after the mount namespace is cut off: nobody else is to see them.
+pub(super) fn images(plan: &Plan, container: &Container, dir: &Path, trees: &mut [Option<OwnedFd>]) -> Result<(), Trouble> {
+    for (mount, tree) in plan.mounts.iter().zip(trees) {
+        let What::Image { id, number } = &mount.what else { continue };
+        let (Some(image), Some(own)) = (container.image_layers.get(*number), container.spec.image_mounts.get(*number)) else { continue };
+        let failed = || format!("image {id} at {:?}", own.sub_path);
+        let (at, empty) = (dir.join(state::IMAGES).join(number.to_string()), container.writable.join("empty"));
+        std::fs::create_dir_all(&at).and_then(|()| overlay::mount_read_only(&image.layers, &empty, &at)).map_err(trouble(failed()))?;
+        *tree = Some(part_of(&at, &own.sub_path).map_err(trouble(failed()))?);
+    }
+    Ok(())
+}
+
+/// A copy of what is at `path` of a mount; every link is followed inside of it.
+fn part_of(mount: &Path, path: &str) -> io::Result<OwnedFd> {
+    let root = rustix::fs::open(mount, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let path = if path.is_empty() { "." } else { path };
+    let flags = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    let found = rustix::fs::openat2(&root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), flags)?;
+    tree::copy(found.as_fd(), Path::new(""), false)
+}
+
 fn copy_of(source: &Path, mount: &Mounting) -> Result<OwnedFd, Trouble> {
     let failed = || format!("mounting {} at {}", source.display(), mount.destination.display());
     let What::Tree { read_only, propagation, .. } = &mount.what else { return Err(Trouble(failed(), io::ErrorKind::InvalidInput.into())) };
@@ -82,7 +106,7 @@ fn copy_of(source: &Path, mount: &Mounting) -> Result<OwnedFd, Trouble> {
 /// Puts everything of `plan` into `root`. `groups` are the container's own directories in the hierarchies.
 pub(super) fn build(root: BorrowedFd<'_>, plan: &Plan, trees: Vec<Option<OwnedFd>>, groups: &Groups) -> Result<(), Trouble> {
     let (mut processes, mut kernel, mut devices) = (None, None, None);
-    let volume = |what: &What| matches!(what, What::Tree { .. });
+    let volume = |what: &What| matches!(what, What::Tree { .. } | What::Image { .. });
     for (mount, tree) in plan.mounts.iter().zip(trees) {
         let failed = || trouble::<io::Error>(format!("mounting {}", mount.destination.display()));
         let is_file =
@@ -96,7 +120,7 @@ pub(super) fn build(root: BorrowedFd<'_>, plan: &Plan, trees: Vec<Option<OwnedFd
                 continue;
             }
             (What::Fresh { kind, options, flags }, None) => tree::fresh(kind, options, *flags).map_err(failed())?,
-            (What::Tree { .. }, None) => return Err(failed()(io::ErrorKind::InvalidInput.into())),
+            (What::Tree { .. } | What::Image { .. }, None) => return Err(failed()(io::ErrorKind::InvalidInput.into())),
         };
         tree::attach(made.as_fd(), place.as_fd()).map_err(failed())?;
         // What is below them is found from here: no link of an image or a volume is on the way.

@@ -5,7 +5,7 @@
 //!                       shim.json        who the shim is: protocol, pid, start time
 //!                       socket           where it listens
 //!                       shm/             the pod's /dev/shm
-//!                       <container>/     container.json (as created), life.json (where it is; the shim's), bundle
+//!                       <container>/     container.json (as created), life.json (where it is; the shim's), bundle, rootfs/, images/
 //! <data_dir>/containers/<container>/     upper and work directory of its overlay
 //! ```
 
@@ -24,6 +24,8 @@ pub(crate) const SHIM: &str = "shim.json";
 pub(crate) const CONTAINER: &str = "container.json";
 /// Where a container is in its life.
 pub(crate) const LIFE: &str = "life.json";
+/// Below a container's directory: where the images that it mounts are, by number.
+pub(crate) const IMAGES: &str = "images";
 /// The socket of a shim.
 pub(crate) const SOCKET: &str = "socket";
 /// Bytes of any of these files: a pod of the API server's greatest size has 1.5 MiB.
@@ -55,10 +57,21 @@ pub(crate) struct Container {
     pub(crate) created_at: Timestamp,
     /// Unpacked layers, top first.
     pub(crate) layers: Vec<std::path::PathBuf>,
+    /// Layers of the images that it mounts, in the order of `spec.image_mounts`.
+    #[serde(default)]
+    pub(crate) image_layers: Vec<ImageLayers>,
     /// Holds `upper` and `work`.
     pub(crate) writable: std::path::PathBuf,
     /// Compiled seccomp filters.
     pub(crate) filters: Vec<Vec<u8>>,
+}
+
+/// An image that a container mounts.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ImageLayers {
+    pub(crate) image_id: String,
+    /// Unpacked, top first.
+    pub(crate) layers: Vec<std::path::PathBuf>,
 }
 
 /// Where a container is in its life, as its shim keeps it.

@@ -47,6 +47,11 @@ async fn limits_can_be_changed_and_use_is_told() {
         let read = |file: &str| dirs.iter().find_map(|dir| std::fs::read_to_string(dir.join(file)).ok()).map(|text| text.trim().to_owned());
         assert_eq!(read("memory.limit_in_bytes").or_else(|| read("memory.max")), Some(memory.to_string()));
     }
+    let whole = Resources { cpu_shares: Some(256), cpu_quota: Some(80_000), cpu_period: Some(100_000), ..Resources::default() };
+    house.runtime.update_sandbox(&pod.id, &whole).await.unwrap();
+    let read = |file: &str| cgroups(&pod.cgroup).iter().find_map(|dir| std::fs::read_to_string(dir.join(file)).ok());
+    let quota = read("cpu.cfs_quota_us").or_else(|| read("cpu.max")).unwrap();
+    assert_eq!(quota.split_whitespace().next(), Some("80000"));
     house.runtime.signal_container(&id, 9).await.unwrap();
     exited(&*house.runtime, &id).await;
     house.close().await;

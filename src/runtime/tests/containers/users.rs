@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::MetadataExt};
 
-use coracle_runtime::{Mount, NamespaceMode, PodRuntime, RuntimeError, Seccomp};
+use coracle_runtime::{ContainerState, ImageMount, Mount, NamespaceMode, PodRuntime, RuntimeError, Seccomp};
 
 use crate::house::{House, container};
 
@@ -155,6 +155,48 @@ async fn containers_of_a_pod_share_what_the_pod_says() {
     assert!(log.contains("sleep 4711"), "{log}");
     house.runtime.signal_container(&first, 9).await.unwrap();
     assert_eq!(house.exit(&first).await.0, 137);
+    house.close().await;
+}
+
+#[tokio::test]
+async fn a_container_may_join_the_processes_of_another() {
+    let house = House::new().await;
+    let pod = house.pod().await;
+    let target = house.run(&pod, "sleep 4711", |_| ()).await;
+    let name = target.id.clone();
+    let looker = house.run(&pod, "tr '\\0' ' ' < /proc/1/cmdline; (sleep 1000 &); exit 0", move |spec| spec.pid_target = Some(name)).await;
+    assert_eq!(house.exit(&looker).await.0, 0);
+    assert!(house.log(&looker).contains("sleep 4711"), "{}", house.log(&looker));
+    // What it left behind in the other's namespace goes with it, and the other stays.
+    assert!(matches!(house.runtime.container(&target).await.unwrap().state, ContainerState::Running { .. }));
+    house.runtime.remove_container(&looker).await.unwrap();
+    house.runtime.signal_container(&target, 9).await.unwrap();
+    house.exit(&target).await;
+    let mut late = crate::house::container(&pod, "true");
+    late.pid_target = Some(target.id.clone());
+    assert!(matches!(house.runtime.create_container(&late).await, Err(RuntimeError::Invalid(why)) if why.contains("does not run")));
+    house.close().await;
+}
+
+#[tokio::test]
+async fn an_image_is_mounted_to_be_read() {
+    let house = House::new().await;
+    let image = house.runtime.image("busybox:test").await.unwrap().unwrap().id;
+    let mounts = [("", "/image"), ("bin", "/image-bin"), ("bin/cat", "/one")];
+    let mounts = mounts.map(|(sub_path, at)| ImageMount { image: image.clone(), sub_path: sub_path.into(), destination: at.into() });
+    let (pod, own) = (house.pod().await, mounts.to_vec());
+    let script =
+        "cat /image/etc/passwd | head -1; touch /image/x 2>&1; ls /image-bin/cat; test -e /one && echo one; /image/bin/true 2>&1; true";
+    let id = house.run(&pod, script, move |spec| spec.image_mounts = own).await;
+    house.exit(&id).await;
+    let log = house.log(&id);
+    let lines: Vec<&str> = log.lines().collect();
+    assert!(lines[0].starts_with("root:") && lines[1].contains("Read-only") && lines[2..4] == ["/image-bin/cat", "one"], "{log}");
+    assert!(lines[4].contains("ermission denied"), "{log}");
+    assert!(house.runtime.remove_image(&image).await.is_err(), "it is in use");
+    let mut bad = crate::house::container(&pod, "true");
+    bad.image_mounts = vec![ImageMount { image: image.clone(), sub_path: "no/such".into(), destination: "/x".into() }];
+    assert!(matches!(house.runtime.create_container(&bad).await, Err(RuntimeError::Invalid(why)) if why.contains("no/such")));
     house.close().await;
 }
 
