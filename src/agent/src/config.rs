@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, net::IpAddr, net::SocketAddr, path::PathBuf, sy
 
 use k8s_openapi::api::core::v1::Taint;
 
+use crate::eviction::pressure::Thresholds;
+
 /// Pods that a node takes by default.
 pub const MAX_PODS: u32 = 110;
 /// Pids that all pods of the node together may not use.
@@ -52,6 +54,8 @@ pub struct Config {
     pub lease_period: Duration,
     /// How often the node's status is written when it does not change.
     pub status_period: Duration,
+    /// What must be left of the node before pods are ended.
+    pub eviction: Thresholds,
     /// Unsafe sysctls that pods may set, with `*` at the end as pattern.
     pub allowed_sysctls: Vec<String>,
 }
@@ -80,6 +84,7 @@ impl Config {
             log_max_files: 5,
             lease_period: Duration::from_secs(10),
             status_period: Duration::from_secs(300),
+            eviction: Thresholds::default(),
             allowed_sysctls: Vec::new(),
         }
     }

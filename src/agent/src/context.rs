@@ -14,6 +14,7 @@ use crate::{
     objects::Objects,
     pod::spec,
     resources::{Amounts, ledger::Ledger},
+    stats::{probes::Counts, rate::Rates},
     volume,
 };
 
@@ -34,6 +35,10 @@ pub struct Context {
     pub objects: Objects,
     /// What pods were granted of it.
     pub ledger: Arc<Ledger>,
+    /// How often probes were asked.
+    pub probes: Arc<Counts>,
+    /// How fast CPU time grew when it was asked for last.
+    pub rates: Arc<Rates>,
     /// What pods may take of the node.
     pub allocatable: Arc<Amounts>,
     /// Bytes of memory that the node has.

@@ -16,6 +16,7 @@ pub mod probe;
 mod pull_secrets;
 pub mod resources;
 pub mod server;
+pub mod stats;
 pub mod volume;
 
 use std::{net::SocketAddr, sync::Arc};
@@ -30,6 +31,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use config::Config;
 
 use context::Context;
+use eviction::pressure::Pressure;
 use node::run::NodeTask;
 use pod::admit::NodeFacts;
 use pods::{Pods, Remains};
@@ -99,6 +101,8 @@ impl Agent {
             recorder: Recorder::new(client.clone(), "kubelet", config.node_name.as_str()),
             objects: objects::Objects::new(client.clone()),
             ledger: Arc::default(),
+            probes: Arc::default(),
+            rates: Arc::default(),
             memory_bytes: machine.memory_bytes,
             allocatable: Arc::new(allocatable.clone()),
             config: config.clone(),
@@ -111,14 +115,17 @@ impl Agent {
             labels: node::object::labels(&config),
             taints: Vec::new(),
             allocatable,
+            pressure: Pressure::default(),
             allowed_sysctls: config.allowed_sysctls.clone(),
         });
         let pods = Pods::new(ctx.clone(), node, shutdown.clone());
         let tasks = TaskTracker::new();
-        let task = NodeTask { ctx: ctx.clone(), machine, capacity, port: address.port(), facts, stop: shutdown.clone() };
+        let (pressed, pressure) = watch::channel(Pressure::default());
+        let task = NodeTask { ctx: ctx.clone(), machine, capacity, port: address.port(), facts, pressure, stop: shutdown.clone() };
         tasks.spawn(task.run());
         tasks.spawn(pods.clone().run(remains));
-        tasks.spawn(eviction::run(ctx.clone(), pods.clone(), shutdown.clone()));
+        let watch = eviction::Watch { ctx: ctx.clone(), pods: pods.clone(), told: pressed, stop: shutdown.clone() };
+        tasks.spawn(watch.run());
         tasks.spawn(server::serve(ctx, pods, listener, shutdown));
         tasks.close();
         Ok(Agent { address, tasks })

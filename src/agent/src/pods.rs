@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     context::{Context, chain},
+    eviction::Eviction,
     logs::{files_of, rotate},
     pod::{
         admit::NodeFacts,
@@ -302,9 +303,11 @@ impl Pods {
         found.map(|e| (e.pod.clone(), e.facts.clone()))
     }
 
-    /// Ends a pod that the node cannot keep.
-    pub async fn evict(&self, pod: &Pod, message: String) {
-        self.tell(spec::uid(pod), Message::Event(Event::Evict(message))).await;
+    /// Ends a pod that the node cannot keep; what is known of it from then on.
+    pub async fn evict(&self, pod: &Pod, eviction: Eviction) -> Option<watch::Receiver<Facts>> {
+        let uid = spec::uid(pod);
+        self.tell(uid, Message::Event(Event::Evict(eviction))).await;
+        self.lock().get(uid).map(|e| e.facts.clone())
     }
 
     /// All pods.

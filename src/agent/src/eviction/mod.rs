@@ -1,7 +1,20 @@
-//! Pods that take more of the node than they may are ended.
+//! Pods that take more of the node than they may are ended, and when the node itself runs short, images go first and then pods, one at a time.
 
+pub mod images;
+pub mod pressure;
+pub mod rank;
+pub mod signals;
 pub mod storage;
 mod usage;
 mod watch;
 
-pub use watch::run;
+pub use watch::Watch;
+
+/// Why the node does not keep a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Eviction {
+    /// `status.message`.
+    pub message: String,
+    /// It did nothing that it may not: the node is short of something (condition `DisruptionTarget`).
+    pub for_pressure: bool,
+}

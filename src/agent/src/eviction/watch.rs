@@ -1,11 +1,24 @@
-//! Looks from time to time at what limited pods have on disk: the kernel tells nobody when a directory grows.
+//! Looks from time to time at what pods have on disk and at what is left of the node: the kernel tells nobody when a directory grows.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
-use k8s_openapi::api::core::v1::{Pod, Volume};
+use coracle_client::EventType;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ObjectReference, Pod, Volume};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    Eviction,
+    images::{self, Uses},
+    pressure::{self, Memory, Pressure, Resource, Shortage},
+    rank::{self, Candidate},
+    signals::{self, Signals},
     storage::{self, Usage},
     usage,
 };
@@ -13,44 +26,169 @@ use crate::{context::Context, pod::worker::Facts, pods::Pods, volume};
 
 /// Between two looks: upstream's figure.
 const PERIOD: Duration = Duration::from_secs(10);
+/// How long what an ended pod took may take to come back before the next one is ended.
+const GIVEN_BACK: Duration = Duration::from_secs(30);
+/// Between two looks at what images are used for.
+const IMAGES: Duration = Duration::from_secs(300);
 
-/// Runs until the agent stops.
-pub async fn run(ctx: Context, pods: Pods, stop: CancellationToken) {
-    let mut looks = tokio::time::interval(PERIOD);
-    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = looks.tick() => {}
-            () = stop.cancelled() => return,
-        }
-        for (pod, facts) in
-            pods.list().into_iter().filter(|(pod, facts)| !facts.over && facts.sandbox.is_some() && storage::is_limited(pod))
-        {
-            let usage = measure(&ctx, &pod, &facts).await;
-            if let Some(message) = storage::verdict(&pod, &usage) {
-                pods.evict(&pod, message).await;
+/// The task.
+#[derive(Debug)]
+pub struct Watch {
+    /// The agent.
+    pub ctx: Context,
+    /// Its pods.
+    pub pods: Pods,
+    /// For the node's conditions.
+    pub told: watch::Sender<Pressure>,
+    /// Ends it.
+    pub stop: CancellationToken,
+}
+
+impl Watch {
+    /// Runs until the agent stops.
+    pub async fn run(self) {
+        let stop = self.stop.clone();
+        stop.run_until_cancelled(self.look()).await;
+    }
+
+    async fn look(self) {
+        let mut looks = tokio::time::interval(PERIOD);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut memory, mut uses, mut images_at) = (Memory::default(), Uses::default(), None);
+        loop {
+            looks.tick().await;
+            self.limits().await;
+            let now = Timestamp::now();
+            let mut signals = signals::read(&self.ctx.config.data_dir);
+            let mut short = self.shortages(&signals);
+            self.tell(memory.see(&short, now));
+            let disk_short = short.iter().any(|s| matches!(s.resource, Resource::Disk | Resource::Inodes));
+            let due = images_at.is_none_or(|at: Timestamp| now.duration_since(at).unsigned_abs() >= IMAGES);
+            if disk_short || due {
+                images_at = Some(now);
+                let bytes = if disk_short { Some(u64::MAX) } else { images::excess(signals.disk) };
+                self.collect_images(&mut uses, bytes.unwrap_or(0), now).await;
+                signals = signals::read(&self.ctx.config.data_dir);
+                short = self.shortages(&signals);
+            }
+            if let Some(shortage) = short.first() {
+                self.relieve(shortage).await;
             }
         }
     }
-}
 
-async fn measure(ctx: &Context, pod: &Arc<Pod>, facts: &Facts) -> Usage {
-    let mut usage = Usage::default();
-    for (name, (id, ..)) in &facts.runs {
-        // A container that went in between has nothing any more.
-        let written = ctx.runtime.stats(id).await.map_or(0, |s| s.rootfs_bytes);
-        usage.containers.insert(name.clone(), written);
+    fn shortages(&self, signals: &Signals) -> Vec<Shortage> {
+        pressure::shortages(signals, &self.ctx.config.eviction)
     }
-    let (pod, dir, logs) = (pod.clone(), ctx.pod_dir(pod), ctx.log_dir(pod));
-    let walked = tokio::task::spawn_blocking(move || {
-        for (name, bytes) in &mut usage.containers {
-            *bytes += usage::of(&logs.join(name));
+
+    /// Ends pods that have crossed a limit of their own.
+    async fn limits(&self) {
+        for (pod, facts) in self.running().into_iter().filter(|(pod, _)| storage::is_limited(pod)) {
+            let usage = self.measure(&pod, &facts).await;
+            if let Some(message) = storage::verdict(&pod, &usage) {
+                self.pods.evict(&pod, Eviction { message, for_pressure: false }).await;
+            }
         }
-        let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).filter(|v| is_on_disk(v));
-        usage.volumes = volumes.map(|v| (v.name.clone(), usage::of(&volume::mount::path(Path::new(&dir), v)))).collect();
-        usage
-    });
-    walked.await.unwrap_or_default()
+    }
+
+    fn running(&self) -> Vec<(Arc<Pod>, Facts)> {
+        let over = |pod: &Pod| matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"));
+        let mut pods = self.pods.list();
+        pods.retain(|(pod, facts)| !facts.over && facts.sandbox.is_some() && !over(pod) && pod.metadata.deletion_timestamp.is_none());
+        pods
+    }
+
+    fn tell(&self, pressure: Pressure) {
+        let before = *self.told.borrow();
+        self.told.send_if_modified(|told| std::mem::replace(told, pressure) != pressure);
+        let changes = [
+            (before.memory, pressure.memory, "NodeHasInsufficientMemory", "NodeHasSufficientMemory"),
+            (before.disk, pressure.disk, "NodeHasDiskPressure", "NodeHasNoDiskPressure"),
+            (before.pids, pressure.pids, "NodeHasInsufficientPID", "NodeHasSufficientPID"),
+        ];
+        for (_, now, short, enough) in changes.into_iter().filter(|(before, now, ..)| before != now) {
+            let reason = if now { short } else { enough };
+            self.note(EventType::Normal, reason, format!("Node {} status is now: {reason}", self.ctx.config.node_name));
+        }
+    }
+
+    /// An Event of the node.
+    fn note(&self, kind: EventType, reason: &str, message: String) {
+        let name = self.ctx.config.node_name.clone();
+        let node =
+            ObjectReference { kind: Some("Node".to_owned()), uid: Some(name.clone()), name: Some(name), ..ObjectReference::default() };
+        self.ctx.recorder.event(&node, kind, reason, message);
+    }
+
+    /// Ends one pod, and waits until it has given back what it took.
+    async fn relieve(&self, shortage: &Shortage) {
+        self.note(EventType::Warning, "EvictionThresholdMet", format!("Attempting to reclaim {}", shortage.resource));
+        let running = self.running();
+        let mut candidates = Vec::with_capacity(running.len());
+        for (pod, facts) in &running {
+            candidates.push(Candidate { pod, usage: self.usage(pod, facts, shortage.resource).await });
+        }
+        let Some(chosen) = rank::first(&candidates, shortage.resource) else {
+            return tracing::warn!(resource = %shortage.resource, "the node is short of it, and there is no pod to end");
+        };
+        let message = rank::message(&candidates[chosen], shortage);
+        let facts = self.pods.evict(&running[chosen].0, Eviction { message, for_pressure: true }).await;
+        if let Some(mut facts) = facts {
+            let _ = tokio::time::timeout(GIVEN_BACK, facts.wait_for(|f| f.over || f.sandbox.is_none())).await;
+        }
+    }
+
+    async fn usage(&self, pod: &Arc<Pod>, facts: &Facts, resource: Resource) -> BTreeMap<String, u64> {
+        if resource == Resource::Disk {
+            let Usage { mut containers, volumes } = self.measure(pod, facts).await;
+            containers.insert(String::new(), volumes.values().sum());
+            return containers;
+        }
+        let mut out = BTreeMap::new();
+        for (name, (id, ..)) in facts.runs.iter().filter(|(_, (.., alive))| *alive) {
+            if let Ok(stats) = self.ctx.runtime.stats(id).await {
+                out.insert(name.clone(), if resource == Resource::Memory { stats.memory_working_set } else { stats.pids });
+            }
+        }
+        out
+    }
+
+    async fn measure(&self, pod: &Arc<Pod>, facts: &Facts) -> Usage {
+        let ctx = &self.ctx;
+        let mut usage = Usage::default();
+        for (name, (id, ..)) in &facts.runs {
+            // A container that went in between has nothing any more.
+            let written = ctx.runtime.stats(id).await.map_or(0, |s| s.rootfs_bytes);
+            usage.containers.insert(name.clone(), written);
+        }
+        let (pod, dir, logs) = (pod.clone(), ctx.pod_dir(pod), ctx.log_dir(pod));
+        let walked = tokio::task::spawn_blocking(move || {
+            for (name, bytes) in &mut usage.containers {
+                *bytes += usage::of(&logs.join(name));
+            }
+            let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).filter(|v| is_on_disk(v));
+            usage.volumes = volumes.map(|v| (v.name.clone(), usage::of(&volume::mount::path(Path::new(&dir), v)))).collect();
+            usage
+        });
+        walked.await.unwrap_or_default()
+    }
+
+    /// Removes images that nobody uses, to gain so many bytes.
+    async fn collect_images(&self, uses: &mut Uses, bytes: u64, now: Timestamp) {
+        let runtime = &self.ctx.runtime;
+        let (Ok(images), Ok(sandboxes)) = (runtime.images().await, runtime.sandboxes().await) else { return };
+        let containers = || sandboxes.iter().flat_map(|s| &s.containers);
+        let mut used: HashSet<String> = containers().map(|c| c.spec.image.clone()).collect();
+        used.extend(containers().flat_map(|c| c.spec.image_mounts.iter().map(|m| m.image.clone())));
+        uses.see(images.iter().map(|i| i.id.as_str()), &used, now);
+        let sizes: Vec<_> = images.iter().map(|i| (i.id.clone(), i.size)).collect();
+        for id in uses.plan(&sizes, &used, bytes, now) {
+            match runtime.remove_image(&id).await {
+                Ok(()) => tracing::info!(image = id, "an image that nobody uses is removed: the disk fills"),
+                Err(error) => self.note(EventType::Warning, "ImageGCFailed", format!("image {id} is not removed: {error}")),
+            }
+        }
+    }
 }
 
 fn is_on_disk(volume: &Volume) -> bool {

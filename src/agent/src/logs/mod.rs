@@ -54,3 +54,8 @@ pub fn last_text(path: &Path, lines: usize, bytes: u64) -> String {
     let from = text.len().saturating_sub(usize::try_from(bytes).unwrap_or(usize::MAX));
     String::from_utf8_lossy(&text[from..]).into_owned()
 }
+
+/// Bytes of all files of a container's log directory.
+pub fn bytes(dir: &Path) -> u64 {
+    fs::read_dir(dir).into_iter().flatten().flatten().filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum()
+}

@@ -89,32 +89,3 @@ pub fn architecture() -> &'static str {
         other => other,
     }
 }
-
-/// Whether memory, disk and pids are short.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pressure {
-    /// Less than 100 MiB are available.
-    pub memory: bool,
-    /// Less than 10 % of the disk, or 5 % of its inodes, are free.
-    pub disk: bool,
-    /// Less than a tenth of the pids are free.
-    pub pids: bool,
-}
-
-/// Memory below which a node is under pressure: upstream's default threshold.
-const MEMORY_LEAST_BYTES: i64 = 100 << 20;
-
-/// Reads the machine's pressures now.
-pub fn pressure(data_dir: &Path) -> Pressure {
-    let disk = nix::sys::statvfs::statvfs(data_dir).is_ok_and(|d| {
-        let blocks = d.blocks_available().saturating_mul(10) < d.blocks();
-        let inodes = d.files() > 0 && d.files_available().saturating_mul(20) < d.files();
-        blocks || inodes
-    });
-    let pids = || -> Option<bool> {
-        let most = number(Path::new("/proc/sys/kernel/pid_max"))?;
-        let used: i64 = line("/proc/loadavg").split_whitespace().nth(3)?.split_once('/')?.1.parse().ok()?;
-        Some(most - used < most / 10)
-    };
-    Pressure { memory: memory("MemAvailable").is_some_and(|m| m < MEMORY_LEAST_BYTES), disk, pids: pids().unwrap_or(false) }
-}

@@ -15,8 +15,7 @@ use k8s_openapi::{
     },
 };
 
-use super::machine::Pressure;
-use crate::{config::Config, node::machine::architecture, resources::Amounts};
+use crate::{config::Config, eviction::pressure::Pressure, node::machine::architecture, resources::Amounts};
 
 /// Images that the status lists, the largest first: upstream's figure.
 const IMAGES: usize = 50;

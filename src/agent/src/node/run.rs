@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     context::{Context, chain},
+    eviction::pressure::Pressure,
     pod::admit::NodeFacts,
     resources::Amounts,
 };
@@ -41,6 +42,8 @@ pub struct NodeTask {
     pub port: u16,
     /// For admission.
     pub facts: watch::Sender<NodeFacts>,
+    /// Of what the node is short.
+    pub pressure: watch::Receiver<Pressure>,
     /// Ends it.
     pub stop: CancellationToken,
 }
@@ -53,9 +56,11 @@ impl NodeTask {
         let mut leases = tokio::time::interval(self.ctx.config.lease_period);
         leases.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut written_at = None;
+        let mut pressure = self.pressure.clone();
         loop {
             tokio::select! {
                 _ = leases.tick() => {}
+                changed = pressure.changed() => if changed.is_err() { return },
                 () = self.stop.cancelled() => return,
             }
             let now = Timestamp::now();
@@ -75,7 +80,7 @@ impl NodeTask {
         let images = self.ctx.runtime.images().await.unwrap_or_default();
         let config = &self.ctx.config;
         let info = machine::info(&config.version, &self.ctx.runtime.version());
-        let pressure = machine::pressure(&config.data_dir);
+        let pressure = *self.pressure.borrow();
         let sight = Sight {
             config,
             capacity: &self.capacity,
@@ -114,7 +119,8 @@ impl NodeTask {
     fn tell_facts(&self, node: &Node) {
         let labels = node.metadata.labels.clone().unwrap_or_default();
         let taints = node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default();
-        self.facts.send_modify(|f| (f.labels, f.taints) = (labels, taints));
+        let pressure = *self.pressure.borrow();
+        self.facts.send_modify(|f| (f.labels, f.taints, f.pressure) = (labels, taints, pressure));
     }
 
     /// Creates the object, or brings the labels of the one that is there up to date.

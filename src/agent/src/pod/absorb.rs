@@ -41,11 +41,11 @@ pub fn absorb(pod: &Pod, life: &mut Life, event: Event, now: Timestamp, out: &mu
         Event::Allocated(answer) => resize::allocated(pod, life, answer, out),
         Event::RoomFreed => resize::room_freed(life),
         Event::Resized { done, error } => resize::resized(life, done, error, now, out),
-        Event::Evict(message) => {
+        Event::Evict(eviction) => {
             if life.ending.is_none() {
-                out.note(None, true, "Evicted", message.clone());
+                out.note(None, true, "Evicted", eviction.message.clone());
                 // An evicted pod has no grace: what it takes is needed.
-                life.ending = Some(Ending { cause: Cause::Evicted(message), kill_at: later(now, Duration::from_secs(1)) });
+                life.ending = Some(Ending { cause: Cause::Evicted(eviction), kill_at: later(now, Duration::from_secs(1)) });
             }
         }
     }

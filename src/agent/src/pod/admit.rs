@@ -6,7 +6,13 @@ use coracle_api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Taint};
 
 use super::{life::Refusal, spec};
-use crate::resources::{self, Amounts};
+use crate::{
+    eviction::{pressure::Pressure, rank},
+    resources::{
+        self, Amounts,
+        qos::{self, Qos},
+    },
+};
 
 /// Sysctls that a pod may set without being trusted: they are the pod's own and bounded by its limits.
 const SAFE_SYSCTLS: &[&str] = &[
@@ -35,6 +41,8 @@ pub struct NodeFacts {
     pub taints: Vec<Taint>,
     /// What pods may take.
     pub allocatable: Amounts,
+    /// Of what it is short.
+    pub pressure: Pressure,
     /// Sysctls that are allowed beside the safe ones; `*` at the end is a pattern.
     pub allowed_sysctls: Vec<String>,
 }
@@ -42,10 +50,15 @@ pub struct NodeFacts {
 /// Judges `pod` beside the pods that the node has taken. `None`: it is taken.
 pub fn refuse<'a>(pod: &Pod, others: impl Iterator<Item = &'a Pod> + Clone, node: &NodeFacts) -> Option<Refusal> {
     let spec = pod.spec.as_ref()?;
-    system(spec).or_else(|| sysctls(spec, node)).or_else(|| selectors(spec, node)).or_else(|| taints(spec, node)).or_else(|| {
-        let others = others.filter(|o| !is_over(o) && spec::uid(o) != spec::uid(pod));
-        ports(spec, others.clone()).or_else(|| amounts(spec, others, node))
-    })
+    short(pod, node)
+        .or_else(|| system(spec))
+        .or_else(|| sysctls(spec, node))
+        .or_else(|| selectors(spec, node))
+        .or_else(|| taints(spec, node))
+        .or_else(|| {
+            let others = others.filter(|o| !is_over(o) && spec::uid(o) != spec::uid(pod));
+            ports(spec, others.clone()).or_else(|| amounts(spec, others, node))
+        })
 }
 
 fn is_over(pod: &Pod) -> bool {
@@ -54,6 +67,25 @@ fn is_over(pod: &Pod) -> bool {
 
 fn refusal(reason: &str, message: String) -> Option<Refusal> {
     Some(Refusal { reason: reason.to_owned(), message })
+}
+
+/// A node that is short of something takes only what it must. Short of memory alone, it takes pods that have asked for some.
+fn short(pod: &Pod, node: &NodeFacts) -> Option<Refusal> {
+    let Pressure { memory, disk, pids } = node.pressure;
+    let names = [(memory, "MemoryPressure"), (disk, "DiskPressure"), (pids, "PIDPressure")];
+    let names: Vec<&str> = names.into_iter().filter(|(on, _)| *on).map(|(_, name)| name).collect();
+    if names.is_empty() || rank::is_critical(pod) {
+        return None;
+    }
+    if names == ["MemoryPressure"] {
+        let tolerations = pod.spec.iter().flat_map(|s| s.tolerations.iter().flatten());
+        let mut keys = tolerations.filter(|t| t.effect.as_deref().is_none_or(|e| e.is_empty() || e == "NoSchedule"));
+        let tolerated = keys.any(|t| t.key.as_deref().is_none_or(|k| k.is_empty() || k == "node.kubernetes.io/memory-pressure"));
+        if tolerated || qos::class(pod.spec.as_ref()) != Qos::BestEffort {
+            return None;
+        }
+    }
+    refusal("Evicted", format!("The node had condition: [{}]. ", names.join(" ")))
 }
 
 fn system(spec: &PodSpec) -> Option<Refusal> {
@@ -183,6 +215,7 @@ mod tests {
             labels: BTreeMap::from([("zone".into(), "a".into()), ("size".into(), "5".into())]),
             taints: vec![Taint { key: "gone".into(), effect: "NoExecute".into(), ..Default::default() }],
             allocatable: of(json!({ "cpu": "2", "memory": "1Gi", "pods": "2" })),
+            pressure: Pressure::default(),
             allowed_sysctls: vec!["net.core.*".into()],
         }
     }
@@ -197,6 +230,28 @@ mod tests {
         }
         let got = refuse(&pod("me", spec.clone()), others.iter(), &node());
         assert_eq!(got.as_ref().map(|r| r.reason.as_str()), want, "{spec}");
+    }
+
+    #[test]
+    fn a_node_that_is_short_takes_only_what_it_must() {
+        let check = |pressure: Pressure, spec: Value, taken: bool| {
+            let got = refuse(&pod("me", spec.clone()), std::iter::empty(), &NodeFacts { pressure, taints: vec![], ..node() });
+            assert_eq!(got.as_ref().map(|r| r.reason.as_str()), (!taken).then_some("Evicted"), "{pressure:?} {spec}");
+        };
+        let (memory, disk) = (Pressure { memory: true, ..Pressure::default() }, Pressure { disk: true, ..Pressure::default() });
+        let modest = json!({ "containers": [{ "name": "a", "resources": { "requests": { "cpu": "1m" } } }] });
+        let bare = json!({ "containers": [{ "name": "a" }] });
+        let mut tolerant = bare.clone();
+        tolerant["tolerations"] = json!([{ "key": "node.kubernetes.io/memory-pressure", "operator": "Exists", "effect": "NoSchedule" }]);
+        let mut critical = bare.clone();
+        critical["priority"] = json!(2_000_000_000);
+        check(Pressure::default(), bare.clone(), true);
+        for (spec, with_memory, with_disk) in [(bare, false, false), (modest, true, false), (tolerant, true, false), (critical, true, true)]
+        {
+            check(memory, spec.clone(), with_memory);
+            check(disk, spec.clone(), with_disk);
+            check(Pressure { disk: true, ..memory }, spec, with_disk);
+        }
     }
 
     #[test]

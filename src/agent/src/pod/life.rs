@@ -12,6 +12,7 @@ use super::{
     resize::Resizing,
     spec::{self, Kind},
 };
+use crate::eviction::Eviction;
 
 /// Pause after the first failure of a mount, a sandbox or a clean-up; doubles to `RETRY_LONGEST`.
 pub const RETRY_FIRST: Duration = Duration::from_millis(500);
@@ -342,7 +343,7 @@ pub enum Cause {
     /// Its containers are done.
     Completed,
     /// The node cannot keep it.
-    Evicted(String),
+    Evicted(Eviction),
 }
 
 impl Life {

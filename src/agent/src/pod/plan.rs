@@ -16,6 +16,7 @@ use super::{
     spec::{self, Kind, Part},
     stop,
 };
+use crate::eviction::Eviction;
 
 /// What happened.
 #[derive(Clone, Debug)]
@@ -91,7 +92,7 @@ pub enum Event {
     /// The API object is away, or not.
     Deleted(bool),
     /// The node cannot keep the pod.
-    Evict(String),
+    Evict(Eviction),
     /// The node grants the resources that the pod asks for now, or not.
     Allocated(Result<(), Refusal>),
     /// Another pod needs less than before.

@@ -59,8 +59,8 @@ pub fn status(pod: &Pod, life: &Life, before: &PodStatus, node_ips: &[IpAddr], n
                 (Some("DeadlineExceeded".to_owned()), Some("Pod was active on the node longer than the specified deadline".to_owned()));
             phase = "Failed";
         }
-        Some(Cause::Evicted(message)) if over => {
-            (out.reason, out.message) = (Some("Evicted".to_owned()), Some(message.clone()));
+        Some(Cause::Evicted(eviction)) if over => {
+            (out.reason, out.message) = (Some("Evicted".to_owned()), Some(eviction.message.clone()));
             phase = "Failed";
         }
         _ => {}
@@ -71,6 +71,17 @@ pub fn status(pod: &Pod, life: &Life, before: &PodStatus, node_ips: &[IpAddr], n
     out.phase = Some(phase.to_owned());
     if !over {
         conditions.extend(life.resize.conditions());
+    }
+    if let Some(Cause::Evicted(eviction)) = life.ending.as_ref().map(|e| &e.cause)
+        && eviction.for_pressure
+    {
+        conditions.push(PodCondition {
+            type_: "DisruptionTarget".to_owned(),
+            status: "True".to_owned(),
+            reason: Some("TerminationByKubelet".to_owned()),
+            message: Some(eviction.message.clone()),
+            ..PodCondition::default()
+        });
     }
     out.conditions = Some(conditions.into_iter().map(|c| dated(c, before, generation, now)).collect());
     addresses(life, before, node_ips, &mut out);

@@ -13,6 +13,7 @@ use super::{
     plan::{self, Action, Event, Probe},
     status,
 };
+use crate::eviction::Eviction;
 
 const NODE: &str = "192.0.2.1";
 
@@ -448,7 +449,7 @@ proptest! {
                 Fate::Lose => if let Sandbox::Ready(facts) = node.life.sandbox.clone() {
                     node.take(Event::SandboxLost(facts.id));
                 },
-                Fate::Evict => node.take(Event::Evict("full".into())),
+                Fate::Evict => node.take(Event::Evict(Eviction { message: "full".into(), for_pressure: true })),
                 Fate::Gone => node.take(Event::Gone),
                 Fate::Probe(container, probe, ok) => {
                     let name = ["i", "a", "b"][container].to_owned();

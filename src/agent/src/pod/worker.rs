@@ -160,6 +160,7 @@ impl Worker {
             self.refresh();
         }
         self.ctx.ledger.release(spec::uid(&self.pod));
+        self.ctx.probes.forget(spec::uid(&self.pod));
         if let Err(error) = std::fs::remove_dir_all(self.ctx.log_dir(&self.pod)) {
             tracing::debug!(%error, pod = spec::full_name(&self.pod), "no logs are removed");
         }

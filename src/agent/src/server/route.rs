@@ -46,8 +46,9 @@ pub fn router(node: Node) -> Router {
         .route("/pods", get(pods))
         .route("/stats/summary", get(summary))
         .route("/metrics", any(metrics))
-        .route("/metrics/resource", any(metrics))
-        .route("/metrics/cadvisor", any(metrics))
+        .route("/metrics/resource", any(resource))
+        .route("/metrics/cadvisor", any(cadvisor))
+        .route("/metrics/probes", any(probes))
         .route("/containerLogs/{namespace}/{pod}/{container}", get(log::answer))
         .route("/exec/{namespace}/{pod}/{container}", get(stream::exec).post(stream::exec))
         .route("/exec/{namespace}/{pod}/{uid}/{container}", get(stream::exec).post(stream::exec))
@@ -76,6 +77,18 @@ async fn summary(State(node): State<Node>) -> Response {
 
 async fn metrics(State(node): State<Node>) -> Response {
     answer::text(StatusCode::OK, stats::metrics(&node.ctx, &node.pods).await)
+}
+
+async fn resource(State(node): State<Node>) -> Response {
+    answer::text(StatusCode::OK, stats::resource(&node.ctx, &node.pods).await)
+}
+
+async fn cadvisor(State(node): State<Node>) -> Response {
+    answer::text(StatusCode::OK, stats::cadvisor(&node.ctx, &node.pods).await)
+}
+
+async fn probes(State(node): State<Node>) -> Response {
+    answer::text(StatusCode::OK, stats::probes(&node.ctx))
 }
 
 async fn not_allowed() -> Response {

@@ -52,11 +52,22 @@ pub fn write(dir: &Path, payload: &Payload, group: Option<u32>, now: Timestamp) 
     symlink(&name, &link).map_err(at("link", &link))?;
     fs::rename(&link, &data).map_err(at("rename to", &data))?;
     show(dir, payload)?;
-    if let Some(old) = old {
-        let old = dir.join(old);
-        fs::remove_dir_all(&old).map_err(at("remove", &old))?;
-    }
+    remove_old(dir, &name)?;
     Ok(true)
+}
+
+/// Removes what was valid before, and what a write that was cut off has left.
+fn remove_old(dir: &Path, current: &str) -> Result<(), WriteError> {
+    for entry in fs::read_dir(dir).map_err(at("list", dir))?.flatten() {
+        let name = entry.file_name();
+        let hidden = name.to_str().is_some_and(|n| n.starts_with("..") && n != current);
+        // Not a link: `..data` is one.
+        if hidden && entry.file_type().is_ok_and(|t| t.is_dir()) {
+            let old = entry.path();
+            fs::remove_dir_all(&old).map_err(at("remove", &old))?;
+        }
+    }
+    Ok(())
 }
 
 fn place(root: &Path, path: &str, file: &File, group: Option<u32>, dir_mode: u32) -> Result<(), WriteError> {
@@ -158,7 +169,9 @@ mod tests {
         assert_eq!(names(dir), ["..data", "a", "c"]);
         assert_eq!(fs::read_to_string(dir.join("a")).expect("read"), "3");
         assert!(!dir.join(before).exists(), "the old directory is gone");
+        fs::create_dir(dir.join("..2001_01_01_00_00_00.1")).expect("left by a write that was cut off");
         assert!(write(dir, &payload(&[]), None, at(3)).expect("written"));
         assert_eq!(names(dir), ["..data"]);
+        assert!(!dir.join("..2001_01_01_00_00_00.1").exists());
     }
 }

@@ -20,6 +20,7 @@ use crate::{
         ask::{self, Target},
         verdict::{Schedule, Streak},
     },
+    stats::probes::Name,
 };
 
 /// The probes that run; one ends when it is dropped.
@@ -85,6 +86,17 @@ async fn watch_probe(
     outbox: mpsc::Sender<Message>,
     started_at: Timestamp,
 ) {
+    let counted = Name {
+        namespace: spec::namespace(&pod).to_owned(),
+        pod: spec::name(&pod).to_owned(),
+        uid: spec::uid(&pod).to_owned(),
+        container: name.clone(),
+        probe: match kind {
+            Probe::Startup => "Startup",
+            Probe::Readiness => "Readiness",
+            Probe::Liveness => "Liveness",
+        },
+    };
     let schedule = Schedule::of(&probe);
     let mut streak = Streak::default();
     let age = Duration::try_from(Timestamp::now().duration_since(started_at)).unwrap_or_default();
@@ -94,13 +106,9 @@ async fn watch_probe(
     loop {
         ticks.tick().await;
         let result = ask::ask(&ctx.runtime, &target, &probe, schedule.timeout).await;
+        ctx.probes.count(&counted, result.is_ok());
         if let Err(why) = &result {
-            let which = match kind {
-                Probe::Startup => "Startup",
-                Probe::Readiness => "Readiness",
-                Probe::Liveness => "Liveness",
-            };
-            ctx.tell(&pod, Some(&name), true, "Unhealthy", format!("{which} probe failed: {why}"));
+            ctx.tell(&pod, Some(&name), true, "Unhealthy", format!("{} probe failed: {why}", counted.probe));
         }
         if let Some(ok) = streak.result(&schedule, result.is_ok(), kind != Probe::Readiness) {
             let event = Event::Probed { name: name.clone(), id: target.id.id.clone(), probe: kind, ok };

@@ -1,0 +1,136 @@
+//! `/stats/summary`: the kubelet's summary API.
+
+use std::time::Instant;
+
+use coracle_runtime::ContainerStats;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{
+    ContainerUse, PodUse,
+    network::{INTERFACE, Traffic},
+    node::NodeUse,
+    rate::Rates,
+};
+use crate::{
+    eviction::signals::{Level, Signals},
+    pod::spec,
+};
+
+/// The document.
+pub fn document(node_name: &str, node: &NodeUse, signals: &Signals, pods: &[PodUse], rates: &Rates) -> Value {
+    let (now, at) = (Timestamp::now(), Instant::now());
+    let cpu = |name: &str, nanoseconds: u64, time: Timestamp| {
+        let mut out = json!({ "time": time, "usageCoreNanoSeconds": nanoseconds });
+        if let Some(rate) = rates.of(name, nanoseconds, at) {
+            out["usageNanoCores"] = json!(rate);
+        }
+        out
+    };
+    let disk = disk(signals, now);
+    let mut listed = Vec::with_capacity(pods.len());
+    for pod in pods {
+        let uid = spec::uid(&pod.pod);
+        let mut containers = Vec::with_capacity(pod.containers.len());
+        for c in &pod.containers {
+            let mut value = container(c, &disk);
+            value["cpu"] = cpu(&c.status.spec.id.id, c.stats.cpu_nanoseconds, c.at);
+            containers.push(value);
+        }
+        let sum = pod.sum();
+        let stored: u64 = pod.containers.iter().map(|c| c.stats.rootfs_bytes + c.log_bytes).sum();
+        let mut value = json!({
+            "podRef": { "name": spec::name(&pod.pod), "namespace": spec::namespace(&pod.pod), "uid": uid },
+            "startTime": pod.pod.status.as_ref().and_then(|s| s.start_time.as_ref()),
+            "containers": containers,
+            "cpu": cpu(uid, sum.cpu_nanoseconds, now),
+            "memory": memory(&sum, None, now),
+            "process_stats": { "process_count": sum.pids },
+            "ephemeral-storage": used(&disk, stored),
+        });
+        if let Some(traffic) = &pod.network {
+            value["network"] = network(traffic, now);
+        }
+        listed.push(value);
+    }
+    let started_at = Timestamp::from_second(node.started_at).unwrap_or_default();
+    json!({
+        "node": {
+            "nodeName": node_name,
+            "startTime": started_at,
+            "cpu": cpu("", node.cpu_nanoseconds, now),
+            "memory": {
+                "time": now,
+                "availableBytes": node.memory_available,
+                "usageBytes": node.memory_working_set,
+                "workingSetBytes": node.memory_working_set,
+                "rssBytes": node.memory_rss,
+            },
+            "fs": disk,
+            "runtime": { "imageFs": disk, "containerFs": disk },
+            "rlimit": { "time": now, "maxpid": signals.pids.capacity, "curproc": signals.pids.capacity.saturating_sub(signals.pids.available) },
+        },
+        "pods": listed,
+    })
+}
+
+fn disk(signals: &Signals, now: Timestamp) -> Value {
+    let taken = |level: Level| level.capacity.saturating_sub(level.available);
+    json!({
+        "time": now,
+        "availableBytes": signals.disk.available,
+        "capacityBytes": signals.disk.capacity,
+        "usedBytes": taken(signals.disk),
+        "inodesFree": signals.inodes.available,
+        "inodes": signals.inodes.capacity,
+        "inodesUsed": taken(signals.inodes),
+    })
+}
+
+/// The disk with what one thing takes of it.
+fn used(disk: &Value, bytes: u64) -> Value {
+    let mut out = disk.clone();
+    out["usedBytes"] = json!(bytes);
+    if let Some(fields) = out.as_object_mut() {
+        fields.remove("inodesUsed");
+    }
+    out
+}
+
+fn container(c: &ContainerUse, disk: &Value) -> Value {
+    let limit = c.status.spec.resources.memory_limit.and_then(|m| u64::try_from(m).ok()).filter(|m| *m > 0);
+    json!({
+        "name": c.name,
+        "startTime": c.started_at(),
+        "memory": memory(&c.stats, limit, c.at),
+        "rootfs": used(disk, c.stats.rootfs_bytes),
+        "logs": used(disk, c.log_bytes),
+    })
+}
+
+fn memory(stats: &ContainerStats, limit: Option<u64>, time: Timestamp) -> Value {
+    let mut out = json!({
+        "time": time,
+        "usageBytes": stats.memory_usage,
+        "workingSetBytes": stats.memory_working_set,
+        "rssBytes": stats.memory_rss,
+    });
+    if let Some(limit) = limit {
+        out["availableBytes"] = json!(limit.saturating_sub(stats.memory_working_set));
+    }
+    out
+}
+
+fn network(traffic: &Traffic, time: Timestamp) -> Value {
+    let own = json!({
+        "name": INTERFACE,
+        "rxBytes": traffic.received_bytes,
+        "rxErrors": traffic.received_errors,
+        "txBytes": traffic.sent_bytes,
+        "txErrors": traffic.sent_errors,
+    });
+    let mut out = own.clone();
+    out["time"] = json!(time);
+    out["interfaces"] = json!([own]);
+    out
+}
