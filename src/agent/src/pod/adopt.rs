@@ -154,3 +154,44 @@ pub fn unknown(id: &str, now: Timestamp) -> Ended {
 pub fn addresses(pod: &Pod, attached: Option<Vec<IpAddr>>, node_ips: &[IpAddr]) -> Vec<IpAddr> {
     if spec::host_network(pod) { node_ips.to_vec() } else { attached.unwrap_or_default() }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::pod::plan::{self, Action, Event};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_000_000 + second).expect("a time")
+    }
+
+    fn run(attempt: u32, began: i64, ended: i64) -> Run {
+        let id = ContainerId { sandbox: "s".to_owned(), id: format!("c{attempt}") };
+        let ended = Ended {
+            id: id.id.clone(),
+            started_at: Some(at(began)),
+            finished_at: at(ended),
+            exit_code: 1,
+            reason: "Error".to_owned(),
+            message: String::new(),
+        };
+        Run { id, attempt, image_id: String::new(), user: None, limits: None, state: RunState::Ended(ended) }
+    }
+
+    #[test]
+    fn a_crash_loop_goes_on_where_it_was() {
+        let pod: Pod = serde_json::from_value(json!({ "metadata": { "name": "p", "uid": "u" }, "spec": { "containers": [{ "name": "a" }] } }))
+            .expect("a pod");
+        // Its runs of one second had 20 s and 40 s between them: the next rest is 80 s.
+        let mut life = Life::new(&pod, None, at(0));
+        let facts = SandboxFacts { id: "s".to_owned(), attempt: 0, addresses: Vec::new() };
+        let runs = BTreeMap::from([("a".to_owned(), vec![run(2, 30, 31), run(3, 71, 72)])]);
+        adopt(&mut life, &pod, Some(Found { facts, ready: true, runs }), at(75));
+        let step = plan::step(&pod, &mut life, Event::Look, at(75));
+        assert!(!step.actions.iter().any(|a| matches!(a, Action::Start { .. })), "{step:?}");
+        assert_eq!(step.wake_at, Some(at(72 + 80)));
+        let step = plan::step(&pod, &mut life, Event::Look, at(72 + 80));
+        assert!(step.actions.contains(&Action::Start { name: "a".to_owned(), attempt: 4 }), "{step:?}");
+    }
+}
