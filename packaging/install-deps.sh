@@ -33,6 +33,7 @@ for part in "$@"; do
         ;;
     bench)
         want runc runc
+        want crun crun
         ;;
     *)
         echo "install-deps.sh: unknown part $part (build, test, ebpf, bench)" >&2

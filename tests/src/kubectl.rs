@@ -6,16 +6,26 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use crate::screen::Follow;
+
 /// kubectl with a kubeconfig.
 #[derive(Clone, Debug)]
 pub struct Kubectl {
     kubeconfig: PathBuf,
+    environment: Vec<(&'static str, &'static str)>,
 }
 
 impl Kubectl {
     /// For the cluster of this kubeconfig.
     pub fn new(kubeconfig: &Path) -> Self {
-        Self { kubeconfig: kubeconfig.to_owned() }
+        Self { kubeconfig: kubeconfig.to_owned(), environment: Vec::new() }
+    }
+
+    /// With a variable that changes how it speaks.
+    #[must_use]
+    pub fn with(mut self, variable: &'static str, value: &'static str) -> Self {
+        self.environment.push((variable, value));
+        self
     }
 
     /// A command that can be spawned as the test needs it.
@@ -23,6 +33,7 @@ impl Kubectl {
         let mut command = Command::new("kubectl");
         // A cache of discovery answers from another cluster would hide what this one says.
         command.arg("--kubeconfig").arg(&self.kubeconfig).arg("--cache-dir").arg(self.kubeconfig.with_extension("cache")).args(args);
+        command.envs(self.environment.iter().copied());
         command
     }
 
@@ -41,6 +52,30 @@ impl Kubectl {
         let output = self.output(args);
         assert!(!output.status.success(), "kubectl {args:?} succeeded: {}", String::from_utf8_lossy(&output.stdout));
         String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    /// Follows what it shows; it ends with the test.
+    pub fn follow(&self, args: &[&str]) -> Follow {
+        Follow::start(self.command(args))
+    }
+
+    /// Waits for an event of the object whose line shows this.
+    pub fn event(&self, object: &str, wanted: &str) {
+        let of = format!("--field-selector=involvedObject.name={object}");
+        self.follow(&["get", "events", "--watch", &of, "--output=custom-columns=R:.reason,M:.message"]).see(wanted);
+    }
+
+    /// Runs a shell line in a pod of its own, to its end; its output.
+    pub fn in_a_pod(&self, name: &str, line: &str) -> String {
+        self.pod(name, &["--restart=Never"], line);
+        self.wait(&format!("pod/{name}"), "jsonpath={.status.phase}=Succeeded");
+        self.ok(&["logs", name])
+    }
+
+    /// Makes a pod that runs a shell line.
+    pub fn pod(&self, name: &str, flags: &[&str], line: &str) {
+        let head = ["run", name, "--image=busybox:test", "--image-pull-policy=Never"];
+        self.ok(&[&head[..], flags, &["--", "sh", "-c", line][..]].concat());
     }
 
     /// Must succeed with this manifest on its standard input.

@@ -2,9 +2,14 @@
 //!
 //! `CORACLE_BIN` names the program under test (`sh packaging/build.sh` leaves it at dist/coracle).
 
+pub mod http;
 pub mod image;
 pub mod kubectl;
+pub mod left;
 pub mod memory;
+pub mod pty;
+pub mod registry;
+pub mod screen;
 pub mod server;
 
 pub use kubectl::Kubectl;

@@ -2,9 +2,10 @@
 
 use std::{
     env,
+    ffi::{OsStr, OsString},
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
     sync::mpsc,
     time::Duration,
 };
@@ -15,7 +16,7 @@ use nix::{
 };
 use tempfile::TempDir;
 
-use crate::{Kubectl, memory};
+use crate::{Kubectl, image, memory};
 
 /// A server that is not ready by then will not be; generous, because tests share the machine.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -36,23 +37,45 @@ pub fn program() -> PathBuf {
 pub struct Server {
     directory: TempDir,
     args: Vec<String>,
+    environment: Vec<(&'static str, OsString)>,
     child: Option<Child>,
 }
 
 impl Server {
+    /// A whole cluster that has the image `busybox:test` and a node that is Ready.
+    pub fn with_image() -> (Self, Kubectl) {
+        let server = Self::start(&[]);
+        let directory = tempfile::tempdir().expect("a directory");
+        server.import(&image::busybox(directory.path()));
+        let kubectl = server.kubectl();
+        kubectl.ok(&["wait", "node", "--all", "--for=condition=Ready", "--timeout=60s"]);
+        (server, kubectl)
+    }
+
     /// Starts one with these further flags and waits until it says that it is ready.
     pub fn start(args: &[&str]) -> Self {
+        Self::start_with(args, Vec::new())
+    }
+
+    /// The same, with variables.
+    pub fn start_with(args: &[&str], environment: Vec<(&'static str, OsString)>) -> Self {
         // Not below /tmp: overlay file systems and big images want a disk.
         let directory = tempfile::Builder::new().prefix("coracle-test-").tempdir_in("/var/tmp").expect("a directory");
-        let mut server = Self { directory, args: args.iter().map(|a| (*a).to_owned()).collect(), child: None };
+        let mut server = Self { directory, args: args.iter().map(|a| (*a).to_owned()).collect(), environment, child: None };
         server.up();
         server
     }
 
     /// Starts it again on the same data.
     pub fn up(&mut self) {
+        self.up_as(&program());
+    }
+
+    /// The same, by another build of the program.
+    pub fn up_as(&mut self, program: &Path) {
         assert!(self.child.is_none(), "it runs already");
-        let mut child = Command::new(program())
+        let mut child = Command::new(program)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .args(["server", "--https-listen-port=0", "--kubelet-port=0", "--data-dir"])
             .arg(self.directory.path())
             .args(&self.args)
@@ -81,6 +104,11 @@ impl Server {
         child.wait().expect("it ends");
     }
 
+    /// Its process.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     /// kubectl for it.
     pub fn kubectl(&self) -> Kubectl {
         Kubectl::new(&self.kubeconfig())
@@ -96,15 +124,15 @@ impl Server {
         self.directory.path()
     }
 
+    /// `coracle images`.
+    pub fn images(&self, args: &[&OsStr]) -> Output {
+        let mut command = Command::new(program());
+        command.args(["images", "--data-dir"]).arg(self.data_dir()).args(args).output().expect("it runs")
+    }
+
     /// Imports an image archive.
     pub fn import(&self, archive: &Path) {
-        let output = Command::new(program())
-            .args(["images", "--data-dir"])
-            .arg(self.data_dir())
-            .arg("import")
-            .arg(archive)
-            .output()
-            .expect("it runs");
+        let output = self.images(&[OsStr::new("import"), archive.as_os_str()]);
         assert!(output.status.success(), "import: {}", String::from_utf8_lossy(&output.stderr));
     }
 }

@@ -30,8 +30,14 @@ fn root() -> PathBuf {
 }
 
 fn sources(crate_: &str) -> Vec<(PathBuf, String)> {
+    let found = rust_files(&root().join("src").join(crate_).join("src"));
+    assert!(!found.is_empty(), "{crate_} has sources");
+    found
+}
+
+fn rust_files(directory: &Path) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
-    let mut open = vec![root().join("src").join(crate_).join("src")];
+    let mut open = vec![directory.to_owned()];
     while let Some(directory) = open.pop() {
         for entry in fs::read_dir(&directory).unwrap_or_else(|e| panic!("{}: {e}", directory.display())).flatten() {
             let path = entry.path();
@@ -43,7 +49,6 @@ fn sources(crate_: &str) -> Vec<(PathBuf, String)> {
             }
         }
     }
-    assert!(!found.is_empty(), "{crate_} has sources");
     found
 }
 
@@ -127,6 +132,49 @@ fn only_the_runtime_the_resident_and_run_start_processes() {
             assert!(!starts || is_test || allowed.iter().any(|a| path.starts_with(a)), "{path} starts a process");
         }
     }
+}
+
+/// `docs/SPECIFICATION.md` names tests as `crate: ` and names in backticks: functions, or files and modules of tests.
+#[test]
+fn every_test_of_the_specification_exists() {
+    let text = fs::read_to_string(root().join("docs/SPECIFICATION.md")).expect("the specification");
+    let mut named = 0;
+    for (crate_, name) in named_tests(&text) {
+        let directory = if crate_ == "tests" { root().join("tests") } else { root().join("src").join(crate_) };
+        assert!(directory.is_dir(), "the specification names the crate {crate_}");
+        let found = rust_files(&directory).iter().any(|(path, text)| {
+            let is_test =
+                path.components().any(|c| c.as_os_str() == "tests") || text.contains("#[cfg(test)]") || path.ends_with("tests.rs");
+            let is_file =
+                path.file_stem().is_some_and(|stem| stem == name) || path.parent().and_then(Path::file_name).is_some_and(|d| d == name);
+            is_test && (is_file || text.contains(&format!("fn {name}(")))
+        });
+        assert!(found, "the specification names a test of {crate_} that does not exist: {name}");
+        named += 1;
+    }
+    assert!(named > 10, "the names are found");
+}
+
+/// Pairs of crate and name.
+fn named_tests(text: &str) -> Vec<(&str, &str)> {
+    let mut found = Vec::new();
+    for cell in text.lines().filter(|line| line.starts_with('|')).flat_map(|line| line.split('|')) {
+        for part in cell.split(';') {
+            let Some((crate_, names)) = part.trim().split_once(": ") else { continue };
+            if crate_ != "tests" && !FLOORS.iter().any(|(name, _)| *name == crate_) {
+                continue;
+            }
+            let names = names.split(" (").next().unwrap_or(names);
+            found.extend(names.split('`').skip(1).step_by(2).map(|name| (crate_, name)));
+        }
+    }
+    found
+}
+
+#[test]
+fn names_of_tests_are_read_off_a_table() {
+    let row = "| a promise | store: `a`, `b` (of 3); tests: `c` | bench: store |";
+    assert_eq!(named_tests(row), [("store", "a"), ("store", "b"), ("tests", "c")]);
 }
 
 /// Licences that the house lets in; an expression with OR needs one of them, with AND all.

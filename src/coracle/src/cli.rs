@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
+
+use crate::config::origin::Origins;
 
 /// The whole of Kubernetes in one binary.
 #[derive(Debug, Parser)]
@@ -139,11 +141,14 @@ pub struct ServerFlags {
     #[arg(long, env = "CORACLE_TLS_SAN", value_name = "NAME", value_delimiter = ',')]
     pub tls_san: Vec<String>,
     /// A control plane without a node
-    #[arg(long, env = "CORACLE_DISABLE_AGENT")]
+    #[arg(long, env = "CORACLE_DISABLE_AGENT", value_parser = BoolishValueParser::new())]
     pub disable_agent: bool,
     /// Say more
-    #[arg(long, env = "CORACLE_DEBUG")]
+    #[arg(long, env = "CORACLE_DEBUG", value_parser = BoolishValueParser::new())]
     pub debug: bool,
+    /// Where values came from that are not of the command line.
+    #[arg(skip)]
+    pub origins: Origins,
 }
 
 /// Flags of `coracle run`.
@@ -167,7 +172,7 @@ pub struct RunFlags {
 #[derive(Debug, Args)]
 pub struct DemoFlags {
     /// The cluster to prove
-    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+    #[arg(long, env = "KUBECONFIG", value_name = "FILE", default_value = "/etc/coracle/coracle.yaml")]
     pub kubeconfig: PathBuf,
     /// Data directory of the node that takes the demo's image
     #[arg(short, long, env = "CORACLE_DATA_DIR", value_name = "DIR", default_value = "/var/lib/coracle")]
@@ -202,6 +207,9 @@ pub enum ImagesCommand {
         /// `user:password` for the registry
         #[arg(long, env = "CORACLE_REGISTRY_CREDENTIALS", hide_env_values = true)]
         creds: Option<String>,
+        /// PEM file of an authority to trust beside the machine's
+        #[arg(long, env = "CORACLE_REGISTRY_CA_FILE", value_name = "FILE")]
+        ca_file: Option<PathBuf>,
     },
     /// List
     Ls,

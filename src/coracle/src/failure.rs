@@ -54,6 +54,15 @@ impl fmt::Display for Failure {
     }
 }
 
+/// Containers, network and cgroups are root's.
+pub fn need_root() -> Result<(), Failure> {
+    if nix::unistd::geteuid().is_root() {
+        Ok(())
+    } else {
+        Err(Failure::new("this needs root: run it with sudo (`coracle doctor` says what for)"))
+    }
+}
+
 /// `what: why: why that`.
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();

@@ -10,52 +10,32 @@ mod config;
 mod demo;
 mod failure;
 mod node;
+mod parse;
 mod place;
 mod steps;
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
+use clap::CommandFactory as _;
 use cli::{Cli, Command};
 use failure::Failure;
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
+    let given: Vec<OsString> = std::env::args_os().collect();
+    let args: Vec<String> = given.iter().map(|a| a.to_string_lossy().into_owned()).collect();
     let resident = coracle_runtime::dispatch(std::env::args_os().skip(1))
         .or_else(|| coracle_dns::resident::dispatch(&args))
         .or_else(|| demo::dispatch(&args));
     if let Some(code) = resident {
         return code;
     }
-    match parse().and_then(|cli| execute(&cli)) {
+    match parse::parse(&given).and_then(|cli| execute(&cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.print();
             ExitCode::from(failure.code)
         }
     }
-}
-
-/// The command line, with what the configuration file adds to it.
-fn parse() -> Result<Cli, Failure> {
-    let args: Vec<OsString> = std::env::args_os().collect();
-    let mut command = Cli::command();
-    let matches = command.clone().get_matches_from(&args);
-    let (name, given) = matches.subcommand().map_or(("", None), |(name, given)| (name, Some(given)));
-    let Some(given) = given.filter(|_| matches!(name, "server" | "run")) else { return typed(&matches) };
-    let subcommand = command.find_subcommand_mut(name).map(|c| c.clone()).unwrap_or_default();
-    let more = config::file::flags(&subcommand, given).map_err(Failure::of)?;
-    if more.is_empty() {
-        return typed(&matches);
-    }
-    // Flags of the file stand right behind the subcommand: before `--` and whatever follows it.
-    let at = args.iter().position(|a| a == name).map_or(args.len(), |i| i + 1);
-    let all = args[..at].iter().chain(&more).chain(&args[at..]);
-    typed(&command.get_matches_from(all))
-}
-
-fn typed(matches: &ArgMatches) -> Result<Cli, Failure> {
-    Cli::from_arg_matches(matches).map_err(|error| error.exit())
 }
 
 fn execute(cli: &Cli) -> Result<(), Failure> {
@@ -79,27 +59,13 @@ fn execute(cli: &Cli) -> Result<(), Failure> {
     runtime.block_on(async {
         match &cli.command {
             Command::Server(flags) => commands::server::server(flags).await,
-            Command::Run(flags) => {
-                need_root()?;
-                commands::run::run(flags).await
-            }
+            Command::Run(flags) => commands::run::run(flags).await,
             Command::Demo(flags) => demo::demo(flags).await,
             Command::Images(flags) => commands::images::images(flags).await,
-            Command::Killall(flags) => {
-                need_root()?;
-                commands::killall::killall(&flags.data_dir).await
-            }
+            Command::Killall(flags) => commands::killall::killall(&flags.data_dir).await,
             Command::Version { .. } | Command::Completion { .. } | Command::Doctor(_) => Ok(()),
         }
     })
-}
-
-fn need_root() -> Result<(), Failure> {
-    if nix::unistd::geteuid().is_root() {
-        Ok(())
-    } else {
-        Err(Failure::new("this needs root: run it with sudo (`coracle doctor` says what for)"))
-    }
 }
 
 /// As many as the machine has, but few: a laptop's sixteen would each keep a stack and a cache.

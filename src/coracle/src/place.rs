@@ -27,6 +27,21 @@ pub struct Record {
     pub slot: u32,
     /// It ends with the process that made it (`coracle run`): whoever finds it without its process takes it down.
     pub temporary: bool,
+    /// Its data outlives it all the same: the user named the directory, or asked to keep it.
+    #[serde(default)]
+    pub keep: bool,
+}
+
+/// How long a cluster is to last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// Over restarts: `coracle server`.
+    Standing,
+    /// As long as its process: `coracle run`.
+    Temporary {
+        /// Whether its data stays.
+        keep: bool,
+    },
 }
 
 /// A cluster's place, held by this process.
@@ -40,7 +55,16 @@ pub struct Place {
     pub state_dir: PathBuf,
     /// Number of its pod network.
     pub slot: u32,
+    /// The machine had nothing of this cluster before.
+    pub fresh: bool,
     _lock: Flock<File>,
+}
+
+/// A cluster that has no process, held: nobody starts it or takes it down meanwhile.
+#[derive(Debug)]
+pub struct Hold {
+    /// `None`: the machine has no state of it that could be locked.
+    _lock: Option<Flock<File>>,
 }
 
 /// Why a cluster has no place.
@@ -67,16 +91,17 @@ pub enum PlaceError {
 
 impl Place {
     /// Takes the place of the cluster with this data directory, making it when it is new. At most `slots` clusters share the machine.
-    pub fn take(data_dir: &Path, temporary: bool, slots: u32) -> Result<Self, PlaceError> {
+    pub fn take(data_dir: &Path, life: Life, slots: u32) -> Result<Self, PlaceError> {
         make_private(data_dir)?;
         let data_dir = data_dir.canonicalize().map_err(|e| io_error("find", data_dir, e))?;
         probe_writable(&data_dir)?;
         let id = id(&data_dir);
-        let state_dir = Path::new(STATE_ROOT).join(&id);
+        let state_dir = state_dir(&id);
+        let fresh = !state_dir.exists();
         make_private(&state_dir)?;
         let lock = lock(&state_dir.join("lock"))?.ok_or_else(|| PlaceError::Running(data_dir.clone()))?;
-        let slot = claim_slot(&data_dir, &state_dir, temporary, slots)?;
-        Ok(Self { id, data_dir, state_dir, slot, _lock: lock })
+        let slot = claim_slot(&data_dir, &state_dir, life, slots)?;
+        Ok(Self { id, data_dir, state_dir, slot, fresh, _lock: lock })
     }
 
     /// The cgroup of everything that this cluster runs, relative to the hierarchy.
@@ -90,9 +115,11 @@ pub fn cgroup(id: &str) -> String {
     format!("/coracle-{id}")
 }
 
-/// Temporary clusters whose process is gone: id and record. The caller takes them down.
-pub fn abandoned() -> Vec<(String, Record)> {
-    known().into_iter().filter(|(id, record)| record.temporary && !is_held(id)).collect()
+/// Temporary clusters whose process is gone: id, record, and the hold of the caller, who takes them down.
+pub fn abandoned() -> Vec<(String, Record, Hold)> {
+    let temporary = known().into_iter().filter(|(_, record)| record.temporary);
+    // One that cannot be held is another's: its own process, or somebody who takes it down already.
+    temporary.filter_map(|(id, record)| hold(&id).ok().flatten().map(|hold| (id, record, hold))).collect()
 }
 
 /// Every cluster that this machine knows of.
@@ -117,13 +144,17 @@ pub fn state_dir(id: &str) -> PathBuf {
     Path::new(STATE_ROOT).join(id)
 }
 
-/// Whether a process holds the cluster.
-pub fn is_held(id: &str) -> bool {
-    matches!(lock(&state_dir(id).join("lock")), Ok(None))
+/// Holds a cluster that has no process; `None`: somebody else has it.
+pub fn hold(id: &str) -> Result<Option<Hold>, PlaceError> {
+    let path = state_dir(id).join("lock");
+    if !path.exists() {
+        return Ok(Some(Hold { _lock: None }));
+    }
+    Ok(lock(&path)?.map(|lock| Hold { _lock: Some(lock) }))
 }
 
 /// Picks the lowest free number, under a lock of the machine. The number stays the data directory's own over restarts and reboots.
-fn claim_slot(data_dir: &Path, state_dir: &Path, temporary: bool, slots: u32) -> Result<u32, PlaceError> {
+fn claim_slot(data_dir: &Path, state_dir: &Path, life: Life, slots: u32) -> Result<u32, PlaceError> {
     let path = Path::new(STATE_ROOT).join("slots.lock");
     let file = open_lock(&path)?;
     let _machine = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, e)| io_error("lock", &path, e.into()))?;
@@ -133,7 +164,11 @@ fn claim_slot(data_dir: &Path, state_dir: &Path, temporary: bool, slots: u32) ->
     let remembered = fs::read_to_string(data_dir.join("slot")).ok().and_then(|text| text.trim().parse::<u32>().ok());
     let wanted = remembered.into_iter().chain(0..slots).find(|slot| *slot < slots && !taken.contains(slot));
     let slot = wanted.ok_or(PlaceError::Full(slots))?;
-    let record = Record { data_dir: data_dir.to_owned(), slot, temporary };
+    let (temporary, keep) = match life {
+        Life::Standing => (false, true),
+        Life::Temporary { keep } => (true, keep),
+    };
+    let record = Record { data_dir: data_dir.to_owned(), slot, temporary, keep };
     write(&mine, &serde_json::to_vec(&record).unwrap_or_default())?;
     write(&data_dir.join("slot"), format!("{slot}\n").as_bytes())?;
     Ok(slot)

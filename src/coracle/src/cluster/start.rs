@@ -65,7 +65,7 @@ pub enum StartError {
     Task(#[source] tokio::task::JoinError),
 }
 
-/// The roles of this process.
+/// The cluster, as far as it is in this process.
 pub struct Cluster {
     /// The administrator's kubeconfig, when the API server is here; else the one that was given.
     pub kubeconfig: PathBuf,
@@ -73,6 +73,12 @@ pub struct Cluster {
     pub admin: kube::Client,
     /// Name of the node, when it is here.
     pub node: Option<String>,
+    roles: Roles,
+}
+
+/// The roles of this process, as far as they have started.
+#[derive(Default)]
+struct Roles {
     api: Option<Api>,
     agent: Option<Agent>,
     /// Roles that act: stopped before the API server.
@@ -81,55 +87,77 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts the roles in the order in which they need each other.
+    /// Starts the roles in the order in which they need each other. When one does not start, those before it are stopped again.
     pub async fn start(config: &ServerConfig, place: &Place, steps: &Steps) -> Result<Self, StartError> {
-        let node = machine_node(config, place)?;
-        let advertise = config.advertise_address.or(node.ips.first().copied()).unwrap_or(IpAddr::from([127, 0, 0, 1]));
-        let api = match config.has(Role::Apiserver) {
-            true => Some(control::api(config, advertise, &node.ips, steps).await?),
-            false => None,
-        };
-        let clients = Clients::new(api.as_ref(), config).await?;
-        if let Some(api) = &api {
-            let address = control::endpoint(api.server.address(), IpAddr::from([127, 0, 0, 1]));
-            kubeconfig::write(&api.authority, address, &config.write_kubeconfig.0, config.write_kubeconfig.1)
-                .map_err(StartError::Kubeconfig)?;
+        let mut roles = Roles::default();
+        match roles.start(config, place, steps).await {
+            Ok((admin, node)) => {
+                let kubeconfig = match &roles.api {
+                    Some(_) => config.write_kubeconfig.0.clone(),
+                    None => config.kubeconfig.clone().unwrap_or_default(),
+                };
+                Ok(Self { kubeconfig, admin, node, roles })
+            }
+            Err(error) => {
+                roles.stop().await;
+                Err(error)
+            }
         }
-        let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let informers = Informers::new(clients.of("system:coracle:informers", &["system:masters"]));
-        if config.has(Role::Controllers) {
-            let ca = ca_bundle(api.as_ref(), config).await;
-            control::controllers(
-                control::seat("kube-controller-manager", place, api.is_some()),
-                clients.of("system:kube-controller-manager", &["system:masters"]),
-                informers.clone(),
-                config,
-                ca,
-                shutdown.clone(),
-                &tasks,
-            );
-        }
-        if config.has(Role::Scheduler) {
-            let seat = control::seat("kube-scheduler", place, api.is_some());
-            control::scheduler(seat, clients.of("system:kube-scheduler", &[]), informers.clone(), shutdown.clone(), &tasks);
-        }
-        let mut agent = None;
-        if config.has(Role::Agent) {
-            let client = clients.of(&format!("system:node:{}", node.name), &["system:nodes"]);
-            let authority = node_authority(api.as_ref(), config)?;
-            agent = Some(node::start(&node, place, config, &authority, (client, informers.clone()), steps, shutdown.clone()).await?);
-        }
-        if config.has(Role::Dns) {
-            let client = clients.of("system:coracle:dns", &["system:masters"]);
-            node::dns(&node, place, config, client, informers.clone(), shutdown.clone(), &tasks);
-        }
-        let kubeconfig = if api.is_some() { config.write_kubeconfig.0.clone() } else { config.kubeconfig.clone().unwrap_or_default() };
-        let admin = clients.of("system:admin", &["system:masters"]);
-        Ok(Self { kubeconfig, admin, node: agent.as_ref().map(|_| node.name), api, agent, shutdown, tasks })
     }
 
     /// Ends the roles in reverse order. Pods, dataplane and DNS go on.
     pub async fn stop(self) {
+        self.roles.stop().await;
+    }
+}
+
+impl Roles {
+    /// Gives the administrator's client and the node's name.
+    async fn start(&mut self, config: &ServerConfig, place: &Place, steps: &Steps) -> Result<(kube::Client, Option<String>), StartError> {
+        let node = machine_node(config, place)?;
+        let advertise = config.advertise_address.or(node.ips.first().copied()).unwrap_or(IpAddr::from([127, 0, 0, 1]));
+        if config.has(Role::Apiserver) {
+            self.api = Some(control::api(config, advertise, &node.ips, steps).await?);
+        }
+        let clients = Clients::new(self.api.as_ref(), config).await?;
+        if let Some(api) = &self.api {
+            let address = control::endpoint(api.server.address(), IpAddr::from([127, 0, 0, 1]));
+            kubeconfig::write(&api.authority, address, &config.write_kubeconfig.0, config.write_kubeconfig.1)
+                .map_err(StartError::Kubeconfig)?;
+        }
+        let informers = Informers::new(clients.of("system:coracle:informers", &["system:masters"]));
+        if config.has(Role::Controllers) {
+            let ca = ca_bundle(self.api.as_ref(), config).await;
+            control::controllers(
+                control::seat("kube-controller-manager", place, self.api.is_some()),
+                clients.of("system:kube-controller-manager", &["system:masters"]),
+                informers.clone(),
+                config,
+                ca,
+                self.shutdown.clone(),
+                &self.tasks,
+            );
+        }
+        if config.has(Role::Scheduler) {
+            let seat = control::seat("kube-scheduler", place, self.api.is_some());
+            let client = clients.of("system:kube-scheduler", &[]);
+            control::scheduler(seat, client, informers.clone(), self.shutdown.clone(), &self.tasks);
+        }
+        if config.has(Role::Agent) {
+            let client = clients.of(&format!("system:node:{}", node.name), &["system:nodes"]);
+            let authority = node_authority(self.api.as_ref(), config)?;
+            let informers = informers.clone();
+            self.agent = Some(node::start(&node, place, config, &authority, (client, informers), steps, self.shutdown.clone()).await?);
+        }
+        if config.has(Role::Dns) {
+            let client = clients.of("system:coracle:dns", &["system:masters"]);
+            node::dns(&node, place, config, client, informers.clone(), self.shutdown.clone(), &self.tasks);
+        }
+        let admin = clients.of("system:admin", &["system:masters"]);
+        Ok((admin, self.agent.as_ref().map(|_| node.name)))
+    }
+
+    async fn stop(self) {
         self.shutdown.cancel();
         if let Some(agent) = self.agent {
             agent.stopped().await;

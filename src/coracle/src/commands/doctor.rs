@@ -10,7 +10,11 @@ use std::{
 
 use coracle_network::probe::{Finding, Verdict, probe};
 
-use crate::failure::Failure;
+use crate::{
+    cli::Role,
+    config::server::ServerConfig,
+    failure::{Failure, need_root},
+};
 
 /// Syncs that are timed.
 const SYNCS: usize = 20;
@@ -34,6 +38,19 @@ pub fn doctor(data_dir: &Path) -> Result<(), Failure> {
         println!("{mark} {what:<24} {text}");
     }
     if missing == 0 { Ok(()) } else { Err(Failure::new(format!("{missing} of {} things that coracle needs are missing", findings.len()))) }
+}
+
+/// Fails by the first thing that the roles of this process need and the machine lacks, before anything is begun.
+pub fn need(config: &ServerConfig) -> Result<(), Failure> {
+    need_root()?;
+    if !config.has(Role::Network) {
+        return Ok(());
+    }
+    let missing = probe().into_iter().find_map(|finding| match finding.verdict {
+        Verdict::Missing(text) => Some(format!("this machine cannot be a node ({}): {text}", finding.what)),
+        Verdict::Good(_) | Verdict::Lacking(_) => None,
+    });
+    missing.map_or(Ok(()), |text| Err(Failure::new(text)))
 }
 
 fn root() -> Finding {

@@ -27,10 +27,11 @@ pub async fn images(flags: &ImagesFlags) -> Result<(), Failure> {
                 }
             }
         }
-        ImagesCommand::Pull { images, creds } => {
+        ImagesCommand::Pull { images, creds, ca_file } => {
             let credentials = creds.as_deref().map(credentials).transpose()?;
+            let authority = ca_file.as_deref().map(authority).transpose()?;
             for image in images {
-                pull(data_dir, image, credentials.as_slice()).await?;
+                pull(data_dir, image, credentials.as_slice(), authority.as_slice()).await?;
             }
         }
         ImagesCommand::Ls => list(data_dir)?,
@@ -38,9 +39,13 @@ pub async fn images(flags: &ImagesFlags) -> Result<(), Failure> {
             // By way of the runtime: it knows which images containers use.
             let data_dir = data_dir.canonicalize().map_err(|e| Failure::new(data_dir.display().to_string()).because(e))?;
             let id = place::id(&data_dir);
-            let options = cluster::runtime_options(data_dir, place::state_dir(&id), place::cgroup(&id));
+            let options = cluster::runtime_options(data_dir.clone(), place::state_dir(&id), place::cgroup(&id));
             let runtime = EmbeddedRuntime::open(options).await.map_err(Failure::of)?;
+            let store = open(&data_dir)?;
             for image in images {
+                if store.get(image).map_err(Failure::of)?.is_none() {
+                    return Err(Failure::new(format!("there is no image {image}")));
+                }
                 runtime.remove_image(image).await.map_err(Failure::of)?;
             }
         }
@@ -51,7 +56,7 @@ pub async fn images(flags: &ImagesFlags) -> Result<(), Failure> {
 /// Imports an archive; the names that it brought.
 pub fn import(data_dir: &Path, archive: &Path) -> Result<Vec<String>, Failure> {
     let images = open(data_dir)?.import(archive, None).map_err(Failure::of)?;
-    Ok(images.into_iter().map(|image| image.tags.into_iter().next().unwrap_or(image.id)).collect())
+    Ok(images.into_iter().flat_map(|image| if image.tags.is_empty() { vec![image.id] } else { image.tags }).collect())
 }
 
 /// The images of a cluster.
@@ -59,7 +64,7 @@ pub fn open(data_dir: &Path) -> Result<ImageStore, Failure> {
     ImageStore::open(&data_dir.join("runtime")).map_err(Failure::of)
 }
 
-async fn pull(data_dir: &Path, image: &str, credentials: &[Credentials]) -> Result<(), Failure> {
+async fn pull(data_dir: &Path, image: &str, credentials: &[Credentials], authorities: &[Vec<u8>]) -> Result<(), Failure> {
     let store = Arc::new(open(data_dir)?);
     let bar = ProgressBar::new(0).with_message(image.to_owned());
     let style = ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}");
@@ -69,10 +74,10 @@ async fn pull(data_dir: &Path, image: &str, credentials: &[Credentials]) -> Resu
         shown.set_length(progress.total);
         shown.set_position(progress.done);
     };
-    let options = PullOptions { credentials, progress: Some(Arc::new(progress)), ..PullOptions::default() };
+    let options = PullOptions { credentials, authorities: authorities.to_vec(), progress: Some(Arc::new(progress)) };
     let pulled = store.pull(image, &options).await;
     bar.finish_and_clear();
-    println!("{}", pulled.map_err(Failure::of)?.id);
+    println!("{}", pulled.map_err(|e| Failure::new(format!("cannot pull {image}")).because(e))?.id);
     Ok(())
 }
 
@@ -86,6 +91,10 @@ fn list(data_dir: &Path) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+fn authority(file: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(file).map_err(|e| Failure::new(format!("cannot read {}", file.display())).because(e))
 }
 
 fn credentials(text: &str) -> Result<Credentials, Failure> {

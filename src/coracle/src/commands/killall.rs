@@ -9,12 +9,13 @@ use coracle_runtime::{PodRuntime as _, embedded::EmbeddedRuntime};
 
 use crate::{
     cluster,
-    failure::{Failure, chain},
+    failure::{Failure, chain, need_root},
     place::{self, Record},
 };
 
 /// Ends all workloads of the cluster with this data directory and removes its network; its data stays.
 pub async fn killall(data_dir: &Path) -> Result<(), Failure> {
+    need_root()?;
     let (id, data_dir) = match data_dir.canonicalize() {
         Ok(data_dir) => (place::id(&data_dir), data_dir),
         // The directory may be gone and its cluster's network still here.
@@ -23,18 +24,18 @@ pub async fn killall(data_dir: &Path) -> Result<(), Failure> {
             None => return Err(Failure::new(format!("no data directory {}", data_dir.display())).because(error)),
         },
     };
-    if place::is_held(&id) {
+    let Some(_hold) = place::hold(&id).map_err(Failure::of)? else {
         return Err(Failure::new(format!("a coracle runs with {}: stop it first", data_dir.display())));
-    }
+    };
     let left = take_down(&id, &data_dir, false).await;
     if left.is_empty() { Ok(()) } else { Err(Failure::new(left.join("; "))) }
 }
 
 /// Takes down the temporary clusters whose process is gone. What does not go is told and left for the next time.
 pub async fn abandoned() {
-    for (id, Record { data_dir, .. }) in place::abandoned() {
+    for (id, Record { data_dir, keep, .. }, _hold) in place::abandoned() {
         tracing::warn!(data_dir = %data_dir.display(), "taking down what an earlier `coracle run` left");
-        for problem in take_down(&id, &data_dir, true).await {
+        for problem in take_down(&id, &data_dir, !keep).await {
             tracing::warn!("{problem}");
         }
     }
@@ -74,9 +75,8 @@ pub async fn take_down(id: &str, data_dir: &Path, data: bool) -> Vec<String> {
             tell("mounts are left", &error);
         }
     }
-    for (root, remove) in [(&*state_dir, true), (data_dir, data)] {
+    for root in [Some(&*state_dir), data.then_some(data_dir)].into_iter().flatten() {
         match fs::remove_dir_all(root) {
-            _ if !remove => {}
             Err(error) if error.kind() != io::ErrorKind::NotFound => tell("files are left", &error),
             _ => {}
         }

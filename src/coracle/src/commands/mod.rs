@@ -5,4 +5,5 @@ pub mod images;
 pub mod killall;
 pub mod run;
 pub mod server;
+pub mod signals;
 pub mod version;

@@ -14,15 +14,16 @@ use kube::{
     Api,
     runtime::wait::{Condition, await_condition},
 };
+use nix::sys::signal::Signal;
 use tokio::process::{Child, Command};
 
 use crate::{
     cli::{Role, RunFlags},
     cluster::Cluster,
-    commands::{images, killall, server::signals},
+    commands::{doctor, images, killall, signals::Signals},
     config::server::{Defaults, ServerConfig},
     failure::Failure,
-    place::{self, Place},
+    place::{self, Life, Place},
     steps::Steps,
 };
 
@@ -32,69 +33,98 @@ const DATA_ROOT: &str = "/var/lib/coracle-run";
 const NODE_LIMIT: Duration = Duration::from_secs(60);
 /// What the command gets to end after SIGTERM.
 const COMMAND_GRACE: Duration = Duration::from_secs(10);
+/// What a start that was interrupted gets to come to its end.
+const START_GRACE: Duration = Duration::from_secs(10);
+/// What an exit code is by which a shell tells a signal, before its number.
+const SIGNALLED: i32 = 128;
 
 /// Runs the command with a cluster; the exit code is the command's.
 pub async fn run(flags: &RunFlags) -> Result<(), Failure> {
     let steps = Steps::new();
-    killall::abandoned().await;
     let data_dir = flags.server.data_dir.clone().unwrap_or_else(fresh_data_dir);
     let keep = flags.keep || flags.server.data_dir.is_some();
     let config = ServerConfig::resolve(&flags.server, Defaults::run(data_dir.clone())).map_err(Failure::of)?;
-    let place = Place::take(&config.data_dir, true, place::SLOTS).map_err(Failure::of)?;
+    doctor::need(&config)?;
+    killall::abandoned().await;
+    let place = Place::take(&config.data_dir, Life::Temporary { keep }, place::SLOTS).map_err(Failure::of)?;
     let outcome = with_cluster(flags, &config, &place, &steps).await;
     let left = killall::take_down(&place.id, &place.data_dir, !keep).await;
     for problem in &left {
         eprintln!("coracle: {problem}");
     }
-    let status = outcome?;
+    let end = outcome?;
     if !left.is_empty() {
         return Err(Failure::new("the machine is not as it was before"));
     }
-    match status {
-        None => Ok(()),
-        Some(status) if status.success() => Ok(()),
-        Some(status) => Err(Failure::silent(exit_code(status))),
+    match end {
+        End::Quiet => Ok(()),
+        End::Interrupted(_) if flags.command.is_empty() => Ok(()),
+        End::Interrupted(signal) => Err(Failure::silent(exit_code(ExitStatus::from_raw(signal as i32)))),
+        End::Command(status) if status.success() => Ok(()),
+        End::Command(status) => Err(Failure::silent(exit_code(status))),
     }
 }
 
-/// `None`: there was no command, or it was interrupted before it began.
-async fn with_cluster(flags: &RunFlags, config: &ServerConfig, place: &Place, steps: &Steps) -> Result<Option<ExitStatus>, Failure> {
-    let (mut term, mut interrupt) = signals()?;
-    let started = tokio::select! {
-        started = start(flags, config, place, steps) => started,
-        _ = term.recv() => return Ok(None),
-        _ = interrupt.recv() => return Ok(None),
-    };
-    let cluster = started?;
-    let Some((program, arguments)) = flags.command.split_first() else {
-        steps.done(format_args!("up until Ctrl-C; export KUBECONFIG={}", cluster.kubeconfig.display()));
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        cluster.stop().await;
-        return Ok(None);
-    };
-    steps.done("running the command");
-    let child = spawn(program, arguments, &cluster.kubeconfig, place);
-    let status = match child {
-        Ok(mut child) => tokio::select! {
-            status = child.wait() => status.map(Some).map_err(|e| Failure::new("the command was lost").because(e)),
-            _ = term.recv() => Ok(end(&mut child).await),
-            _ = interrupt.recv() => Ok(end(&mut child).await),
-        },
-        Err(error) => Err(Failure::new(format!("cannot run {program}")).because(error).with_code(127)),
-    };
-    cluster.stop().await;
-    status
+/// How it came to its end.
+enum End {
+    /// There was no command, and the cluster was told to end.
+    Quiet,
+    /// A signal came before the command ran.
+    Interrupted(Signal),
+    /// The command ended.
+    Command(ExitStatus),
 }
 
-async fn start(flags: &RunFlags, config: &ServerConfig, place: &Place, steps: &Steps) -> Result<Cluster, Failure> {
+async fn with_cluster(flags: &RunFlags, config: &ServerConfig, place: &Place, steps: &Steps) -> Result<End, Failure> {
+    let mut signals = Signals::new()?;
     for archive in &flags.import {
         images::import(&place.data_dir, archive)?;
         steps.done(format_args!("imported {}", archive.display()));
     }
-    let cluster = Cluster::start(config, place, steps).await.map_err(Failure::of)?;
+    let mut start = std::pin::pin!(Cluster::start(config, place, steps));
+    let (started, interrupted) = tokio::select! {
+        started = &mut start => (started, None),
+        // Half a cluster could not be taken down in order, and a start is a second.
+        signal = signals.next() => match tokio::time::timeout(START_GRACE, start).await {
+            Ok(started) => (started, Some(signal)),
+            Err(_) => return Ok(End::Interrupted(signal)),
+        },
+    };
+    let cluster = started.map_err(Failure::of)?;
+    if let Some(signal) = interrupted {
+        cluster.stop().await;
+        return Ok(End::Interrupted(signal));
+    }
+    let end = tokio::select! {
+        answers = answers(&cluster, config, steps) => match answers {
+            Ok(()) => command(flags, &cluster, place, steps, &mut signals).await,
+            Err(failure) => Err(failure),
+        },
+        signal = signals.next() => Ok(End::Interrupted(signal)),
+    };
+    cluster.stop().await;
+    end
+}
+
+/// Runs the command, if there is one, to its end or a signal.
+async fn command(flags: &RunFlags, cluster: &Cluster, place: &Place, steps: &Steps, signals: &mut Signals) -> Result<End, Failure> {
+    let Some((program, arguments)) = flags.command.split_first() else {
+        steps.done(format_args!("up until Ctrl-C; export KUBECONFIG={}", cluster.kubeconfig.display()));
+        signals.next().await;
+        return Ok(End::Quiet);
+    };
+    steps.done("running the command");
+    let child = spawn(program, arguments, &cluster.kubeconfig, place);
+    let mut child = child.map_err(|error| Failure::new(format!("cannot run {program}")).because(error).with_code(127))?;
+    let lost = |error| Failure::new("the command was lost").because(error);
+    tokio::select! {
+        status = child.wait() => status.map(End::Command).map_err(lost),
+        _ = signals.next() => end(&mut child).await.map(End::Command).map_err(lost),
+    }
+}
+
+/// Waits until the cluster is of use: its node is Ready and its DNS answers.
+async fn answers(cluster: &Cluster, config: &ServerConfig, steps: &Steps) -> Result<(), Failure> {
     if let Some(node) = &cluster.node {
         within("the node is not Ready", await_condition(Api::<Node>::all(cluster.admin.clone()), node, ready())).await?;
         steps.done(format_args!("node {node} is Ready"));
@@ -108,7 +138,7 @@ async fn start(flags: &RunFlags, config: &ServerConfig, place: &Place, steps: &S
             steps.done(format_args!("DNS answers on {address}"));
         }
     }
-    Ok(cluster)
+    Ok(())
 }
 
 async fn within<T>(what: &str, wait: impl Future<Output = Result<T, kube::runtime::wait::Error>>) -> Result<T, Failure> {
@@ -152,7 +182,7 @@ fn spawn(program: &str, arguments: &[String], kubeconfig: &Path, place: &Place) 
             for group in &groups {
                 join(group)?;
             }
-            nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM).map_err(io::Error::from)
+            nix::sys::prctl::set_pdeathsig(Signal::SIGTERM).map_err(io::Error::from)
         });
     }
     command.spawn()
@@ -165,21 +195,24 @@ fn join(procs: &std::ffi::CStr) -> io::Result<()> {
     nix::unistd::write(&file, b"0").map(drop).map_err(io::Error::from)
 }
 
-async fn end(child: &mut Child) -> Option<ExitStatus> {
+/// SIGTERM, and SIGKILL to who does not heed it.
+async fn end(child: &mut Child) -> io::Result<ExitStatus> {
     if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
-        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM);
+        // It may be gone already: then there is a status to wait for.
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGTERM);
     }
     match tokio::time::timeout(COMMAND_GRACE, child.wait()).await {
-        Ok(status) => status.ok(),
+        Ok(status) => status,
         Err(_) => {
-            let _ = child.kill().await;
-            child.wait().await.ok()
+            child.kill().await?;
+            child.wait().await
         }
     }
 }
 
+/// As a shell has it: a signal is 128 and its number.
 fn exit_code(status: ExitStatus) -> u8 {
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    let code = status.code().or_else(|| status.signal().map(|signal| SIGNALLED + signal)).unwrap_or(1);
     u8::try_from(code).unwrap_or(1)
 }
 

@@ -38,6 +38,16 @@ pub enum ConfigError {
         /// `; did you mean "..."?`
         hint: String,
     },
+    /// {file}: {key} is a switch: true or false, not {value:?}
+    #[error("{file}: {key} is a switch: true or false, not {value:?}")]
+    NotBool {
+        /// Which key.
+        key: String,
+        /// As it stands there.
+        value: String,
+        /// Where it stands.
+        file: PathBuf,
+    },
     /// {file}: {key} is neither a scalar nor a list of scalars
     #[error("{file}: {key} is neither a scalar nor a list of scalars")]
     Shape {
@@ -48,42 +58,70 @@ pub enum ConfigError {
     },
 }
 
-/// The flags that the configuration adds to `given`, which clap has read already: none that the command line or the environment set.
-pub fn flags(command: &Command, given: &ArgMatches) -> Result<Vec<OsString>, ConfigError> {
+/// One value that the files give a flag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// The long flag.
+    pub key: String,
+    /// As it stands in the file.
+    pub value: String,
+    /// Where it stands.
+    pub file: PathBuf,
+    /// As the command line would have it.
+    pub flag: OsString,
+}
+
+/// What the configuration adds to `given`, which clap has read already: nothing that the command line or the environment set.
+pub fn settings(command: &Command, given: &ArgMatches) -> Result<Vec<Setting>, ConfigError> {
     let named = given.get_one::<PathBuf>("config");
     let main = named.cloned().unwrap_or_else(|| DEFAULT.into());
-    let mut values: BTreeMap<String, (Vec<String>, PathBuf)> = BTreeMap::new();
+    let mut values: BTreeMap<String, Vec<(String, PathBuf)>> = BTreeMap::new();
     for file in files(&main, named.is_some())? {
         for (key, value) in read(&file)? {
             let (key, append) = match key.strip_suffix('+') {
                 Some(key) => (key.to_owned(), true),
                 None => (key, false),
             };
-            let known = command.get_arguments().filter_map(|a| a.get_long()).any(|long| long == key && key != "config");
-            if !known {
-                return Err(ConfigError::UnknownKey { hint: nearest(command, &key), key, file });
-            }
+            let known = command.get_arguments().find(|a| a.get_long() == Some(&*key) && key != "config");
+            let Some(argument) = known else { return Err(ConfigError::UnknownKey { hint: nearest(command, &key), key, file }) };
             let scalars = scalars(&value).ok_or_else(|| ConfigError::Shape { file: file.clone(), key: key.clone() })?;
-            let entry = values.entry(key).or_insert_with(|| (Vec::new(), file.clone()));
-            if !append {
-                entry.0.clear();
+            if !argument.get_action().takes_values()
+                && let Some(value) = scalars.iter().find(|value| truth(value).is_none())
+            {
+                return Err(ConfigError::NotBool { key, value: value.clone(), file });
             }
-            entry.0.extend(scalars);
+            let entry = values.entry(key).or_default();
+            if !append {
+                entry.clear();
+            }
+            entry.extend(scalars.into_iter().map(|scalar| (scalar, file.clone())));
         }
     }
-    Ok(values.into_iter().flat_map(|(key, (values, _))| as_flags(command, given, &key, &values)).collect())
+    Ok(values.into_iter().flat_map(|(key, values)| as_flags(command, given, &key, values)).collect())
 }
 
-fn as_flags(command: &Command, given: &ArgMatches, key: &str, values: &[String]) -> Vec<OsString> {
+fn as_flags(command: &Command, given: &ArgMatches, key: &str, mut values: Vec<(String, PathBuf)>) -> Vec<Setting> {
     let Some(argument) = command.get_arguments().find(|a| a.get_long() == Some(key)) else { return Vec::new() };
     let source = given.value_source(argument.get_id().as_str());
     if matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable)) {
         return Vec::new();
     }
-    if argument.get_action().takes_values() {
-        return values.iter().map(|value| format!("--{key}={value}").into()).collect();
+    let takes = argument.get_action().takes_values();
+    if !takes {
+        // The last word counts, and a flag is said once.
+        values = values.pop().into_iter().filter(|(value, _)| truth(value) == Some(true)).collect();
     }
-    if values.iter().any(|v| v == "true") { vec![format!("--{key}").into()] } else { Vec::new() }
+    let flag = |value: &str| if takes { format!("--{key}={value}").into() } else { format!("--{key}").into() };
+    values.into_iter().map(|(value, file)| Setting { flag: flag(&value), key: key.to_owned(), value, file }).collect()
+}
+
+/// A switch, in the words that clap takes of the environment.
+fn truth(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "y" | "yes" | "t" | "true" | "on" | "1" => Some(true),
+        "n" | "no" | "f" | "false" | "off" | "0" => Some(false),
+        _ => None,
+    }
 }
 
 fn files(main: &Path, must_exist: bool) -> Result<Vec<PathBuf>, ConfigError> {
@@ -115,7 +153,12 @@ fn read(file: &Path) -> Result<serde_json::Map<String, Value>, ConfigError> {
     if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
         return Ok(serde_json::Map::new());
     }
-    serde_saphyr::from_str(&text).map_err(|e| ConfigError::Yaml(file.to_owned(), e.to_string()))
+    serde_saphyr::from_str(&text).map_err(|e| ConfigError::Yaml(file.to_owned(), first_line(&e.to_string())))
+}
+
+/// The parser draws the place of a mistake below its message; the message names it too.
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
 }
 
 fn scalars(value: &Value) -> Option<Vec<String>> {
@@ -173,8 +216,8 @@ mod tests {
         let args = ["coracle", "server", "--config", main.to_str().expect("UTF-8")].into_iter().chain(args.iter().copied());
         let matches = command.try_get_matches_from_mut(args).expect("valid flags");
         let server = command.find_subcommand("server").expect("there is one");
-        let found = flags(server, matches.subcommand_matches("server").expect("given"))?;
-        Ok(found.into_iter().map(|f| f.into_string().expect("UTF-8")).collect())
+        let found = settings(server, matches.subcommand_matches("server").expect("given"))?;
+        Ok(found.into_iter().map(|s| s.flag.into_string().expect("UTF-8")).collect())
     }
 
     #[test]
@@ -198,6 +241,7 @@ mod tests {
         assert!(error("cluster-cdir: x\n").ends_with("unknown key \"cluster-cdir\"; did you mean \"cluster-cidr\"?"));
         assert!(error("qqqqqqqqqqqqqqq: x\n").ends_with("unknown key \"qqqqqqqqqqqqqqq\""));
         assert!(error("tls-san: {a: b}\n").contains("tls-san is neither"));
-        assert!(error("a: [\n").contains("is not valid YAML"));
+        assert!(error("disable-agent: perhaps\n").ends_with("disable-agent is a switch: true or false, not \"perhaps\""));
+        assert!(error("a: [\n").contains("is not valid YAML") && !error("a: [\n").contains('\n'));
     }
 }

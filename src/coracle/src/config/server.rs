@@ -93,31 +93,51 @@ pub struct ServerConfig {
 
 /// A flag whose value cannot be.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("--{flag} {value:?}: expected {want}")]
+#[error("--{flag} {value:?}{origin}: expected {want}")]
 pub struct FlagError {
     flag: &'static str,
     value: String,
+    /// ` (where it stands)`, when that is not the command line.
+    origin: String,
     want: &'static str,
 }
 
 impl ServerConfig {
     /// Checks the flags; `defaults` fill what they leave open.
     pub fn resolve(flags: &ServerFlags, defaults: Defaults) -> Result<Self, FlagError> {
+        Self::checked(flags, defaults).map_err(|error| FlagError { origin: flags.origins.of(error.flag, &error.value), ..error })
+    }
+
+    fn checked(flags: &ServerFlags, defaults: Defaults) -> Result<Self, FlagError> {
         let all = [Role::Apiserver, Role::Controllers, Role::Scheduler, Role::Agent, Role::Network, Role::Dns];
         let mut roles = if flags.roles.is_empty() { all.to_vec() } else { flags.roles.clone() };
         if flags.disable_agent {
             roles.retain(|r| !matches!(r, Role::Agent | Role::Network | Role::Dns));
         }
         if !roles.contains(&Role::Apiserver) && flags.kubeconfig.is_none() {
-            return Err(FlagError { flag: "roles", value: "without apiserver".into(), want: "--kubeconfig with the API server to use" });
+            return Err(FlagError {
+                flag: "roles",
+                value: "without apiserver".into(),
+                want: "--kubeconfig with the API server to use",
+                origin: String::new(),
+            });
         }
         if roles.contains(&Role::Agent) != roles.contains(&Role::Network) {
-            return Err(FlagError { flag: "roles", value: "agent or network alone".into(), want: "both, they serve one node together" });
+            return Err(FlagError {
+                flag: "roles",
+                value: "agent or network alone".into(),
+                want: "both, they serve one node together",
+                origin: String::new(),
+            });
         }
         let service_cidr = cidr("service-cidr", flags.service_cidr.as_deref().unwrap_or("10.43.0.0/16"))?;
         let cluster_domain = flags.cluster_domain.clone().unwrap_or_else(|| "cluster.local".into());
         if coracle_api::names::dns_subdomain(&cluster_domain).is_err() {
-            return Err(FlagError { flag: "cluster-domain", value: cluster_domain, want: "a DNS name" });
+            return Err(FlagError { flag: "cluster-domain", value: cluster_domain, want: "a DNS name", origin: String::new() });
+        }
+        if let Some(name) = flags.node_name.as_ref().filter(|name| coracle_api::names::dns_subdomain(name).is_err()) {
+            let want = "lower case letters, digits, '-' and '.'";
+            return Err(FlagError { flag: "node-name", value: name.clone(), want, origin: String::new() });
         }
         Ok(Self {
             roles,
@@ -153,7 +173,7 @@ impl ServerConfig {
 
 /// Networks of pods and Services: wide enough for a node's share, and written from their first address on.
 fn cidr(flag: &'static str, text: &str) -> Result<IpNet, FlagError> {
-    let bad = || FlagError { flag, value: text.into(), want: "a network such as 10.42.0.0/16, between /8 and /24" };
+    let bad = || FlagError { flag, value: text.into(), want: "a network such as 10.42.0.0/16, between /8 and /24", origin: String::new() };
     let cidr: IpNet = text.parse().map_err(|_| bad())?;
     let fits = if cidr.addr().is_ipv4() { (8..=24).contains(&cidr.prefix_len()) } else { (16..=112).contains(&cidr.prefix_len()) };
     if cidr == cidr.trunc() && fits { Ok(cidr) } else { Err(bad()) }
@@ -169,26 +189,32 @@ fn tenth(services: IpNet) -> IpAddr {
 
 fn mode(text: Option<&str>) -> Result<u32, FlagError> {
     let Some(text) = text else { return Ok(0o600) };
-    let bad = || FlagError { flag: "write-kubeconfig-mode", value: text.into(), want: "an octal mode such as 644" };
+    let bad = || FlagError { flag: "write-kubeconfig-mode", value: text.into(), want: "an octal mode such as 644", origin: String::new() };
     u32::from_str_radix(text, 8).ok().filter(|m| *m <= 0o777).ok_or_else(bad)
 }
 
 fn ports(text: &str) -> Result<RangeInclusive<u16>, FlagError> {
-    let bad = || FlagError { flag: "service-node-port-range", value: text.into(), want: "a range such as 30000-32767" };
+    let bad =
+        || FlagError { flag: "service-node-port-range", value: text.into(), want: "a range such as 30000-32767", origin: String::new() };
     let (from, to) = text.split_once('-').ok_or_else(bad)?;
     let (from, to): (u16, u16) = (from.parse().map_err(|_| bad())?, to.parse().map_err(|_| bad())?);
     if from == 0 || from > to { Err(bad()) } else { Ok(from..=to) }
 }
 
 fn label(text: &str) -> Result<(String, String), FlagError> {
-    let bad = || FlagError { flag: "node-label", value: text.into(), want: "key=value" };
+    let bad = || FlagError { flag: "node-label", value: text.into(), want: "key=value", origin: String::new() };
     let (key, value) = text.split_once('=').ok_or_else(bad)?;
     coracle_api::names::qualified(key).and_then(|()| coracle_api::names::label_value(value)).map_err(|_| bad())?;
     Ok((key.into(), value.into()))
 }
 
 fn taint(text: &str) -> Result<(String, String, String), FlagError> {
-    let bad = || FlagError { flag: "node-taint", value: text.into(), want: "key=value:NoSchedule, :PreferNoSchedule or :NoExecute" };
+    let bad = || FlagError {
+        flag: "node-taint",
+        value: text.into(),
+        want: "key=value:NoSchedule, :PreferNoSchedule or :NoExecute",
+        origin: String::new(),
+    };
     let (rest, effect) = text.rsplit_once(':').ok_or_else(bad)?;
     let (key, value) = rest.split_once('=').unwrap_or((rest, ""));
     let known = matches!(effect, "NoSchedule" | "PreferNoSchedule" | "NoExecute");
@@ -231,6 +257,7 @@ mod tests {
             (vec!["--roles", "controllers"], "roles"),
             (vec!["--roles", "apiserver,agent"], "roles"),
             (vec!["--cluster-domain", "A B"], "cluster-domain"),
+            (vec!["--node-name", "Bad_Name"], "node-name"),
         ] {
             assert_eq!(check(&args).expect_err("refused").flag, flag, "{args:?}");
         }

@@ -20,10 +20,15 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use super::{
     kill,
     objects::{CONFIG, REPLICAS, asker, objects},
+    serve::{CHANGED, PORT},
 };
 use crate::{cli::DemoFlags, commands::images, failure::Failure};
 
@@ -85,12 +90,7 @@ impl Proof {
         }
         self.wait("a killed process is started again", began, self.restarted(victim)).await?;
 
-        let began = Instant::now();
-        let patch = Patch::Merge(json!({"data": {"greeting": "good-day"}}));
-        let configs: Api<ConfigMap> = self.api();
-        configs.patch(CONFIG, &PatchParams::default(), &patch).await.map_err(failed("change the ConfigMap"))?;
-        self.greeting_everywhere("good-day", began).await?;
-        Ok(())
+        self.change_the_config("hello", "good-day").await
     }
 
     async fn create(&self) -> Result<(), Failure> {
@@ -120,24 +120,25 @@ impl Proof {
         Ok(())
     }
 
-    /// All three ready pods answer with the greeting, each asked directly.
-    async fn greeting_everywhere(&mut self, greeting: &str, began: Instant) -> Result<(), Failure> {
+    /// Every ready pod is asked for the news before there are any, and answers with the new greeting.
+    async fn change_the_config(&mut self, old: &str, new: &str) -> Result<(), Failure> {
         let what = "a changed ConfigMap is seen in all pods";
         let addresses: Vec<String> = self.ready_pods().await?.iter().filter_map(|p| p.status.as_ref()?.pod_ip.clone()).collect();
-        let ask = |address: String| async move {
-            loop {
-                match get(&address).await {
-                    Ok(answer) if answer.ends_with(greeting) => return,
-                    _ => tokio::time::sleep(Duration::from_millis(5)).await,
-                }
+        let asks = addresses.iter().map(|address| ask_for_news(address, old));
+        let asked = futures::future::try_join_all(asks).await.map_err(|e| Failure::new(what).because(e))?;
+
+        let began = Instant::now();
+        let (patch, configs) = (Patch::Merge(json!({"data": {"greeting": new}})), self.api::<ConfigMap>());
+        configs.patch(CONFIG, &PatchParams::default(), &patch).await.map_err(failed("change the ConfigMap"))?;
+        let answers = futures::future::try_join_all(asked.into_iter().map(answer));
+        let news = async {
+            let answers = answers.await.map_err(|e| Failure::new("a pod did not answer").because(e))?;
+            match answers.iter().find(|answer| !answer.ends_with(new)) {
+                Some(other) => Err(Failure::new(format!("a pod says {other:?}"))),
+                None => Ok(()),
             }
         };
-        let all = futures::future::join_all(addresses.into_iter().map(ask));
-        self.wait(what, began, async {
-            let _: () = drop(all.await);
-            Ok(())
-        })
-        .await
+        self.wait(what, began, news).await
     }
 
     async fn clean_up(&mut self) -> Result<(), Failure> {
@@ -290,10 +291,14 @@ fn failed(what: &'static str) -> impl Fn(kube::Error) -> Failure {
     move |error| Failure::new(format!("cannot {what}")).because(error)
 }
 
-async fn get(address: &str) -> std::io::Result<String> {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let mut stream = tokio::net::TcpStream::connect((address, super::serve::PORT)).await?;
-    stream.write_all(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n").await?;
+/// A request that the demo's server holds until its greeting is no longer `old`.
+async fn ask_for_news(address: &str, old: &str) -> std::io::Result<TcpStream> {
+    let mut stream = TcpStream::connect((address, PORT)).await?;
+    stream.write_all(format!("GET {CHANGED}{old} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes()).await?;
+    Ok(stream)
+}
+
+async fn answer(mut stream: TcpStream) -> std::io::Result<String> {
     let mut text = String::new();
     stream.read_to_string(&mut text).await?;
     Ok(text.trim().to_owned())

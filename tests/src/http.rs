@@ -1,0 +1,54 @@
+//! Plain HTTP by hand, through `kubectl proxy`: for requests that no client would send.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
+    process::{Child, Stdio},
+};
+
+use serde_json::Value;
+
+use crate::Kubectl;
+
+/// A running `kubectl proxy`.
+#[derive(Debug)]
+pub struct Proxy {
+    child: Child,
+    port: u16,
+}
+
+impl Proxy {
+    /// On a port of its own.
+    pub fn start(kubectl: &Kubectl) -> Self {
+        let mut child = kubectl.command(&["proxy", "--port=0"]).stdout(Stdio::piped()).spawn().expect("kubectl can be started");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("it says where it serves");
+        let port = line.trim().rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or_else(|| panic!("no port in {line:?}"));
+        Self { child, port }
+    }
+
+    /// One request; the status code and the body, which is JSON.
+    pub fn ask(&self, method: &str, path: &str, content_type: &str, body: &[u8]) -> (u16, Value) {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("the proxy listens");
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).expect("sent");
+        // A body that is too large is refused before its end.
+        let _ = stream.write_all(body);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        let text = String::from_utf8_lossy(&answer);
+        let code = text.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("no status line in {text:?}"));
+        let json = text.find('{').and_then(|at| text.rfind('}').map(|end| &text[at..=end])).unwrap_or("null");
+        (code, serde_json::from_str(json).unwrap_or_else(|e| panic!("{e} in {text:?}")))
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
