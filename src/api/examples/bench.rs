@@ -2,7 +2,28 @@
 
 use std::time::Instant;
 
-use coracle_api::{catalogue, decode, defaulting, protobuf, structural, validation};
+use std::sync::Arc;
+
+use coracle_api::{
+    apply::{self, Act, Managers, Reach, Versions},
+    catalogue, decode, defaulting, protobuf,
+    schema::Schema,
+    structural, validation,
+};
+use serde_json::Value;
+
+/// Pods have one version.
+struct OneVersion(Arc<Schema>);
+
+impl Versions for OneVersion {
+    fn schema(&self, _: &str) -> Option<Arc<Schema>> {
+        Some(Arc::clone(&self.0))
+    }
+
+    fn convert(&self, object: &Value, _: &str, _: &str) -> Option<Value> {
+        Some(object.clone())
+    }
+}
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args().nth(1).ok_or("give the file of a Pod")?;
@@ -30,6 +51,25 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     time("validate", &|| drop(validation::create(resource, &value)));
     time("encode", &|| drop(value.to_string()));
     time("protobuf", &|| drop(protobuf::encode(&resource.schema, &value)));
+    let act = Act { manager: "m", api_version: "v1", subresource: "", now: "2026-01-01T00:00:00Z", reach: &Reach::Whole };
+    let (versions, nothing) = (OneVersion(Arc::clone(&resource.schema)), structural::zero(&resource.schema));
+    let track = |old: &Value, new: &Value, known| apply::track(&resource.schema, old, new, known, &act, &versions).write();
+    time("manage (create)", &|| drop(track(&nothing, &value, Managers::default())));
+    let mut held = value.clone();
+    held["metadata"]["uid"] = "u".into();
+    held["metadata"]["managedFields"] = track(&nothing, &value, Managers::default());
+    println!("{} bytes with managedFields", held.to_string().len());
+    let mut changed = held.clone();
+    changed["status"]["message"] = "changed".into();
+    time("manage (update)", &|| {
+        let known = Managers::read(&held["metadata"]["managedFields"]).unwrap_or_default();
+        drop(track(&held, &changed, known));
+    });
+    time("apply (unchanged)", &|| {
+        let known = Managers::read(&held["metadata"]["managedFields"]).unwrap_or_default();
+        drop(apply::apply(&resource.schema, &held, &value, known, &act, true, &versions));
+    });
+    time("parse (held)", &|| drop(serde_json::from_slice::<Value>(held.to_string().as_bytes())));
     time("all", &|| {
         let mut value = decode::json(&body).map(|d| d.value).unwrap_or_default();
         let _ = structural::prune(&resource.schema, &mut value);

@@ -1,5 +1,6 @@
 //! The vocabulary of Kubernetes: kinds, schemas, codecs, defaulting, validation, merges, selectors. Pure.
 
+pub mod apply;
 pub mod catalogue;
 pub mod custom;
 pub mod decode;

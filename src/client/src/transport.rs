@@ -10,6 +10,9 @@ use kube::{
 };
 use tower::{BoxError, Service};
 
+/// What we call ourselves: the manager of the fields that we write.
+const USER_AGENT: &str = concat!("coracle/", env!("CARGO_PKG_VERSION"));
+
 /// A client whose transport is a call of `service`: no socket, no TLS. The service sees origin-form URIs (`/api/v1/pods?watch=true`).
 pub fn in_process<S, B>(service: S) -> Client
 where
@@ -65,5 +68,6 @@ pub async fn from_kubeconfig(path: &Path) -> Result<Client, KubeconfigError> {
         .map_err(|e| KubeconfigError::Context { path: at(), source: Box::new(e) })?;
     // The cluster's API server is never behind the proxy of the user's shell.
     config.proxy_url = None;
+    config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(USER_AGENT)));
     Client::try_from(config).map_err(|e| KubeconfigError::Tls { path: at(), source: Box::new(e) })
 }

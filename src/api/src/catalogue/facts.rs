@@ -319,7 +319,7 @@ fn decorated(plain: Option<&Arc<Schema>>, kind: &str, flags: &str) -> Option<Sch
             "enum" => schema.enumeration = value.split('|').map(Value::from).collect(),
             "default" => schema.default = serde_json::from_str(value).ok(),
             "format" => schema.format = value.into(),
-            "map-type" => schema.atomic = true,
+            "map-type" => schema.atomic = value == "atomic",
             "patchStrategy" => schema.patch_strategies = value.split('+').map(Into::into).collect(),
             "patchMergeKey" => schema.patch_merge_key = Some(value.into()),
             "list-type" if kind.starts_with("[]") => match value.strip_prefix("map(").and_then(|v| v.strip_suffix(')')) {

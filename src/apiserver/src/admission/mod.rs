@@ -1,6 +1,7 @@
 //! Admission: plugins that may change or refuse a write after authorization and before the store.
 
 mod certificate_requester;
+mod create_on_update;
 mod default_class;
 mod default_toleration_seconds;
 mod limit_ranger;
@@ -77,6 +78,7 @@ pub trait Plugin: Send + Sync + std::fmt::Debug {
 pub fn plugins(objects: &Arc<dyn Objects>, authorizers: &Arc<Authorizers>) -> Vec<Arc<dyn Plugin>> {
     let objects = || Arc::clone(objects);
     vec![
+        Arc::new(create_on_update::CreateOnUpdate { authorizers: Arc::clone(authorizers) }),
         Arc::new(namespace_lifecycle::NamespaceLifecycle { objects: objects() }),
         Arc::new(limit_ranger::LimitRanger { objects: objects() }),
         Arc::new(service_account::ServiceAccount { objects: objects() }),

@@ -13,6 +13,7 @@ use super::{
     Inner,
     body::{self, Expected},
     delete::success,
+    manage::Manage,
     options::WriteOptions,
     target::Target,
     update,
@@ -40,7 +41,7 @@ pub async fn bind(inner: &Inner, target: &Target, cx: &Context, bytes: &Bytes, f
     check(&binding, &name)?;
     let pods = Target::of(&inner.catalogue.now(), &inner.cache, "", "pods", &target.namespace, &name).ok_or_else(super::target::unknown)?;
     let pods = Target { subresource: "binding".into(), ..pods };
-    update::change(inner, &pods, cx, &options, true, &mut |old| bound(&pods, old, &binding, Timestamp::now())).await?;
+    update::change(inner, &pods, cx, &options, true, Manage::Keep, &mut |old| bound(&pods, old, &binding, Timestamp::now())).await?;
     let plain = Format { shape: output::format::Shape::Whole, ..format.clone() };
     let mut status = success(&Details::default());
     if let Some(map) = status.as_object_mut() {

@@ -151,6 +151,11 @@ pub fn settle(decoded: Decoded, expected: Expected<'_>, validation: FieldValidat
             map.insert(field.to_owned(), default.into());
         }
     }
+    // An empty list of managers asks for none, which canonical form would forget; upstream takes one empty entry for the same.
+    if let Some(managers) = object.pointer_mut("/metadata/managedFields").filter(|managers| managers.as_array().is_some_and(Vec::is_empty))
+    {
+        *managers = serde_json::json!([{}]);
+    }
     let unknown = structural::prune(expected.schema, &mut object).map_err(|error| Settle::Status(refused(&error, Some(expected))))?;
     let problems: Vec<String> = duplicates
         .iter()

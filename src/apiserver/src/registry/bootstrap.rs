@@ -4,7 +4,7 @@ use bytes::Bytes;
 use coracle_api::status::Status;
 use serde_json::Value;
 
-use super::{Inner, Registry, create, delete, options::DeleteOptions, target::Target, update, write};
+use super::{Inner, Registry, create, delete, manage::Manage, options::DeleteOptions, target::Target, update, write};
 use crate::{
     request::{Context, RequestInfo, User},
     strategy::meta,
@@ -48,7 +48,7 @@ impl Registry {
         if target.collection.get(&target.key()).is_some() {
             return Ok(false);
         }
-        match create::insert(&self.inner, &target, &cx, object, &write::internal_options(), true).await {
+        match create::insert(&self.inner, &target, &cx, object, &write::internal_options(), true, Manage::Track).await {
             Ok(_) => Ok(true),
             Err(status) if status.reason == "AlreadyExists" => Ok(false),
             Err(status) => Err(status),
@@ -74,7 +74,7 @@ impl Inner {
     pub(crate) async fn change_own(&self, target: &Target, make: &mut (dyn FnMut(&Value) -> Value + Send)) -> Result<Bytes, Status> {
         let options = write::internal_options();
         let cx = own_context(target, "patch", http::Method::PATCH);
-        update::change(self, target, &cx, &options, true, &mut |old| Ok(make(old))).await.map(|written| written.json)
+        update::change(self, target, &cx, &options, true, Manage::Track, &mut |old| Ok(make(old))).await.map(|written| written.json)
     }
 
     /// Deletes an object in the name of the server; that it is gone already is no error.

@@ -10,6 +10,7 @@ use super::{
     Inner,
     body::{self, Expected},
     chance,
+    manage::{self, Manage},
     options::WriteOptions,
     read::{answer, include},
     target::Target,
@@ -32,7 +33,7 @@ pub async fn create(inner: &Inner, target: &Target, cx: &Context, body: &Bytes, 
     let resource = &target.resource;
     let expected = Expected { group: &resource.group, version: &resource.version, kind: &resource.kind, schema: &resource.schema };
     let object = body::object(cx, body, expected, options.field_validation)?;
-    let written = insert(inner, target, cx, object, &options, false).await?;
+    let written = insert(inner, target, cx, object, &options, false, Manage::Track).await?;
     Ok(answer(201, target, format, include(cx)?, written.json))
 }
 
@@ -44,12 +45,18 @@ pub async fn insert(
     mut object: Value,
     options: &WriteOptions,
     admitted: bool,
+    manage: Manage,
 ) -> Result<Written, Status> {
     if !meta::text(&object, "resourceVersion").is_empty() {
         return Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"));
     }
     settle_namespace(target, &mut object)?;
     defaulting::apply(&target.resource, &mut object);
+    if manage == Manage::Track {
+        let write = Write { inner, target, cx, admitted, dry_run: options.dry_run };
+        let managed_fields = manage::created(&write, options, &object);
+        manage::set(&mut object, managed_fields);
+    }
     let object = target.inward(object);
     let base = meta::text(&object, "generateName").to_owned();
     let generates = meta::text(&object, "name").is_empty() && !base.is_empty();

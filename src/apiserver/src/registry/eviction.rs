@@ -14,6 +14,7 @@ use super::{
     Inner,
     body::{self, Expected},
     delete::{self, success},
+    manage::Manage,
     options::{DeleteOptions, WriteOptions},
     target::Target,
     update,
@@ -97,7 +98,7 @@ async fn spend(inner: &Inner, pod: &Target, cx: &Context, object: &Value, dry_ru
     let ready = is_ready(object);
     let options = WriteOptions { dry_run, ..WriteOptions::default() };
     let make = &mut |old: &Value| spent(old, &pod.name, ready, Timestamp::now());
-    update::change(inner, &target, cx, &options, true, make).await.map(drop)
+    update::change(inner, &target, cx, &options, true, Manage::Keep, make).await.map(drop)
 }
 
 /// The budget with one disruption less.

@@ -1,5 +1,6 @@
 //! The registry: every resource request that is not a stream to a node ends here, for every kind alike.
 
+mod apply;
 mod binding;
 pub(crate) mod body;
 mod bootstrap;
@@ -8,6 +9,7 @@ mod create;
 mod delete;
 mod eviction;
 mod expiry;
+mod manage;
 pub(crate) mod options;
 mod patch;
 mod read;

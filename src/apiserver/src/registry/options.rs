@@ -1,6 +1,9 @@
 //! Query parameters and DeleteOptions, read and checked.
 
-use coracle_api::status::{Cause, Status};
+use coracle_api::{
+    apply::MAX_MANAGER_BYTES,
+    status::{Cause, Status},
+};
 use serde_json::Value;
 
 use crate::request::Context;
@@ -26,6 +29,8 @@ pub struct WriteOptions {
     pub field_validation: FieldValidation,
     /// Only an apply may say it.
     pub force: Option<bool>,
+    /// Who manages what is written; empty: the client's own name counts.
+    pub field_manager: String,
 }
 
 /// What happens to the objects that an object owns.
@@ -149,7 +154,7 @@ impl WriteOptions {
             }
         };
         let field_manager = cx.param("fieldManager").unwrap_or_default();
-        if field_manager.chars().count() > 128 {
+        if field_manager.len() > MAX_MANAGER_BYTES {
             causes.push(cause("FieldValueTooLong", "fieldManager", "Too long: may not be more than 128 bytes"));
         }
         if field_manager.chars().any(|c| c.is_control()) {
@@ -161,7 +166,7 @@ impl WriteOptions {
         }
         let force = flag(cx, "force")?;
         invalid_options(kind, causes)?;
-        Ok(Self { dry_run, field_validation, force })
+        Ok(Self { dry_run, field_validation, force, field_manager: field_manager.to_owned() })
     }
 }
 

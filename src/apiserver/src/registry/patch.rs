@@ -11,8 +11,9 @@ use http::Response;
 use serde_json::Value;
 
 use super::{
-    Inner,
+    Inner, apply,
     body::{self, Expected, Settle},
+    manage::Manage,
     options::{FieldValidation, WriteOptions},
     read::{answer, include},
     target::Target,
@@ -87,19 +88,28 @@ fn no_object(why: &str) -> Status {
     Status::invalid("", "", "", vec![cause])
 }
 
+/// Only an apply can be forced.
+pub fn refuse_force(options: &WriteOptions) -> Result<(), Status> {
+    if options.force.is_none() {
+        return Ok(());
+    }
+    let cause = Cause {
+        reason: "FieldValueForbidden",
+        field: "force".into(),
+        message: "Forbidden: may not be specified for non-apply patch".into(),
+    };
+    Err(Status::invalid("meta.k8s.io", "PatchOptions", "", vec![cause]))
+}
+
 /// Answers a PATCH.
 pub async fn patch(inner: &Inner, target: &Target, cx: &Context, body: &Bytes, format: &Format) -> Result<Response<Body>, Status> {
     let options = WriteOptions::read(cx, "PatchOptions")?;
     let resource = &target.resource;
-    let (patch, duplicates) = Patch::read(cx, body, resource.custom)?;
-    if options.force.is_some() {
-        let cause = Cause {
-            reason: "FieldValueForbidden",
-            field: "force".into(),
-            message: "Forbidden: may not be specified for non-apply patch".into(),
-        };
-        return Err(Status::invalid("meta.k8s.io", "PatchOptions", "", vec![cause]));
+    if body::media(cx) == apply::MEDIA {
+        return apply::apply(inner, target, cx, body, &options, format).await;
     }
+    let (patch, duplicates) = Patch::read(cx, body, resource.custom)?;
+    refuse_force(&options)?;
     let doubled: Vec<String> = duplicates.iter().map(|path| format!("duplicate field \"{path}\"")).collect();
     if options.field_validation == FieldValidation::Strict && !doubled.is_empty() {
         return Err(Status::bad_request(format!("strict decoding error: {}", doubled.join(", "))));
@@ -108,7 +118,7 @@ pub async fn patch(inner: &Inner, target: &Target, cx: &Context, body: &Bytes, f
     if options.field_validation == FieldValidation::Warn {
         cx.warnings.extend(doubled);
     }
-    let written = update::change(inner, target, cx, &options, false, &mut |old| {
+    let written = update::change(inner, target, cx, &options, false, Manage::Track, &mut |old| {
         let mut object = patched(&patch, &target.outward(old.clone()), expected, options.field_validation, cx)?;
         check_identity(target, &mut object)?;
         defaulting::apply(resource, &mut object);
@@ -119,7 +129,7 @@ pub async fn patch(inner: &Inner, target: &Target, cx: &Context, body: &Bytes, f
 }
 
 /// A patch may not rename or move.
-fn check_identity(target: &Target, object: &mut Value) -> Result<(), Status> {
+pub fn check_identity(target: &Target, object: &mut Value) -> Result<(), Status> {
     super::create::settle_namespace(target, object)?;
     let name = meta::text(object, "name");
     if name == target.name {

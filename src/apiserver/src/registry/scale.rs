@@ -1,22 +1,30 @@
 //! The subresource `scale`: how many, seen and set without knowing what of.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use coracle_api::{
+    apply::{Path, Versions, from_scale, to_scale},
+    catalogue::Resource,
     protobuf,
     schema::Schema,
     selector::LabelSelector,
     status::{Cause, Status},
+    structural,
 };
 use http::Response;
 use serde_json::{Map, Value, json};
 
 use super::{
     Inner,
+    apply::{self, Configuration, merged},
     body::{self, Expected},
+    manage::{self, KindVersions, Manage},
     options::WriteOptions,
-    patch::{Patch, patched},
+    patch::{self, Patch, patched},
     target::Target,
     update,
+    write::Write,
 };
 use crate::{
     body::Body,
@@ -24,6 +32,21 @@ use crate::{
     request::Context,
     strategy::meta,
 };
+
+/// Kind of the body.
+const KIND: &str = "Scale";
+/// Its version.
+const VERSION: &str = "autoscaling/v1";
+/// Where built-in kinds have their replicas.
+const REPLICAS: [&str; 2] = ["spec", "replicas"];
+
+/// The field of a resource that is its scale.
+fn replicas(resource: &Resource) -> Path {
+    match resource.definition.as_ref().and_then(|definition| definition.scale.as_ref()) {
+        Some(scale) => Path::of_names(&scale.spec_replicas.split('.').filter(|name| !name.is_empty()).collect::<Vec<_>>()),
+        None => Path::of_names(&REPLICAS),
+    }
+}
 
 /// The scale of an object.
 fn of(object: &Value) -> Value {
@@ -52,8 +75,8 @@ fn selector(selector: &Value) -> String {
     pairs.collect::<Vec<_>>().join(",")
 }
 
-fn schema(target: &Target) -> Result<&Schema, Status> {
-    target.resource.subresource("scale").map(|s| &*s.schema).ok_or_else(super::target::unknown)
+fn schema(target: &Target) -> Result<&Arc<Schema>, Status> {
+    target.resource.subresource("scale").map(|s| &s.schema).ok_or_else(super::target::unknown)
 }
 
 fn respond(target: &Target, format: &Format, object: &Value) -> Result<Response<Body>, Status> {
@@ -69,31 +92,87 @@ pub async fn get(inner: &Inner, target: &Target, format: &Format) -> Result<Resp
     respond(target, format, &object.value())
 }
 
+/// The kind Scale, whatever it scales.
+struct ScaleVersions<'a>(&'a Arc<Schema>);
+
+impl Versions for ScaleVersions<'_> {
+    fn schema(&self, api_version: &str) -> Option<Arc<Schema>> {
+        (api_version == VERSION).then(|| Arc::clone(self.0))
+    }
+
+    fn convert(&self, object: &Value, from: &str, to: &str) -> Option<Value> {
+        (from == VERSION && to == VERSION).then(|| object.clone())
+    }
+}
+
+/// What a request asks of a scale.
+enum Wish {
+    Whole(Value),
+    Patch(Patch),
+    Apply(Configuration),
+}
+
+impl Wish {
+    fn read(cx: &Context, bytes: &Bytes, target: &Target, expected: Expected<'_>, options: &WriteOptions) -> Result<Self, Status> {
+        if cx.info.verb != "patch" {
+            return body::object(cx, bytes, expected, options.field_validation).map(Self::Whole);
+        }
+        if body::media(cx) == apply::MEDIA {
+            apply::check_options(options)?;
+            return Configuration::read(bytes, VERSION, KIND).map(Self::Apply);
+        }
+        patch::refuse_force(options)?;
+        Patch::read(cx, bytes, target.resource.custom).map(|(patch, _)| Self::Patch(patch))
+    }
+}
+
 /// Answers a PUT or a PATCH.
 pub async fn set(inner: &Inner, target: &Target, cx: &Context, bytes: &Bytes, format: &Format) -> Result<Response<Body>, Status> {
     let patches = cx.info.verb == "patch";
     let options = WriteOptions::read(cx, if patches { "PatchOptions" } else { "UpdateOptions" })?;
-    let expected = Expected { group: "autoscaling", version: "v1", kind: "Scale", schema: schema(target)? };
-    let (patch, whole) = if patches {
-        (Some(Patch::read(cx, bytes, target.resource.custom)?.0), None)
-    } else {
-        (None, Some(body::object(cx, bytes, expected, options.field_validation)?))
-    };
+    let schema = schema(target)?;
+    let expected = Expected { group: "autoscaling", version: "v1", kind: KIND, schema };
+    let wish = Wish::read(cx, bytes, target, expected, &options)?;
+    let write = Write { inner, target, cx, admitted: false, dry_run: options.dry_run };
+    let kind_versions = KindVersions::new(inner.catalogue.now(), target);
+    let replicas_at = |version: &str| kind_versions.resource(version).map(|resource| replicas(resource));
     // What the main resource's update would do, generation included.
     let main = Target { subresource: String::new(), ..target.clone() };
-    let written = update::change(inner, &main, cx, &options, false, &mut |old| {
-        let scale = match (&patch, &whole) {
-            (Some(patch), _) => patched(patch, &of(old), expected, options.field_validation, cx)?,
-            (None, whole) => whole.clone().unwrap_or_default(),
+    let written = update::change(inner, &main, cx, &options, false, Manage::Settled, &mut |old| {
+        let (live, parent) = (of(old), manage::managers(old));
+        let known = to_scale(&parent, &replicas_at);
+        let versions = ScaleVersions(schema);
+        let (scale, managers) = match &wish {
+            Wish::Apply(config) => {
+                let (mut scale, managers) = merged(&write, &options, (schema, VERSION), &live, config, known, &versions)?;
+                structural::prune(schema, &mut scale).map_err(|error| body::refused(&error, None))?;
+                config.check_doubled(options.field_validation)?;
+                (scale, managers)
+            }
+            Wish::Patch(patch) => {
+                let scale = patched(patch, &live, expected, options.field_validation, cx)?;
+                let managers = manage::track(&write, &options, (schema, VERSION), (&live, &scale), known, &versions);
+                (scale, managers)
+            }
+            Wish::Whole(scale) => {
+                let managers = manage::track(&write, &options, (schema, VERSION), (&live, scale), known, &versions);
+                (scale.clone(), managers)
+            }
         };
-        apply(target, old, &scale)
+        let mut new = scaled(target, old, &scale)?;
+        let managers = from_scale(&parent, managers, &target.stored.api_version(), &replicas_at);
+        manage::set(&mut new, managers.write());
+        Ok(new)
     })
     .await?;
+    if let Wish::Apply(config) = &wish {
+        config.warn(cx, options.field_validation);
+    }
     respond(target, format, &serde_json::from_slice(&written.json).unwrap_or_default())
 }
 
 /// The object with the replicas that a scale asks for.
-fn apply(target: &Target, old: &Value, scale: &Value) -> Result<Value, Status> {
+fn scaled(target: &Target, old: &Value, scale: &Value) -> Result<Value, Status> {
     let name = meta::text(scale, "name");
     if name != target.name {
         return Err(Status::bad_request(format!("the name of the object ({name}) does not match the name on the URL ({})", target.name)));

@@ -7,6 +7,8 @@ use http::{HeaderMap, HeaderValue, Method};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 
+mod apply;
+
 use super::*;
 use crate::request::RequestInfo;
 
@@ -65,8 +67,12 @@ fn request(verb: &str, path: &str, content_type: &str) -> Context {
 impl Server {
     async fn send(&self, verb: &str, path: &str, body: Value) -> (u16, Value) {
         let content_type = if verb == "patch" { "application/merge-patch+json" } else { "application/json" };
-        let cx = request(verb, path, content_type);
         let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
+        self.send_as(content_type, verb, path, body).await
+    }
+
+    async fn send_as(&self, content_type: &str, verb: &str, path: &str, body: Bytes) -> (u16, Value) {
+        let cx = request(verb, path, content_type);
         let response = self.registry.handle(&cx, body).await;
         let code = response.status().as_u16();
         let bytes = response.into_body().collect().await.unwrap().to_bytes();

@@ -15,6 +15,7 @@ use super::{
     Inner,
     body::{self, Expected},
     create,
+    manage::{self, Manage},
     options::WriteOptions,
     read::{answer, include},
     target::Target,
@@ -47,13 +48,13 @@ pub async fn update(inner: &Inner, target: &Target, cx: &Context, body: &Bytes, 
     }
     defaulting::apply(&target.resource, &mut object);
     let object = target.inward(object);
-    let written = change(inner, target, cx, &options, false, &mut |_| Ok(object.clone())).await;
+    let written = change(inner, target, cx, &options, false, Manage::Track, &mut |_| Ok(object.clone())).await;
     let written = match written {
         Err(status) if status.code == 404 && upserts(inner, target, cx) && is_about(&status, target) => {
             let mut object = target.outward(object);
             meta::of(&mut object).remove("resourceVersion");
             meta::of(&mut object).remove("uid");
-            create::insert(inner, target, cx, object, &options, false).await?
+            create::insert(inner, target, cx, object, &options, false, Manage::Track).await?
         }
         other => other?,
     };
@@ -80,13 +81,23 @@ pub async fn change(
     cx: &Context,
     options: &WriteOptions,
     admitted: bool,
+    manage: Manage,
     make: &mut Make<'_>,
 ) -> Result<Written, Status> {
     let write = Write { inner, target, cx, admitted, dry_run: options.dry_run };
     for _ in 0..MAX_ATTEMPTS {
         let held = target.collection.get(&target.key()).ok_or_else(|| target.not_found())?;
         let old = held.value();
-        let new = make(&old)?;
+        let mut new = make(&old)?;
+        preconditions(&write, &held, &new)?;
+        match manage {
+            Manage::Keep => manage::set(&mut new, old["metadata"]["managedFields"].clone()),
+            Manage::Track => {
+                let managed_fields = manage::updated(&write, options, &old, &new);
+                manage::set(&mut new, managed_fields);
+            }
+            Manage::Settled => {}
+        }
         if let Some(written) = attempt(&write, &held, &old, new).await? {
             return Ok(written);
         }
@@ -97,17 +108,19 @@ pub async fn change(
 /// One attempt; `None` when another write was first.
 async fn attempt(write: &Write<'_>, held: &Arc<Object>, old: &Value, mut new: Value) -> Result<Option<Written>, Status> {
     let target = write.target;
-    preconditions(write, held, &new)?;
     let mut causes = deletion_fields(&new, old);
     meta::carry_over(&mut new, old);
     let kind = write.kind();
     write.mutate(Operation::Update, &mut new, Some(old)).await?;
+    // What the request manages is settled: no rule of its kind takes it back.
+    let managed_fields = new["metadata"]["managedFields"].take();
     if target.subresource.is_empty() {
         strategy::prepare_update(kind, &mut new, old);
     } else {
         strategy::prepare_subresource(kind, &target.subresource, &mut new, old);
         meta::of(&mut new).remove("resourceVersion");
     }
+    manage::set(&mut new, managed_fields);
     write.canonical(&mut new)?;
     let reservation = if target.subresource.is_empty() { write.reserve(&mut new, Some(old))? } else { None };
     causes.extend(validation::update(&target.stored, &new, old, &target.subresource));
@@ -175,19 +188,19 @@ fn preconditions(write: &Write<'_>, held: &Object, new: &Value) -> Result<(), St
     if revision == held.revision() { Ok(()) } else { Err(target.conflict(MODIFIED)) }
 }
 
-/// Whether nothing changed, the resourceVersion aside.
+/// Whether nothing changed but the resourceVersion and when somebody managed what.
 fn is_same(new: &Value, old: &Value) -> bool {
-    let metadata = |object: &Value| {
-        let mut metadata = object["metadata"].clone();
-        if let Some(map) = metadata.as_object_mut() {
-            map.remove("resourceVersion");
-        }
-        metadata
-    };
     let (Some(a), Some(b)) = (new.as_object(), old.as_object()) else { return false };
+    let (metadata_a, metadata_b) = (&new["metadata"], &old["metadata"]);
     a.len() == b.len()
         && a.iter().all(|(key, value)| if key == "metadata" { true } else { b.get(key) == Some(value) })
-        && metadata(new) == metadata(old)
+        && lasting(metadata_a).eq(lasting(metadata_b))
+        && manage::same_but_times(&metadata_a["managedFields"], &metadata_b["managedFields"])
+}
+
+/// The metadata that make a difference.
+fn lasting(metadata: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    metadata.as_object().into_iter().flatten().filter(|(name, _)| !matches!(name.as_str(), "resourceVersion" | "managedFields"))
 }
 
 /// Whether an update takes away the last thing that held a deleted object.

@@ -16,6 +16,9 @@ use crate::{
     strategy::{Kind, key_pair, service},
 };
 
+/// Manager of what the server writes on its own.
+const OWN_MANAGER: &str = "kube-apiserver";
+
 /// One write on its way.
 pub struct Write<'a> {
     pub inner: &'a Inner,
@@ -209,5 +212,5 @@ fn refused(error: &WriteError) -> Status {
 
 /// The options of a write from inside.
 pub fn internal_options() -> WriteOptions {
-    WriteOptions::default()
+    WriteOptions { field_manager: OWN_MANAGER.to_owned(), ..WriteOptions::default() }
 }

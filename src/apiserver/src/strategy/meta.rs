@@ -64,7 +64,7 @@ pub fn set_finalizers(object: &mut Value, finalizers: &[String]) {
 /// What the system fills in for a new object.
 pub fn fill(object: &mut Value, uid: String, now: Timestamp) {
     let metadata = of(object);
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "generation", "managedFields"] {
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "generation"] {
         metadata.remove(field);
     }
     metadata.insert("uid".into(), uid.into());
@@ -74,7 +74,7 @@ pub fn fill(object: &mut Value, uid: String, now: Timestamp) {
 /// What an update cannot change, whatever it says.
 pub fn carry_over(new: &mut Value, old: &Value) {
     let metadata = of(new);
-    for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "managedFields"] {
+    for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
         put(metadata, field, old["metadata"].get(field).cloned());
     }
     metadata.remove("selfLink");

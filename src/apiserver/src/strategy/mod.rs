@@ -5,12 +5,15 @@ pub mod cluster;
 pub mod key_pair;
 pub mod meta;
 mod pod;
+mod reach;
 pub mod service;
 mod storage;
 
 use coracle_api::custom;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+
+pub use reach::reach;
 
 /// Kinds whose `metadata.generation` counts the changes of what they ask for.
 const GENERATIONS: &[(&str, &[&str])] = &[
@@ -103,6 +106,19 @@ impl Kind<'_> {
     /// Whether objects that this one owns stay when nobody says otherwise.
     pub fn orphans_by_default(&self) -> bool {
         matches!((self.group, self.plural), ("", "replicationcontrollers") | ("batch", "jobs"))
+    }
+
+    /// Whether a write of the status changes nothing of the metadata.
+    fn keeps_metadata_in_status(&self) -> bool {
+        let kept = [
+            "customresourcedefinitions",
+            "flowschemas",
+            "prioritylevelconfigurations",
+            "resourceclaims",
+            "validatingadmissionpolicies",
+            "apiservices",
+        ];
+        self.custom || kept.contains(&self.plural)
     }
 
     /// Whether losing the last second of writes at power loss is harmless, as they are written again or only tell of the past.
@@ -208,17 +224,7 @@ fn only_status(kind: Kind<'_>, new: &mut Value, old: &Value) {
     let metadata = new["metadata"].clone();
     let mut out = old.clone();
     meta::put(meta::map_of(&mut out), "status", status);
-    let whole_metadata_stays = kind.custom
-        || matches!(
-            kind.plural,
-            "customresourcedefinitions"
-                | "flowschemas"
-                | "prioritylevelconfigurations"
-                | "resourceclaims"
-                | "validatingadmissionpolicies"
-                | "apiservices"
-        );
-    if !whole_metadata_stays {
+    if !kind.keeps_metadata_in_status() {
         out["metadata"] = metadata;
         let mut kept = vec![];
         match kind.plural {

@@ -1,0 +1,188 @@
+//! Who manages the fields of what is written: `metadata.managedFields` of every write.
+
+use std::sync::Arc;
+
+use coracle_api::{
+    apply::{self, Act, Managers, Reach, Versions},
+    catalogue::{self, Catalogue, Resource},
+    schema::Schema,
+    structural,
+};
+use http::header::USER_AGENT;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::{options::WriteOptions, target::Target, write::Write};
+use crate::{
+    request::Context,
+    strategy::{meta, reach},
+};
+
+/// How a write is told in `managedFields`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manage {
+    /// They stay as they are: a write that no client asked for by this path.
+    Keep,
+    /// The request's manager owns what it changes.
+    Track,
+    /// The new object has them already.
+    Settled,
+}
+
+/// The versions of a target's kind.
+pub struct KindVersions<'a> {
+    catalogue: Arc<Catalogue>,
+    target: &'a Target,
+}
+
+impl<'a> KindVersions<'a> {
+    /// Of a target.
+    pub fn new(catalogue: Arc<Catalogue>, target: &'a Target) -> Self {
+        Self { catalogue, target }
+    }
+
+    /// The resource that serves this version of the kind.
+    pub fn resource(&self, api_version: &str) -> Option<&Arc<Resource>> {
+        let is = |resource: &Arc<Resource>| {
+            let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+            resource.group == group && resource.version == version && resource.storage == self.target.stored.storage
+        };
+        let near = [&self.target.resource, &self.target.stored].into_iter().find(|resource| is(resource));
+        near.or_else(|| self.catalogue.resources().iter().find(|resource| is(resource)))
+    }
+}
+
+impl Versions for KindVersions<'_> {
+    fn schema(&self, api_version: &str) -> Option<Arc<Schema>> {
+        self.resource(api_version).map(|resource| Arc::clone(&resource.schema))
+    }
+
+    fn convert(&self, object: &Value, from: &str, to: &str) -> Option<Value> {
+        if from == to {
+            return Some(object.clone());
+        }
+        Some(catalogue::convert(self.resource(from)?, self.resource(to)?, object.clone()))
+    }
+}
+
+/// The manager of a request: what it says, or what its client calls itself.
+pub fn manager(cx: &Context, options: &WriteOptions) -> String {
+    if !options.field_manager.is_empty() {
+        return options.field_manager.clone();
+    }
+    match cx.headers.get(USER_AGENT).and_then(|value| value.to_str().ok()) {
+        Some(agent) => Act::name_of(agent),
+        None => role(&cx.user.name).to_owned(),
+    }
+}
+
+/// What a client of this process is called, which says nothing of itself: upstream's name of its part, which clients know to leave alone.
+fn role(user: &str) -> &str {
+    match user.strip_prefix("system:") {
+        Some(name) if name.starts_with("node:") => "kubelet",
+        Some(name) => name.rsplit(':').next().unwrap_or_default(),
+        None => "",
+    }
+}
+
+/// What a request can own in its target.
+pub fn reach_of(write: &Write<'_>) -> &'static Reach {
+    reach(write.kind(), &write.target.subresource)
+}
+
+/// The managers of an object as it is stored. What cannot be read is nobody's.
+pub fn managers(object: &Value) -> Managers {
+    Managers::read(&object["metadata"]["managedFields"]).unwrap_or_default()
+}
+
+/// Sets `metadata.managedFields`; null removes them.
+pub fn set(object: &mut Value, managed_fields: Value) {
+    meta::put(meta::of(object), "managedFields", Some(managed_fields).filter(|value| !value.is_null()));
+}
+
+/// The `managedFields` of a new object, which is in the version of the path.
+pub fn created(write: &Write<'_>, options: &WriteOptions, object: &Value) -> Value {
+    let given = &object["metadata"]["managedFields"];
+    let known = if apply::is_reset(given) { Managers::default() } else { Managers::read(given).unwrap_or_default() };
+    let resource = &write.target.resource;
+    let versions = KindVersions::new(write.inner.catalogue.now(), write.target);
+    let nothing = structural::zero(&resource.schema);
+    track(write, options, (&resource.schema, &resource.api_version()), (&nothing, object), known, &versions).write()
+}
+
+/// The `managedFields` after an update; both objects in the stored version, `new` with what the client sent of them.
+pub fn updated(write: &Write<'_>, options: &WriteOptions, old: &Value, new: &Value) -> Value {
+    let given = &new["metadata"]["managedFields"];
+    // A client that does not know of managedFields, or sends what cannot be read, changes none; nobody changes them by a subresource.
+    let told = if write.target.subresource.is_empty() { Some(given) } else { None };
+    if told.is_some_and(apply::is_reset) {
+        return Value::Null;
+    }
+    let known = told.and_then(|given| Managers::read(given).ok()).filter(|managers| !managers.is_empty());
+    let known = known.unwrap_or_else(|| managers(old));
+    if known.is_empty() {
+        return Value::Null;
+    }
+    let resource = &write.target.resource;
+    let (kind, versions) = ((&*resource.schema, &*resource.api_version()), KindVersions::new(write.inner.catalogue.now(), write.target));
+    if write.target.as_stored() {
+        return track(write, options, kind, (old, new), known, &versions).write();
+    }
+    let outward = |object: &Value| write.target.outward(object.clone());
+    track(write, options, kind, (&outward(old), &outward(new)), known, &versions).write()
+}
+
+/// The managers after the request has made `new` of `old`, both of this schema and version.
+pub fn track(
+    write: &Write<'_>,
+    options: &WriteOptions,
+    (schema, api_version): (&Schema, &str),
+    (old, new): (&Value, &Value),
+    known: Managers,
+    versions: &dyn Versions,
+) -> Managers {
+    let (manager, now) = (manager(write.cx, options), meta::time(Timestamp::now()));
+    let act = Act { manager: &manager, api_version, subresource: &write.target.subresource, now: &now, reach: reach_of(write) };
+    apply::track(schema, old, new, known, &act, versions)
+}
+
+/// Whether two `managedFields` differ in nothing but times.
+pub fn same_but_times(a: &Value, b: &Value) -> bool {
+    let timeless = |value: &Value| -> Option<Vec<Value>> {
+        let mut list = value.as_array()?.clone();
+        list.iter_mut().filter_map(Value::as_object_mut).for_each(|entry| drop(entry.remove("time")));
+        Some(list)
+    };
+    a == b || timeless(a).is_some_and(|a| timeless(b).is_some_and(|b| a.len() == b.len() && a.iter().all(|entry| b.contains(entry))))
+}
+
+/// The object without `managedFields`, as it is merged and compared.
+pub fn unmanaged(mut object: Value) -> Value {
+    meta::of(&mut object).remove("managedFields");
+    object
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn roles_are_called_as_upstream_calls_them() {
+        for (user, name) in
+            [("system:kube-controller-manager", "kube-controller-manager"), ("system:node:n1", "kubelet"), ("alice", ""), ("", "")]
+        {
+            assert_eq!(role(user), name);
+        }
+    }
+
+    #[test]
+    fn times_alone_make_no_difference() {
+        let entry = |manager: &str, time: &str| json!({"manager": manager, "time": time});
+        assert!(same_but_times(&json!([entry("a", "1"), entry("b", "2")]), &json!([entry("b", "3"), entry("a", "1")])));
+        assert!(!same_but_times(&json!([entry("a", "1")]), &json!([entry("b", "1")])));
+        assert!(!same_but_times(&json!([entry("a", "1")]), &Value::Null));
+        assert!(same_but_times(&Value::Null, &Value::Null));
+    }
+}
