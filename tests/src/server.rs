@@ -49,6 +49,8 @@ impl Server {
         server.import(&image::busybox(directory.path()));
         let kubectl = server.kubectl();
         kubectl.ok(&["wait", "node", "--all", "--for=condition=Ready", "--timeout=60s"]);
+        let taints = kubectl.ok(&["get", "nodes", "-o", "jsonpath={.items[*].spec.taints[*].key}"]);
+        assert!(!taints.contains("pressure"), "no pod can run on this machine, make room on its disk or in its memory: {taints}");
         (server, kubectl)
     }
 

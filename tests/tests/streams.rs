@@ -31,8 +31,8 @@ fn terminal(kubectl: &Kubectl) {
     let shown = terminal.see("42\r\n");
     assert!(shown.contains("/dev/pts/") && shown.contains("40 100"), "{shown}");
     terminal.resize(50, 120);
-    // The size travels beside what is typed: the shell asks until it has come.
-    terminal.say("until busybox stty size | busybox grep '50 120'; do :; done; echo resized\n");
+    // The size travels beside what is typed: the shell asks until it has come. The quotes tell its answer from the typed line.
+    terminal.say("until busybox stty size | busybox grep '50 120'; do :; done; echo re''sized\n");
     terminal.see("resized\r\n");
     // A shell of its own: the interactive one hands the terminal over, and Ctrl-C in that moment would be nobody's.
     terminal.say("sh -c 'echo begun; sleep 1000'\n");
