@@ -181,17 +181,18 @@ mod tests {
 
     #[test]
     fn a_crash_loop_goes_on_where_it_was() {
-        let pod: Pod = serde_json::from_value(json!({ "metadata": { "name": "p", "uid": "u" }, "spec": { "containers": [{ "name": "a" }] } }))
-            .expect("a pod");
-        // Its runs of one second had 20 s and 40 s between them: the next rest is 80 s.
+        let pod: Pod =
+            serde_json::from_value(json!({ "metadata": { "name": "p", "uid": "u" }, "spec": { "containers": [{ "name": "a" }] } }))
+                .expect("a pod");
+        // Its last two runs of one second had 20 s between them: the next rest is 40 s.
         let mut life = Life::new(&pod, None, at(0));
         let facts = SandboxFacts { id: "s".to_owned(), attempt: 0, addresses: Vec::new() };
-        let runs = BTreeMap::from([("a".to_owned(), vec![run(2, 30, 31), run(3, 71, 72)])]);
-        adopt(&mut life, &pod, Some(Found { facts, ready: true, runs }), at(75));
-        let step = plan::step(&pod, &mut life, Event::Look, at(75));
+        let runs = BTreeMap::from([("a".to_owned(), vec![run(2, 30, 31), run(3, 51, 52)])]);
+        adopt(&mut life, &pod, Some(Found { facts, ready: true, runs }), at(55));
+        let step = plan::step(&pod, &mut life, Event::Look, at(55));
         assert!(!step.actions.iter().any(|a| matches!(a, Action::Start { .. })), "{step:?}");
-        assert_eq!(step.wake_at, Some(at(72 + 80)));
-        let step = plan::step(&pod, &mut life, Event::Look, at(72 + 80));
+        assert_eq!(step.wake_at, Some(at(52 + 40)));
+        let step = plan::step(&pod, &mut life, Event::Look, at(52 + 40));
         assert!(step.actions.contains(&Action::Start { name: "a".to_owned(), attempt: 4 }), "{step:?}");
     }
 }

@@ -20,6 +20,7 @@ use crate::eviction::Eviction;
 
 /// What happened.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a few hundred bytes, one at a time, and moved, not copied")]
 pub enum Event {
     /// Time went by, or the pod's object changed: look again.
     Look,

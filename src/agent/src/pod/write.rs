@@ -28,17 +28,13 @@ pub fn patch(pod: &Pod, want: &PodStatus) -> serde_json::Result<Value> {
     let old = serde_json::to_value(pod.status.clone().unwrap_or_default())?;
     let mut new = serde_json::to_value(want)?;
     let Some(fields) = new.as_object_mut() else { return Ok(new) };
+    // Whatever the API had when it was seen last: it may have more by now, of a write that has not come back yet.
     for name in OWN {
-        if !fields.contains_key(*name) && old.get(name).is_some() {
-            fields.insert((*name).to_owned(), Value::Null);
-        }
+        fields.entry(*name).or_insert(Value::Null);
     }
     let mut conditions: Vec<Value> = fields.get("conditions").and_then(Value::as_array).cloned().unwrap_or_default();
     let has = |list: &[Value], kind: &str| list.iter().any(|c| c["type"] == kind);
-    let stale: Vec<&&str> = OWN_CONDITIONS
-        .iter()
-        .filter(|kind| old["conditions"].as_array().is_some_and(|l| has(l, kind)) && !has(&conditions, kind))
-        .collect();
+    let stale: Vec<&&str> = OWN_CONDITIONS.iter().filter(|kind| !has(&conditions, kind)).collect();
     // A merged condition keeps fields that are not named.
     for condition in conditions.iter_mut().filter_map(Value::as_object_mut) {
         for name in ["reason", "message"] {
@@ -72,8 +68,11 @@ mod tests {
         assert_eq!(status["reason"], Value::Null);
         assert!(status.as_object().expect("an object").contains_key("reason"));
         assert_eq!(status["podIPs"], json!([{ "$patch": "replace" }, { "ip": "10.0.0.2" }]));
-        let conditions =
-            json!([{ "type": "Ready", "status": "True", "reason": null, "message": null }, { "$patch": "delete", "type": "PodScheduled" }]);
-        assert_eq!(status["conditions"], conditions);
+        let conditions = status["conditions"].as_array().expect("a list");
+        assert_eq!(conditions[0], json!({ "type": "Ready", "status": "True", "reason": null, "message": null }));
+        // What is not wanted goes whether it was seen or not; what is others' is not named.
+        let gone: Vec<&str> = conditions[1..].iter().filter(|c| c["$patch"] == "delete").filter_map(|c| c["type"].as_str()).collect();
+        let own = OWN_CONDITIONS.iter().copied().filter(|kind| *kind != "Ready");
+        assert_eq!(gone, own.collect::<Vec<_>>());
     }
 }

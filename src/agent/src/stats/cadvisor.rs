@@ -54,7 +54,9 @@ fn limited(container: &ContainerUse) -> &coracle_runtime::Resources {
     &container.status.spec.resources
 }
 
-const NETWORK: [(&str, &str, fn(&Traffic) -> u64); 8] = [
+type Figure = (&'static str, &'static str, fn(&Traffic) -> u64);
+
+const NETWORK: [Figure; 8] = [
     ("container_network_receive_bytes_total", "Cumulative count of bytes received", |t| t.received_bytes),
     ("container_network_receive_errors_total", "Cumulative count of errors encountered while receiving", |t| t.received_errors),
     ("container_network_receive_packets_dropped_total", "Cumulative count of packets dropped while receiving", |t| t.received_dropped),
