@@ -161,6 +161,11 @@ impl Cgroup {
         v1.iter().try_for_each(|(_, root)| write(&root.join(&self.path), "tasks", "0"))
     }
 
+    /// Moves the caller into its v2 group, with the wait of `join_v1`: for a shim, whose parent has threads and cannot have it born there.
+    pub(crate) fn join_v2(&self) -> io::Result<()> {
+        self.v2_dir().map_or(Ok(()), |dir| write(&dir, "cgroup.procs", "0"))
+    }
+
     /// Sets limits. `whole` kills a group at memory shortage as a whole (a container, on v2).
     pub(crate) fn limit(&self, resources: &Resources, whole: bool) -> io::Result<()> {
         let set = |controller: &str, file: &str, value: String| match self.with(controller) {

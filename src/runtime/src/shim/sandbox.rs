@@ -56,7 +56,7 @@ pub(super) fn open(dir: &Path) -> Result<Held, String> {
         .map_err(|e| at("becoming unreadable")(e.into()))?;
     let hierarchies = Hierarchies::detect().map_err(at("reading the cgroup mounts"))?;
     let own = Cgroup::new(&hierarchies, &record.shim_cgroup).map_err(at("cgroup of shims"))?;
-    own.create().and_then(|()| enter(&own)).map_err(at("entering the cgroup of shims"))?;
+    own.create().and_then(|()| own.join_v1()).and_then(|()| own.join_v2()).map_err(at("entering the cgroup of shims"))?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(|e| at("becoming a subreaper")(e.into()))?;
     set_oom_score(OOM_SCORE);
 
@@ -83,15 +83,6 @@ pub(super) fn open(dir: &Path) -> Result<Held, String> {
     let who = state::Who { protocol: protocol::VERSION, pid, start_time: state::start_time(pid).unwrap_or(0) };
     state::write(&dir.join(state::SHIM), &who).map_err(at("writing its state"))?;
     Ok(Held { dir: dir.to_owned(), record, cgroup, pid_namespace, listener })
-}
-
-/// Moves into a cgroup: the process that comes out of this is another one.
-fn enter(cgroup: &Cgroup) -> io::Result<()> {
-    cgroup.join_v1()?;
-    match cgroup.v2_birthplace()? {
-        Some(place) => spawn::reborn(Birth { namespaces: 0, cgroup: Some(place.as_fd()) }),
-        None => Ok(()),
-    }
 }
 
 fn at(what: &'static str) -> impl Fn(io::Error) -> String {

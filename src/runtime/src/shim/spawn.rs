@@ -35,14 +35,6 @@ pub(super) fn sibling(birth: Birth<'_>, work: impl FnOnce()) -> io::Result<u32> 
     clone(birth, libc::CLONE_PARENT, 0, work)
 }
 
-/// Goes on as a process that was born with `birth`; the one that called ends.
-pub(super) fn reborn(birth: Birth<'_>) -> io::Result<()> {
-    match clone3(birth, 0, libc::SIGCHLD)? {
-        0 => Ok(()),
-        _ => exit(0),
-    }
-}
-
 fn clone(birth: Birth<'_>, flags: i32, signal: i32, work: impl FnOnce()) -> io::Result<u32> {
     let pid = clone3(birth, flags, signal)?;
     if pid == 0 {
