@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod catalogue;
+pub mod cel;
 pub mod custom;
 pub mod decode;
 pub mod defaulting;

@@ -1,10 +1,13 @@
 //! CustomResourceDefinitions: from the object to the resources that it serves.
 
+pub mod checks;
 pub mod names;
+pub(crate) mod paths;
+pub mod rules;
 mod structural;
 mod version;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -13,6 +16,7 @@ use crate::catalogue::{Catalogue, Column, Resource, Storage, Subresource, builti
 use crate::schema::{Schema, any};
 use crate::{defaulting, structural as canonical};
 
+use checks::Checks;
 pub use version::newest_first;
 
 /// Group of definitions themselves.
@@ -40,8 +44,19 @@ pub struct Served {
     pub selectable: Vec<String>,
     /// Where the scale is.
     pub scale: Option<Scale>,
+    /// A webhook converts between versions, not the server.
+    pub webhook: bool,
     /// What users of this version are told.
     pub deprecation: Option<String>,
+    /// Made at the first write.
+    checks: OnceLock<Checks>,
+}
+
+impl Served {
+    /// The rules for values.
+    pub fn checks(&self) -> &Checks {
+        self.checks.get_or_init(|| Checks::read(&serde_json::from_str(&self.schema).unwrap_or_default()))
+    }
 }
 
 /// Paths of `subresources.scale`, as they were given.
@@ -79,12 +94,21 @@ pub fn catalogue(served: &[Arc<Resource>], hidden: &[Arc<Resource>], revision: u
 
 /// Shows a stored object as the storage version has it today: its version, no fields that the schema does not know, all its defaults.
 pub fn settle(stored: &Resource, object: &mut Value) {
+    if stored.definition.as_ref().is_some_and(|d| d.webhook) && object["apiVersion"] != stored.api_version() {
+        // Only its webhook knows what it would be in the version of today.
+        return;
+    }
     if let Some(fields) = object.as_object_mut() {
         fields.insert("apiVersion".into(), stored.api_version().into());
     }
     // Metadata was canonical when it was stored; of the rest nothing is an error.
     let _ = canonical::prune(&stored.schema, object);
     defaulting::apply(stored, object);
+}
+
+/// The schema of a value inside of an object.
+pub(crate) fn value_schema(source: &Value) -> Schema {
+    structural::value(source)
 }
 
 /// Whether the definition's condition is true.
@@ -137,7 +161,9 @@ fn resource(definition: &Value, version: &Value, storage: &str) -> Resource {
             schema: published.into(),
             selectable,
             scale,
+            webhook: spec["conversion"]["strategy"] == "Webhook",
             deprecation,
+            checks: OnceLock::new(),
         })),
         schema,
         group,

@@ -14,6 +14,11 @@ pub(super) fn schema(source: &Value) -> Arc<Schema> {
     Arc::new(whole_object(root))
 }
 
+/// The schema of a value.
+pub(super) fn value(source: &Value) -> Schema {
+    read(source)
+}
+
 fn read(source: &Value) -> Schema {
     let flag = |name: &str| source[name] == true;
     let preserve = flag("x-kubernetes-preserve-unknown-fields");

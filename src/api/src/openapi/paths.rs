@@ -40,7 +40,10 @@ pub(super) fn of(form: Form, resources: &[&Resource], schemas: &mut Schemas<'_>)
     let mut paths = Map::new();
     for resource in resources {
         let gvk = [resource.group.as_str(), resource.version.as_str(), resource.kind.as_str()];
-        let object = schemas.kind(gvk, &resource.schema);
+        let object = match &resource.definition {
+            Some(served) => schemas.custom(gvk, &served.schema),
+            None => schemas.kind(gvk, &resource.schema),
+        };
         let list = schemas.list(resource, &object);
         let base = format!("/{}", relative(&resource.group, &resource.version));
         let scope = if resource.namespaced { "/namespaces/{namespace}" } else { "" };
@@ -66,17 +69,26 @@ pub(super) fn of(form: Form, resources: &[&Resource], schemas: &mut Schemas<'_>)
             let answer = if act.verb == "delete" { schemas.message("meta/v1.Status") } else { object.clone() };
             (act, operation(form, act, gvk, request(act, &object, schemas), &answer, &resource.kind, resource.namespaced))
         });
-        insert(&mut paths, format!("{collection}/{{name}}"), operations.collect(), &within);
+        let fit = |(act, operation)| (act, if resource.custom { without_strategic(operation) } else { operation });
+        insert(&mut paths, format!("{collection}/{{name}}"), operations.map(fit).collect(), &within);
         for sub in &resource.subresources {
+            let own = gvk;
             let gvk = [sub.group.as_str(), sub.version.as_str(), sub.kind.as_str()];
-            let body = if is_known(&sub.schema) { schemas.kind(gvk, &sub.schema) } else { json!({"type": "string"}) };
+            let body = if resource.custom && gvk == own {
+                object.clone()
+            } else if is_known(&sub.schema) {
+                schemas.kind(gvk, &sub.schema)
+            } else {
+                json!({"type": "string"})
+            };
             let create = Act { verb: "create", method: "post", action: "post", writes: true };
             let acts: Vec<&Act> = OBJECT.iter().chain([&create]).filter(|act| sub.verbs.iter().any(|v| v == act.verb)).collect();
             let operations = acts.into_iter().map(|act| {
                 let request = if act.verb == "create" { Some(body.clone()) } else { request(act, &body, schemas) };
                 (act, operation(form, act, gvk, request, &body, &format!("{}{}", resource.kind, sub.name), resource.namespaced))
             });
-            let operations: Vec<(&Act, Value)> = operations.collect();
+            let fit = |(act, operation)| (act, if resource.custom { without_strategic(operation) } else { operation });
+            let operations: Vec<(&Act, Value)> = operations.map(fit).collect();
             insert(&mut paths, format!("{collection}/{{name}}/{}", sub.name), operations, &within);
         }
     }
@@ -91,6 +103,18 @@ fn request(act: &Act, object: &Value, schemas: &mut Schemas<'_>) -> Option<Value
         "delete" => Some(schemas.message("meta/v1.DeleteOptions")),
         _ => None,
     }
+}
+
+/// Custom resources know no strategic merge; kubectl looks here whether it may send one.
+fn without_strategic(mut operation: Value) -> Value {
+    const STRATEGIC: &str = "application/strategic-merge-patch+json";
+    if let Some(content) = operation.pointer_mut("/requestBody/content").and_then(Value::as_object_mut) {
+        content.remove(STRATEGIC);
+    }
+    if let Some(consumes) = operation.get_mut("consumes").and_then(Value::as_array_mut) {
+        consumes.retain(|media| media != STRATEGIC);
+    }
+    operation
 }
 
 fn insert(paths: &mut Map<String, Value>, path: String, operations: Vec<(&Act, Value)>, parameters: &[Value]) {

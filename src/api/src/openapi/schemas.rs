@@ -50,20 +50,37 @@ impl<'a> Schemas<'a> {
     /// A reference to the schema of a body that has this group, version and kind.
     pub(super) fn kind(&mut self, gvk: [&str; 3], schema: &Arc<Schema>) -> Value {
         let gvk = gvk.map(str::to_owned);
-        if schema.message.is_empty() {
-            let group: Vec<&str> = gvk[0].rsplit('.').collect();
-            let name = format!("{}.{}.{}", group.join("."), gvk[1], gvk[2]);
-            let mut body = self.value(schema, None);
-            body.insert("x-kubernetes-group-version-kind".into(), kinds(std::slice::from_ref(&gvk)));
-            self.made.insert(name.clone(), body.into());
-            return self.reference(&name);
-        }
         let name = name_of(&schema.message);
         let known = self.kinds.entry(name).or_default();
         if !known.contains(&gvk) {
             known.push(gvk);
         }
         self.link(schema)
+    }
+
+    /// A reference to the schema of a custom kind, which is published as its definition has it.
+    pub(super) fn custom(&mut self, gvk: [&str; 3], source: &str) -> Value {
+        let group: Vec<&str> = gvk[0].rsplit('.').collect();
+        let name = format!("{}.{}.{}", group.join("."), gvk[1], gvk[2]);
+        let mut body: Value = serde_json::from_str(source).unwrap_or_else(|_| json!({}));
+        if self.form == Form::V2 {
+            plainer(&mut body);
+        }
+        let metadata = self.message("meta/v1.ObjectMeta");
+        let metadata = self.described(metadata, Some(&"Standard object's metadata.".to_owned()));
+        let text = |text: &str| json!({"type": "string", "description": text});
+        if let Some(fields) = body.as_object_mut() {
+            // Without structure of its own, the whole is free.
+            let free = fields.get("x-kubernetes-preserve-unknown-fields").is_some() && self.form == Form::V2;
+            if let Some(properties) = fields.entry("properties").or_insert_with(|| json!({})).as_object_mut().filter(|_| !free) {
+                properties.insert("apiVersion".into(), text("Version of the schema that this object has."));
+                properties.insert("kind".into(), text("Kind of this object."));
+                properties.insert("metadata".into(), metadata);
+            }
+            fields.insert("x-kubernetes-group-version-kind".into(), kinds(&[gvk.map(str::to_owned)]));
+        }
+        self.made.insert(name.clone(), body);
+        self.reference(&name)
     }
 
     /// A reference to the list of a resource's objects.
@@ -224,6 +241,25 @@ impl<'a> Schemas<'a> {
 
 fn kinds(known: &[[String; 3]]) -> Value {
     known.iter().map(|[group, version, kind]| json!({"group": group, "version": version, "kind": kind})).collect()
+}
+
+/// A schema with what version 2 of the format can say.
+fn plainer(schema: &mut Value) {
+    let Some(fields) = schema.as_object_mut() else { return };
+    for name in ["allOf", "anyOf", "oneOf", "not", "nullable", "default"] {
+        let nullable = name == "nullable" && fields.get(name) == Some(&Value::Bool(true));
+        fields.remove(name);
+        if nullable {
+            ["type", "items", "properties", "additionalProperties"].iter().for_each(|name| drop(fields.remove(*name)));
+        }
+    }
+    if fields.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true)) {
+        ["items", "properties"].iter().for_each(|name| drop(fields.remove(*name)));
+    }
+    for name in ["items", "additionalProperties"] {
+        fields.get_mut(name).into_iter().for_each(plainer);
+    }
+    fields.get_mut("properties").and_then(Value::as_object_mut).into_iter().flat_map(|p| p.values_mut()).for_each(plainer);
 }
 
 /// Type and format.

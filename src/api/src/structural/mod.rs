@@ -83,7 +83,8 @@ fn canonical(schema: &Schema, value: &mut Value, path: Path<'_>, unknown: &mut V
             None => Ok(()),
         },
         (Type::SchemaOrBool | Type::SchemaOrList | Type::SchemaOrNames, Value::Object(_)) => match schema.items() {
-            Some(inner) => canonical(inner, value, path, unknown),
+            // Upstream's strict decoding does not look inside of these.
+            Some(inner) => canonical(inner, value, path, &mut Vec::new()),
             None => Ok(()),
         },
         _ if schema.custom => Ok(()), // of a custom resource: validation tells, not decoding

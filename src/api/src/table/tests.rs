@@ -108,4 +108,15 @@ fn paths_of_custom_columns() {
     assert_eq!(custom::find(&object, r".a.b\.c[0].d"), Some(&json!(1)));
     assert_eq!(custom::find(&object, ".a['b.c'][0].d"), Some(&json!(1)));
     assert_eq!(custom::find(&object, ".a.x"), None);
+    let object = json!({"c": [{"type": "Ready", "status": "True"}, {"type": "Old", "status": "False", "n": 2}]});
+    for (path, found) in [
+        (r#".c[?(@.type=="Old")].status"#, json!("False")),
+        (".c[?(@.n >= 2)].type", json!("Old")),
+        (".c[*].status", json!("True")),
+        (".c[-1].type", json!("Old")),
+        ("{.c[0].type}", json!("Ready")),
+    ] {
+        assert_eq!(custom::find(&object, path), Some(&found), "{path}");
+    }
+    assert_eq!(custom::find(&object, r#".c[?(@.type=="No")].status"#), None);
 }

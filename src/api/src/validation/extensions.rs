@@ -1,4 +1,4 @@
-//! What extends or protects the server: webhooks, policies, custom resource definitions, API services, flow control.
+//! What extends or protects the server: webhooks, policies, API services, flow control.
 
 use super::field::Field;
 use super::general;
@@ -13,7 +13,6 @@ pub(super) fn check(resource: &Resource, object: &Field<'_>) {
         }
         "apiservices" => api_service(object),
         "prioritylevelconfigurations" => priority_level(&object.at("spec")),
-        "customresourcedefinitions" => definition(object),
         "flowschemas" => flow_schema(&object.at("spec")),
         "validatingadmissionpolicies" | "mutatingadmissionpolicies" => {
             policy(object);
@@ -404,48 +403,4 @@ fn unknown_verbs(verbs: &Field<'_>, known: &[&str]) {
     if verbs.list().iter().any(|v| !v.as_str().is_some_and(|v| known.contains(&v))) {
         verbs.not_supported(known);
     }
-}
-
-fn definition(definition: &Field<'_>) {
-    let (spec, metadata) = (definition.at("spec"), definition.at("metadata"));
-    let (group, names_of, versions) = (spec.at("group"), spec.at("names"), spec.at("versions"));
-    let wanted = format!("{}.{}", names_of.at("plural").text(), group.text());
-    let name = metadata.at("name");
-    if !name.is_empty() && name.text() != wanted {
-        name.invalid("must be spec.names.plural+\".\"+spec.group");
-    }
-    if group.must_exist() {
-        if let Err(message) = names::dns_subdomain(group.text()) {
-            group.invalid(&message);
-        } else if !group.text().contains('.') {
-            group.invalid("should be a domain with at least one dot");
-        }
-    }
-    spec.at("scope").required_one_of(&["Cluster", "Namespaced"]);
-    for (name, required) in [("plural", true), ("singular", false), ("kind", true), ("listKind", true)] {
-        let field = names_of.at(name);
-        let lower = matches!(name, "kind" | "listKind");
-        let rule = |text: &str| names::dns_1035_label(&if lower { text.to_lowercase() } else { text.to_owned() });
-        if required { field.must_be_valid(rule) } else { field.may_be_valid(rule) }
-    }
-    let stored = versions.list().iter().filter(|v| v["storage"] == true).count();
-    if stored != 1 {
-        versions.invalid("must have exactly one version marked as storage version");
-    }
-    if !versions.list().iter().any(|v| v["served"] == true) {
-        versions.invalid("must have at least one served version");
-    }
-    let list = versions.list();
-    versions.each(|i, version| {
-        version.at("name").must_be_valid(names::dns_1035_label);
-        if list[..i].iter().any(|v| v["name"] == version.value()["name"]) {
-            versions.invalid("must contain unique version names");
-        }
-        let schema = version.at("schema");
-        if schema.at("openAPIV3Schema").is_empty() {
-            schema.at("openAPIV3Schema").required("schemas are required");
-        }
-    });
-    let conversion = spec.at("conversion");
-    conversion.at("strategy").required_one_of(&["None", "Webhook"]);
 }

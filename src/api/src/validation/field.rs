@@ -171,6 +171,39 @@ impl<'a> Field<'a> {
         self.cause("FieldValueNotFound", format!("Not found: {}", self.shown()));
     }
 
+    /// Of another type, or not in the format.
+    pub(super) fn type_invalid(&self, wanted: &str) {
+        self.cause("FieldValueTypeInvalid", format!("Invalid value: {}: must be of type {wanted}", self.shown()));
+    }
+
+    pub(super) fn too_many(&self, found: u64, most: u64) {
+        self.cause("FieldValueTooMany", format!("Too many: {found}: must have at most {most} items"));
+    }
+
+    /// With a reason of the rule's own.
+    pub(super) fn because(&self, reason: &'static str, why: &str) {
+        let prefix = match reason {
+            "FieldValueRequired" => "Required value".to_owned(),
+            "FieldValueForbidden" => "Forbidden".to_owned(),
+            "FieldValueDuplicate" => format!("Duplicate value: {}", self.shown()),
+            _ => format!("Invalid value: {}", self.shown()),
+        };
+        self.cause(reason, format!("{prefix}: {why}"));
+    }
+
+    /// Of the whole object, at no place that upstream could name.
+    pub(super) fn nowhere(&self, why: &str) {
+        let mut causes = self.causes.borrow_mut();
+        if causes.len() < MAX_CAUSES {
+            causes.push(Cause { reason: "FieldValueInvalid", field: "<nil>".into(), message: format!("Invalid value: {why}") });
+        }
+    }
+
+    /// Of the causes found so far.
+    pub(super) fn reasons(&self) -> Vec<&'static str> {
+        self.causes.borrow().iter().map(|cause| cause.reason).collect()
+    }
+
     pub(super) fn too_long(&self, limit: usize) {
         self.cause("FieldValueTooLong", format!("Too long: may not be more than {limit} bytes"));
     }

@@ -2,6 +2,8 @@
 
 mod access;
 mod core_kinds;
+mod custom;
+mod definition;
 mod devices;
 mod extensions;
 mod field;
@@ -102,7 +104,7 @@ fn is_a_review(resource: &Resource) -> bool {
 
 fn content(resource: &Resource, object: &Field<'_>, old: Option<&Value>, subresource: &str) {
     if resource.custom {
-        return general::check(&resource.schema, object);
+        return custom::check(resource, object, old);
     }
     match (resource.group.as_str(), resource.plural.as_str()) {
         ("", "pods") => match old {
@@ -122,7 +124,8 @@ fn content(resource: &Resource, object: &Field<'_>, old: Option<&Value>, subreso
         ("rbac.authorization.k8s.io" | "certificates.k8s.io" | "authentication.k8s.io" | "authorization.k8s.io", _) => {
             access::check(resource, object, old);
         }
-        ("admissionregistration.k8s.io" | "apiextensions.k8s.io" | "apiregistration.k8s.io" | "flowcontrol.apiserver.k8s.io", _) => {
+        ("apiextensions.k8s.io", _) => definition::check(object, old, subresource),
+        ("admissionregistration.k8s.io" | "apiregistration.k8s.io" | "flowcontrol.apiserver.k8s.io", _) => {
             extensions::check(resource, object);
         }
         ("resource.k8s.io", _) => devices::check(resource, object, old, subresource),

@@ -7,7 +7,7 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
-use coracle_api::status::Status;
+use coracle_api::{catalogue::builtin, status::Status};
 use http::Method;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
@@ -29,8 +29,13 @@ pub async fn answer(State(shared): State<Arc<Shared>>, cx: Context, request: Req
         return answer::page_not_found();
     }
     let Some(resource) = catalogue.resource(&info.group, &info.version, &info.resource) else {
-        return answer::resource_not_found();
+        // A group of definitions alone does not know what it once had.
+        let defined = builtin().versions(&info.group).is_empty();
+        return if defined { answer::page_not_found() } else { answer::resource_not_found() };
     };
+    if resource.custom && !resource.namespaced && !info.namespace.is_empty() {
+        return answer::page_not_found();
+    }
     if matches!(info.name.as_str(), "." | "..") {
         return answer::status(&Status::bad_request(format!("invalid name {:?}: it would be a step in a path", info.name)));
     }

@@ -51,8 +51,17 @@ impl Format {
         }
     }
 
+    /// As [`Self::negotiate`], for a resource; the objects of a `custom` one are never written as protobuf.
+    pub fn negotiate_objects(headers: &HeaderMap, pretty: Option<&str>, watch: bool, custom: bool) -> Result<Self, Status> {
+        Self::first(headers, pretty, watch, |format| !(custom && format.media == Media::Protobuf && format.shape == Shape::Whole))
+    }
+
     /// The first thing acceptable to the client; `watch` answers are streams, which YAML cannot be.
     pub fn negotiate(headers: &HeaderMap, pretty: Option<&str>, watch: bool) -> Result<Self, Status> {
+        Self::first(headers, pretty, watch, |_| true)
+    }
+
+    fn first(headers: &HeaderMap, pretty: Option<&str>, watch: bool, will_do: impl Fn(&Self) -> bool) -> Result<Self, Status> {
         let mut accepted = Vec::new();
         for value in headers.get_all(header::ACCEPT) {
             for clause in value.to_str().unwrap_or_default().split(',') {
@@ -65,7 +74,7 @@ impl Format {
         }
         // Stable: of equal quality the first wins.
         accepted.sort_by_key(|clause| std::cmp::Reverse(clause.quality));
-        accepted.iter().find_map(|clause| clause.format(pretty, watch)).ok_or_else(|| {
+        accepted.iter().filter_map(|clause| clause.format(pretty, watch)).find(will_do).ok_or_else(|| {
             let media = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"].join(", ");
             Status::new(406, "NotAcceptable", format!("only the following media types are accepted: {media}"))
         })

@@ -69,7 +69,7 @@ fn decode(cx: &Context, body: &Bytes, schema: &Schema) -> Result<Decoded, Status
     let decoded = match media(cx).as_str() {
         "application/json" => decode::json(body),
         "application/yaml" => decode::yaml(body),
-        "application/vnd.kubernetes.protobuf" => protobuf::kind(body).and_then(|(api_version, kind)| {
+        "application/vnd.kubernetes.protobuf" if !schema.custom => protobuf::kind(body).and_then(|(api_version, kind)| {
             let mut value = protobuf::decode(schema, body)?;
             value["apiVersion"] = api_version.into();
             value["kind"] = kind.into();

@@ -26,6 +26,8 @@ use crate::{
 
 /// Tries with other random ends when a generated name is taken. Upstream's number.
 const NAME_TRIES: usize = 8;
+/// CustomResourceDefinitions at a time: the largest operators bring some hundred, and all are in memory.
+const MAX_DEFINITIONS: usize = 1500;
 
 /// Answers a POST to a collection.
 pub async fn create(inner: &Inner, target: &Target, cx: &Context, body: &Bytes, format: &Format) -> Result<Response<Body>, Status> {
@@ -89,6 +91,10 @@ async fn insert_named(write: &Write<'_>, mut object: Value) -> Result<Written, S
     write.warn(&object, None);
     let reservation = write.reserve(&mut object, None)?;
     write.validate(Operation::Create, Some(&object), None).await?;
+    if write.kind().is_definition() && target.collection.len() >= MAX_DEFINITIONS {
+        let why = format!("there are {MAX_DEFINITIONS} already, and each takes memory");
+        return Err(Status::forbidden(&target.resource.group, &target.resource.plural, &target.name, &why));
+    }
     let exists = || Status::already_exists(&target.resource.group, &target.resource.plural, &target.name);
     if target.collection.get(&target.key()).is_some() {
         return Err(exists());

@@ -145,11 +145,19 @@ impl Inner {
     async fn answer(&self, cx: &Context, body: &Bytes) -> Result<Response<Body>, Status> {
         let target = Target::find(&self.catalogue.now(), &self.cache, &cx.info)?;
         cx.warnings.extend(validation::warnings::deprecation(&target.resource).map(str::to_owned));
+        let defined = target.resource.definition.as_ref();
+        cx.warnings.extend(defined.and_then(|d| d.deprecation.clone()));
+        if !target.as_stored() && defined.is_some_and(|d| d.webhook) {
+            let (version, kind) = (target.resource.api_version(), &target.resource.kind);
+            return Err(Status::internal(format!(
+                "conversion webhook for {version}, Kind={kind} failed: this server calls no conversion webhooks yet"
+            )));
+        }
         let verb = cx.info.verb.as_str();
-        let format = Format::negotiate(&cx.headers, cx.param("pretty"), verb == "watch")?;
+        let format = Format::negotiate_objects(&cx.headers, cx.param("pretty"), verb == "watch", target.resource.custom)?;
         let (cache, format) = (&self.cache, &format);
         if !target.subresource.is_empty() {
-            let served = target.resource.subresource(&target.subresource).ok_or_else(target::unknown)?;
+            let served = target.resource.subresource(&target.subresource).ok_or_else(|| target.unserved())?;
             if !served.verbs.iter().any(|v| v == verb) {
                 return Err(target::not_allowed());
             }

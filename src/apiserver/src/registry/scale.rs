@@ -37,29 +37,47 @@ use crate::{
 const KIND: &str = "Scale";
 /// Its version.
 const VERSION: &str = "autoscaling/v1";
-/// Where built-in kinds have their replicas.
-const REPLICAS: [&str; 2] = ["spec", "replicas"];
+/// Where the numbers of an object are: JSON paths of names.
+struct Paths<'r> {
+    wanted: &'r str,
+    found: &'r str,
+    selector: &'r str,
+}
 
-/// The field of a resource that is its scale.
-fn replicas(resource: &Resource) -> Path {
-    match resource.definition.as_ref().and_then(|definition| definition.scale.as_ref()) {
-        Some(scale) => Path::of_names(&scale.spec_replicas.split('.').filter(|name| !name.is_empty()).collect::<Vec<_>>()),
-        None => Path::of_names(&REPLICAS),
+impl<'r> Paths<'r> {
+    fn of(resource: &'r Resource) -> Self {
+        match resource.definition.as_ref().and_then(|definition| definition.scale.as_ref()) {
+            Some(scale) => Self { wanted: &scale.spec_replicas, found: &scale.status_replicas, selector: &scale.label_selector },
+            None => Self { wanted: ".spec.replicas", found: ".status.replicas", selector: ".spec.selector" },
+        }
     }
 }
 
+fn names(path: &str) -> impl Iterator<Item = &str> {
+    path.split('.').filter(|name| !name.is_empty())
+}
+
+/// The field of a resource that is its scale.
+fn replicas(resource: &Resource) -> Path {
+    Path::of_names(&names(Paths::of(resource).wanted).collect::<Vec<_>>())
+}
+
+fn at<'v>(object: &'v Value, path: &str) -> &'v Value {
+    names(path).fold(object, |value, name| &value[name])
+}
+
 /// The scale of an object.
-fn of(object: &Value) -> Value {
+fn of(object: &Value, paths: &Paths<'_>) -> Value {
     let mut metadata = Map::new();
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         meta::put(&mut metadata, field, object["metadata"].get(field).cloned());
     }
     let mut spec = Map::new();
-    if let Some(replicas) = object["spec"]["replicas"].as_i64().filter(|n| *n != 0) {
+    if let Some(replicas) = at(object, paths.wanted).as_i64().filter(|n| *n != 0) {
         spec.insert("replicas".into(), replicas.into());
     }
-    let mut status = json!({"replicas": object["status"]["replicas"].as_i64().unwrap_or(0)});
-    let selector = selector(&object["spec"]["selector"]);
+    let mut status = json!({"replicas": at(object, paths.found).as_i64().unwrap_or(0)});
+    let selector = if paths.selector.is_empty() { String::new() } else { selector(at(object, paths.selector)) };
     if !selector.is_empty() {
         status["selector"] = selector.into();
     }
@@ -68,6 +86,9 @@ fn of(object: &Value) -> Value {
 
 /// As text: a LabelSelector, or the plain map of a ReplicationController.
 fn selector(selector: &Value) -> String {
+    if let Some(text) = selector.as_str() {
+        return text.to_owned();
+    }
     if selector.get("matchLabels").is_some() || selector.get("matchExpressions").is_some() {
         return LabelSelector::from_value(selector).map(|selector| selector.to_string()).unwrap_or_default();
     }
@@ -82,7 +103,7 @@ fn schema(target: &Target) -> Result<&Arc<Schema>, Status> {
 fn respond(target: &Target, format: &Format, object: &Value) -> Result<Response<Body>, Status> {
     let schema = schema(target)?;
     let format = Format { shape: output::format::Shape::Whole, ..format.clone() };
-    Ok(output::value(200, &format, &of(object), |scale| protobuf::encode(schema, scale)))
+    Ok(output::value(200, &format, &of(object, &Paths::of(&target.resource)), |scale| protobuf::encode(schema, scale)))
 }
 
 /// Answers a GET.
@@ -139,7 +160,7 @@ pub async fn set(inner: &Inner, target: &Target, cx: &Context, bytes: &Bytes, fo
     // What the main resource's update would do, generation included.
     let main = Target { subresource: String::new(), ..target.clone() };
     let written = update::change(inner, &main, cx, &options, false, Manage::Settled, &mut |old| {
-        let (live, parent) = (of(old), manage::managers(old));
+        let (live, parent) = (of(old, &Paths::of(&target.resource)), manage::managers(old));
         let known = to_scale(&parent, &replicas_at);
         let versions = ScaleVersions(schema);
         let (scale, managers) = match &wish {
@@ -179,6 +200,11 @@ fn scaled(target: &Target, old: &Value, scale: &Value) -> Result<Value, Status> 
     }
     let mut causes = Vec::new();
     let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
+    let paths = Paths::of(&target.resource);
+    if replicas < 0 && target.resource.custom {
+        let message = format!("Invalid value: {replicas}: should be a non-negative integer");
+        return Err(target.invalid(vec![Cause { reason: "FieldValueInvalid", field: paths.wanted.to_owned(), message }]));
+    }
     if replicas < 0 {
         let message = format!("Invalid value: {replicas}: must be greater than or equal to 0");
         causes.push(Cause { reason: "FieldValueInvalid", field: "spec.replicas".into(), message });
@@ -187,7 +213,11 @@ fn scaled(target: &Target, old: &Value, scale: &Value) -> Result<Value, Status> 
         return Err(Status::invalid("autoscaling", "Scale", name, causes));
     }
     let mut new = old.clone();
-    meta::map(&mut new, "spec").insert("replicas".into(), replicas.into());
+    let names: Vec<&str> = names(paths.wanted).collect();
+    if let [above @ .., last] = names.as_slice() {
+        let parent = above.iter().fold(&mut new, |value, name| meta::map_of(value).entry(*name).or_insert(Value::Null));
+        meta::map_of(parent).insert((*last).to_owned(), replicas.into());
+    }
     let metadata = meta::of(&mut new);
     for field in ["resourceVersion", "uid"] {
         meta::put(metadata, field, scale["metadata"].get(field).cloned());
@@ -203,13 +233,15 @@ mod tests {
     fn a_scale_shows_what_its_object_says() {
         let object = json!({"metadata": {"name": "a", "uid": "u", "labels": {"x": "y"}}, "status": {"replicas": 2},
             "spec": {"replicas": 3, "selector": {"matchLabels": {"a": "b"}, "matchExpressions": [{"key": "c", "operator": "Exists"}]}}});
-        let scale = of(&object);
+        let built_in = Paths { wanted: ".spec.replicas", found: ".status.replicas", selector: ".spec.selector" };
+        let scale = of(&object, &built_in);
         assert_eq!(
             (&scale["spec"]["replicas"], &scale["status"]["replicas"], &scale["metadata"]["labels"]),
             (&json!(3), &json!(2), &Value::Null)
         );
         assert_eq!(scale["status"]["selector"], "a=b,c");
         let controller = json!({"metadata": {"name": "a"}, "spec": {"replicas": 0, "selector": {"a": "b", "c": "d"}}});
-        assert_eq!((&of(&controller)["spec"], &of(&controller)["status"]), (&json!({}), &json!({"replicas": 0, "selector": "a=b,c=d"})));
+        let scale = of(&controller, &built_in);
+        assert_eq!((&scale["spec"], &scale["status"]), (&json!({}), &json!({"replicas": 0, "selector": "a=b,c=d"})));
     }
 }

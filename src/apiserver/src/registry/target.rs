@@ -119,6 +119,11 @@ impl Target {
         if self.as_stored() { object } else { catalogue::convert(&self.resource, &self.stored, object) }
     }
 
+    /// 404 for a subresource that there is not.
+    pub fn unserved(&self) -> Status {
+        if self.resource.custom { unknown().about(&self.resource.group, &self.resource.plural, &self.name) } else { unknown() }
+    }
+
     /// 404 for the object.
     pub fn not_found(&self) -> Status {
         Status::not_found(&self.resource.group, &self.resource.plural, &self.name)

@@ -181,7 +181,8 @@ fn preconditions(write: &Write<'_>, held: &Object, new: &Value) -> Result<(), St
                 field: "metadata.resourceVersion".into(),
                 message: "Invalid value: 0: must be specified for an update".into(),
             };
-            return Err(target.invalid(vec![cause]));
+            // Upstream names the resource here, and only here.
+            return Err(Status::invalid(&target.resource.group, &target.resource.plural, &target.name, vec![cause]));
         }
         return Ok(());
     }

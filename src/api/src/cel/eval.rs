@@ -1,0 +1,274 @@
+//! What an expression says of values.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+
+use super::{
+    EvalError, Value,
+    ast::{Each, Expr},
+    functions,
+};
+
+type Answer<'v> = Result<Value<'v>, EvalError>;
+
+/// Runs an expression.
+pub(super) fn run<'v>(expr: &'v Expr, variables: &[(&'v str, Value<'v>)], budget: &mut u64) -> Answer<'v> {
+    let names = variables.to_vec();
+    Machine { names, budget }.eval(expr)
+}
+
+struct Machine<'v, 'b> {
+    /// The last one of a name counts.
+    names: Vec<(&'v str, Value<'v>)>,
+    budget: &'b mut u64,
+}
+
+pub(super) fn failed<T>(why: impl Into<String>) -> Result<T, EvalError> {
+    Err(EvalError::Failed(why.into()))
+}
+
+fn truth(value: &Value<'_>) -> Result<bool, EvalError> {
+    match value {
+        Value::Bool(b) => Ok(*b),
+        other => failed(format!("no such overload: {} is no bool", other.type_name())),
+    }
+}
+
+impl<'v> Machine<'v, '_> {
+    fn spend(&mut self, cost: usize) -> Result<(), EvalError> {
+        match self.budget.checked_sub(cost as u64) {
+            Some(left) => {
+                *self.budget = left;
+                Ok(())
+            }
+            None => Err(EvalError::Spent),
+        }
+    }
+
+    fn eval(&mut self, expr: &'v Expr) -> Answer<'v> {
+        self.spend(1)?;
+        Ok(match expr {
+            Expr::Null => Value::Null,
+            Expr::Bool(b) => Value::Bool(*b),
+            Expr::Int(n) => Value::Int(*n),
+            Expr::Uint(n) => Value::Uint(*n),
+            Expr::Double(n) => Value::Double(*n),
+            Expr::Text(text) => Value::Text(Cow::Borrowed(text)),
+            Expr::Bytes(bytes) => Value::Bytes(bytes.as_slice().into()),
+            Expr::Name(name) => match self.names.iter().rev().find(|(n, _)| n == name) {
+                Some((_, value)) => value.clone(),
+                None => match functions::type_of_name(name) {
+                    Some(found) => Value::Type(found),
+                    None => return failed(format!("no such attribute: {name}")),
+                },
+            },
+            Expr::Select { of, field, optional } => {
+                let of = self.eval(of)?;
+                self.select(of, field, *optional)?
+            }
+            Expr::Has { of, field } => match self.eval(of)? {
+                Value::Optional(inner) => Value::Bool(inner.is_some_and(|of| of.field(field).is_some())),
+                of => Value::Bool(of.field(field).is_some()),
+            },
+            Expr::Index { of, at, optional } => {
+                let (of, at) = (self.eval(of)?, self.eval(at)?);
+                self.index(of, &at, *optional)?
+            }
+            Expr::List(items) => {
+                let mut out = Vec::with_capacity(items.len());
+                for (optional, item) in items {
+                    match self.eval(item)? {
+                        Value::Optional(inner) if *optional => out.extend(inner.map(|v| (*v).clone())),
+                        value => out.push(value),
+                    }
+                }
+                Value::List(out.into())
+            }
+            Expr::Map(items) => {
+                let mut out: Vec<(Value<'v>, Value<'v>)> = Vec::with_capacity(items.len());
+                for (optional, key, value) in items {
+                    let key = self.eval(key)?;
+                    if out.iter().any(|(k, _)| k.same(&key)) {
+                        return failed("a key of a map is there twice");
+                    }
+                    match self.eval(value)? {
+                        Value::Optional(inner) if *optional => out.extend(inner.map(|v| (key, (*v).clone()))),
+                        value => out.push((key, value)),
+                    }
+                }
+                Value::Map(out.into())
+            }
+            Expr::And(a, b) => self.both(a, b, false)?,
+            Expr::Or(a, b) => self.both(a, b, true)?,
+            Expr::If(condition, yes, no) => {
+                let holds = truth(&self.eval(condition)?)?;
+                self.eval(if holds { yes } else { no })?
+            }
+            Expr::Each { kind, range, vars, filter, body } => {
+                let range = self.eval(range)?;
+                self.each(*kind, &range, vars, filter.as_deref(), body)?
+            }
+            Expr::Bind { name, value, body } => {
+                let value = self.eval(value)?;
+                self.within(&[(name, value)], body)?
+            }
+            Expr::OptMap { of, var, body, flat } => match self.eval(of)? {
+                Value::Optional(None) => Value::Optional(None),
+                Value::Optional(Some(inner)) => {
+                    let out = self.within(&[(var, (*inner).clone())], body)?;
+                    if *flat { out } else { Value::Optional(Some(Rc::new(out))) }
+                }
+                other => return failed(format!("no such overload: {} is no optional", other.type_name())),
+            },
+            Expr::Call { target, name, args } => {
+                // `math.greatest(...)`: a function whose name has a dot.
+                if let Some(Expr::Name(space)) = target.as_deref()
+                    && functions::is_namespace(space)
+                    && !self.names.iter().any(|(n, _)| n == space)
+                {
+                    let args = self.all(args)?;
+                    return self.call(&format!("{space}.{name}"), None, args);
+                }
+                let target = target.as_deref().map(|t| self.eval(t)).transpose()?;
+                if let (Some(Value::Optional(inner)), "or" | "orValue", [other]) = (&target, name.as_str(), args.as_slice()) {
+                    return match inner {
+                        Some(value) if name == "orValue" => Ok((**value).clone()),
+                        Some(value) => Ok(Value::Optional(Some(value.clone()))),
+                        None => self.eval(other),
+                    };
+                }
+                let args = self.all(args)?;
+                self.call(name, target, args)?
+            }
+        })
+    }
+
+    fn all(&mut self, args: &'v [Expr]) -> Result<Vec<Value<'v>>, EvalError> {
+        args.iter().map(|arg| self.eval(arg)).collect()
+    }
+
+    fn call(&mut self, name: &str, target: Option<Value<'v>>, args: Vec<Value<'v>>) -> Answer<'v> {
+        // What walks over its arguments pays by their length.
+        let walked: usize = target.iter().chain(&args).filter_map(Value::len).sum();
+        self.spend(walked / 10)?;
+        let out = functions::call(name, target, args)?;
+        self.spend(out.len().unwrap_or_default() / 10)?;
+        Ok(out)
+    }
+
+    fn select(&mut self, of: Value<'v>, field: &str, optional: bool) -> Answer<'v> {
+        match of {
+            Value::Optional(inner) => Ok(Value::Optional(inner.and_then(|of| of.field(field)).map(Rc::new))),
+            of if optional => Ok(Value::Optional(of.field(field).map(Rc::new))),
+            of => match of.field(field) {
+                Some(value) => Ok(value),
+                None => failed(format!("no such key: {field}")),
+            },
+        }
+    }
+
+    fn index(&mut self, of: Value<'v>, at: &Value<'v>, optional: bool) -> Answer<'v> {
+        let find = |of: &Value<'v>| -> Option<Value<'v>> {
+            match at {
+                Value::Text(name) if matches!(of, Value::Object(..)) => match of {
+                    Value::Object(map, _) if !map.contains_key(&**name) => None,
+                    _ => of.field(name),
+                },
+                _ => match of.members() {
+                    Some(members) => members.into_iter().find(|(key, _)| key.same(at)).map(|(_, value)| value),
+                    None => {
+                        let index = match at {
+                            Value::Int(n) => usize::try_from(*n).ok()?,
+                            Value::Uint(n) => usize::try_from(*n).ok()?,
+                            _ => return None,
+                        };
+                        match of {
+                            Value::Array(list, checks) => list.get(index).map(|v| Value::of(v, checks.and_then(|c| c.items.as_deref()))),
+                            Value::List(list) => list.get(index).cloned(),
+                            _ => None,
+                        }
+                    }
+                },
+            }
+        };
+        match of {
+            Value::Optional(inner) => Ok(Value::Optional(inner.and_then(|of| find(&of)).map(Rc::new))),
+            of if optional => Ok(Value::Optional(find(&of).map(Rc::new))),
+            of => match find(&of) {
+                Some(value) => Ok(value),
+                None => failed("no such key or index"),
+            },
+        }
+    }
+
+    /// `&&` (decided by false) and `||` (decided by true): the side that decides hides what goes wrong on the other.
+    fn both(&mut self, a: &'v Expr, b: &'v Expr, decides: bool) -> Answer<'v> {
+        let left = self.eval(a).and_then(|v| truth(&v));
+        if matches!(left, Err(EvalError::Spent)) || left == Ok(decides) {
+            return left.map(Value::Bool);
+        }
+        let right = self.eval(b).and_then(|v| truth(&v));
+        match (left, right) {
+            (_, Ok(right)) if right == decides => Ok(Value::Bool(decides)),
+            (_, Err(EvalError::Spent)) => Err(EvalError::Spent),
+            (Ok(_), Ok(_)) => Ok(Value::Bool(!decides)),
+            (Err(error), _) | (_, Err(error)) => Err(error),
+        }
+    }
+
+    fn within(&mut self, names: &[(&'v str, Value<'v>)], body: &'v Expr) -> Answer<'v> {
+        let before = self.names.len();
+        self.names.extend_from_slice(names);
+        let out = self.eval(body);
+        self.names.truncate(before);
+        out
+    }
+
+    fn each(&mut self, kind: Each, range: &Value<'v>, vars: &'v [String], filter: Option<&'v Expr>, body: &'v Expr) -> Answer<'v> {
+        self.spend(range.len().unwrap_or_default())?;
+        let pairs: Vec<(Value<'v>, Value<'v>)> = match (range.elements(), range.members()) {
+            (Some(list), _) => list.into_iter().enumerate().map(|(i, v)| (Value::Int(i64::try_from(i).unwrap_or(i64::MAX)), v)).collect(),
+            (None, Some(members)) => members,
+            (None, None) => return failed(format!("no such overload: {} is no list or map", range.type_name())),
+        };
+        let of_map = range.elements().is_none();
+        let (mut count, mut made, mut kept, mut error) = (0, Vec::new(), Vec::new(), None);
+        for (key, value) in pairs {
+            let names: Vec<(&'v str, Value<'v>)> = match vars {
+                [one] => vec![(one.as_str(), if of_map { key.clone() } else { value.clone() })],
+                [first, second, ..] => vec![(first.as_str(), key.clone()), (second.as_str(), value.clone())],
+                [] => Vec::new(),
+            };
+            if let Some(filter) = filter
+                && !truth(&self.within(&names, filter)?)?
+            {
+                continue;
+            }
+            let out = self.within(&names, body);
+            match kind {
+                Each::Map => made.push(out?),
+                Each::TransformMap => kept.push((key, out?)),
+                Each::Filter => {
+                    if truth(&out?)? {
+                        made.push(names.into_iter().next().map_or(Value::Null, |(_, v)| v));
+                    }
+                }
+                Each::ExistsOne => count += usize::from(truth(&out?)?),
+                Each::All | Each::Exists => match out.and_then(|v| truth(&v)) {
+                    Ok(holds) if holds == (kind == Each::Exists) => return Ok(Value::Bool(holds)),
+                    Ok(_) => {}
+                    Err(EvalError::Spent) => return Err(EvalError::Spent),
+                    Err(other) => error = Some(other),
+                },
+            }
+        }
+        match (kind, error) {
+            (_, Some(error)) => Err(error),
+            (Each::All, None) => Ok(Value::Bool(true)),
+            (Each::Exists, None) => Ok(Value::Bool(false)),
+            (Each::ExistsOne, None) => Ok(Value::Bool(count == 1)),
+            (Each::Map | Each::Filter, None) => Ok(Value::List(made.into())),
+            (Each::TransformMap, None) => Ok(Value::Map(kept.into())),
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! Values: what JSON holds, read as its schema types it, and what expressions make.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use base64::Engine as _;
+use jiff::Timestamp;
+use serde_json::Map;
+
+use crate::custom::checks::{Checks, Kind, Unique};
+use crate::quantity::Quantity;
+
+/// A value.
+#[derive(Clone, Debug)]
+pub enum Value<'v> {
+    /// `null`
+    Null,
+    /// `true`, `false`
+    Bool(bool),
+    /// A whole number.
+    Int(i64),
+    /// A whole number that is never negative.
+    Uint(u64),
+    /// A number.
+    Double(f64),
+    /// Text.
+    Text(Cow<'v, str>),
+    /// Bytes.
+    Bytes(Rc<[u8]>),
+    /// A list as JSON has it; the rules are those of its elements' list.
+    Array(&'v [serde_json::Value], Option<&'v Checks>),
+    /// A list that an expression made.
+    List(Rc<[Value<'v>]>),
+    /// An object or map as JSON has it.
+    Object(&'v Map<String, serde_json::Value>, Option<&'v Checks>),
+    /// A map that an expression made.
+    Map(Rc<[(Value<'v>, Value<'v>)]>),
+    /// Nanoseconds.
+    Duration(i64),
+    /// A point in time.
+    Time(Timestamp),
+    /// A type.
+    Type(&'static str),
+    /// Perhaps a value.
+    Optional(Option<Rc<Value<'v>>>),
+    /// A quantity of Kubernetes.
+    Quantity(Quantity),
+    /// An IP address.
+    Ip(IpAddr),
+    /// A network.
+    Cidr(IpAddr, u8),
+    /// A URL by its parts.
+    Url(Rc<super::kubernetes::Url>),
+    /// A semantic version.
+    Semver(Rc<super::kubernetes::Semver>),
+    /// A format of names.
+    Format(&'static str),
+}
+
+impl<'v> Value<'v> {
+    /// A JSON value, as its rules type it.
+    pub fn of(json: &'v serde_json::Value, checks: Option<&'v Checks>) -> Self {
+        let kind = checks.map_or(Kind::Any, |c| c.kind);
+        match json {
+            serde_json::Value::Null => Self::Null,
+            serde_json::Value::Bool(b) => Self::Bool(*b),
+            serde_json::Value::Number(n) => match (kind, n.as_i64()) {
+                (Kind::Number, _) | (_, None) => {
+                    let number = n.as_f64().unwrap_or_default();
+                    #[expect(
+                        clippy::cast_possible_truncation,
+                        reason = "only where the schema says that it is a whole number, as 2.0 is one"
+                    )]
+                    let whole = number as i64;
+                    if kind == Kind::Integer { Self::Int(whole) } else { Self::Double(number) }
+                }
+                (_, Some(n)) => Self::Int(n),
+            },
+            serde_json::Value::String(text) => {
+                let format = checks.map_or("", |c| &c.format);
+                let typed = match format {
+                    "date-time" => text.parse().ok().map(Self::Time),
+                    "date" => format!("{text}T00:00:00Z").parse().ok().map(Self::Time),
+                    "duration" => crate::structural::parse_duration(text).map(Self::Duration),
+                    "byte" => base64::engine::general_purpose::STANDARD.decode(text).ok().map(|b| Self::Bytes(b.into())),
+                    _ => None,
+                };
+                typed.unwrap_or(Self::Text(Cow::Borrowed(text)))
+            }
+            serde_json::Value::Array(list) => Self::Array(list, checks),
+            serde_json::Value::Object(map) => Self::Object(map, checks),
+        }
+    }
+
+    /// A text of its own.
+    pub(super) fn text(text: impl Into<String>) -> Self {
+        Self::Text(Cow::Owned(text.into()))
+    }
+
+    /// Whether it is true.
+    pub fn is_true(&self) -> bool {
+        matches!(self, Self::Bool(true))
+    }
+
+    /// Its text, if it is one.
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The elements of a list.
+    pub(super) fn elements(&self) -> Option<Vec<Self>> {
+        match self {
+            Self::Array(list, checks) => {
+                let items = checks.and_then(|c| c.items.as_deref());
+                Some(list.iter().map(|v| Self::of(v, items)).collect())
+            }
+            Self::List(list) => Some(list.to_vec()),
+            _ => None,
+        }
+    }
+
+    /// The keys and values of a map or object.
+    pub(super) fn members(&self) -> Option<Vec<(Self, Self)>> {
+        match self {
+            Self::Object(map, checks) => Some(
+                map.iter().map(|(key, value)| (Self::Text(Cow::Borrowed(key)), Self::of(value, member_checks(*checks, key)))).collect(),
+            ),
+            Self::Map(pairs) => Some(pairs.to_vec()),
+            _ => None,
+        }
+    }
+
+    /// A field, by the name that expressions have for it.
+    pub(super) fn field(&self, name: &str) -> Option<Self> {
+        match self {
+            Self::Object(map, checks) => {
+                let (key, value) = map.get_key_value(name).or_else(|| map.get_key_value(&unescape(name)?))?;
+                Some(Self::of(value, member_checks(*checks, key)))
+            }
+            Self::Map(pairs) => pairs.iter().find(|(key, _)| key.as_text() == Some(name)).map(|(_, value)| value.clone()),
+            _ => None,
+        }
+    }
+
+    /// How many there are of it.
+    pub(super) fn len(&self) -> Option<usize> {
+        Some(match self {
+            Self::Text(text) => text.chars().count(),
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Array(list, _) => list.len(),
+            Self::List(list) => list.len(),
+            Self::Object(map, _) => map.len(),
+            Self::Map(pairs) => pairs.len(),
+            _ => return None,
+        })
+    }
+
+    /// The name of its type.
+    pub(super) fn type_name(&self) -> &'static str {
+        match self {
+            Self::Null => "null_type",
+            Self::Bool(_) => "bool",
+            Self::Int(_) => "int",
+            Self::Uint(_) => "uint",
+            Self::Double(_) => "double",
+            Self::Text(_) => "string",
+            Self::Bytes(_) => "bytes",
+            Self::Array(..) | Self::List(_) => "list",
+            Self::Object(..) | Self::Map(_) => "map",
+            Self::Duration(_) => "google.protobuf.Duration",
+            Self::Time(_) => "google.protobuf.Timestamp",
+            Self::Type(_) => "type",
+            Self::Optional(_) => "optional_type",
+            Self::Quantity(_) => "kubernetes.Quantity",
+            Self::Ip(_) => "net.IP",
+            Self::Cidr(..) => "net.CIDR",
+            Self::Url(_) => "kubernetes.URL",
+            Self::Semver(_) => "kubernetes.Semver",
+            Self::Format(_) => "kubernetes.NamedFormat",
+        }
+    }
+
+    /// Which of two comes first; `None` when they cannot be compared.
+    pub(super) fn order(&self, other: &Self) -> Option<Ordering> {
+        match (self, other) {
+            (Self::Bool(a), Self::Bool(b)) => Some(a.cmp(b)),
+            (Self::Text(a), Self::Text(b)) => Some(a.cmp(b)),
+            (Self::Bytes(a), Self::Bytes(b)) => Some(a.cmp(b)),
+            (Self::Duration(a), Self::Duration(b)) => Some(a.cmp(b)),
+            (Self::Time(a), Self::Time(b)) => Some(a.cmp(b)),
+            (Self::Int(a), Self::Int(b)) => Some(a.cmp(b)),
+            (Self::Uint(a), Self::Uint(b)) => Some(a.cmp(b)),
+            (Self::Int(a), Self::Uint(b)) => Some(i128::from(*a).cmp(&i128::from(*b))),
+            (Self::Uint(a), Self::Int(b)) => Some(i128::from(*a).cmp(&i128::from(*b))),
+            _ => self.real()?.partial_cmp(&other.real()?),
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "as CEL compares whole numbers with others")]
+    fn real(&self) -> Option<f64> {
+        match self {
+            Self::Int(n) => Some(*n as f64),
+            Self::Uint(n) => Some(*n as f64),
+            Self::Double(n) => Some(*n),
+            _ => None,
+        }
+    }
+
+    /// Whether two are equal; those of different types are not.
+    pub(super) fn same(&self, other: &Self) -> bool {
+        if let (Some(a), Some(b)) = (self.elements(), other.elements()) {
+            let unordered = |v: &Self| matches!(v, Self::Array(_, Some(checks)) if checks.unique != Unique::No);
+            return a.len() == b.len()
+                && if unordered(self) || unordered(other) {
+                    a.iter().all(|x| b.iter().any(|y| x.same(y)))
+                } else {
+                    a.iter().zip(&b).all(|(x, y)| x.same(y))
+                };
+        }
+        if let (Some(a), Some(b)) = (self.members(), other.members()) {
+            return a.len() == b.len() && a.iter().all(|(key, x)| b.iter().any(|(k, y)| k.same(key) && x.same(y)));
+        }
+        match (self, other) {
+            (Self::Null, Self::Null) => true,
+            (Self::Type(a), Self::Type(b)) | (Self::Format(a), Self::Format(b)) => a == b,
+            (Self::Optional(a), Self::Optional(b)) => match (a, b) {
+                (Some(a), Some(b)) => a.same(b),
+                (a, b) => a.is_none() && b.is_none(),
+            },
+            (Self::Quantity(a), Self::Quantity(b)) => a.cmp(b).is_eq(),
+            (Self::Ip(a), Self::Ip(b)) => a == b,
+            (Self::Cidr(a, x), Self::Cidr(b, y)) => (a, x) == (b, y),
+            (Self::Url(a), Self::Url(b)) => a == b,
+            (Self::Semver(a), Self::Semver(b)) => a == b,
+            _ => self.order(other).is_some_and(Ordering::is_eq),
+        }
+    }
+}
+
+fn member_checks<'v>(checks: Option<&'v Checks>, key: &str) -> Option<&'v Checks> {
+    let checks = checks?;
+    checks.property(key).or(checks.additional.as_deref())
+}
+
+/// The JSON name of a field that expressions must call otherwise: `__dot__`, `__dash__`, `__namespace__`.
+pub(super) fn unescape(name: &str) -> Option<String> {
+    if !name.contains("__") {
+        return None;
+    }
+    if let Some(word) = name.strip_prefix("__").and_then(|n| n.strip_suffix("__"))
+        && RESERVED.contains(&word)
+    {
+        return Some(word.to_owned());
+    }
+    let mut out = String::new();
+    let mut rest = name;
+    while let Some((before, after)) = rest.split_once("__") {
+        out.push_str(before);
+        let (sign, tail) = [("underscores__", "__"), ("dot__", "."), ("dash__", "-"), ("slash__", "/")]
+            .iter()
+            .find_map(|(word, sign)| after.strip_prefix(word).map(|tail| (*sign, tail)))?;
+        out.push_str(sign);
+        rest = tail;
+    }
+    out.push_str(rest);
+    Some(out)
+}
+
+/// Words of the language that a field's name may not be.
+const RESERVED: [&str; 20] = [
+    "true",
+    "false",
+    "null",
+    "in",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+];

@@ -1,0 +1,61 @@
+//! `x-kubernetes-validations` of an object, wherever the schema has them.
+
+use serde_json::Value;
+
+use super::super::field::Field;
+use super::before;
+use crate::custom::checks::{Checks, same};
+use crate::custom::rules::{Budget, Verdict};
+
+/// Asks all rules.
+pub(super) fn check(checks: &Checks, object: &Field<'_>, old: Option<&Value>) {
+    let mut budget = Budget::default();
+    walk(checks, object, old, &mut budget);
+}
+
+fn walk(checks: &Checks, field: &Field<'_>, old: Option<&Value>, budget: &mut Budget) {
+    if !checks.has_rules || field.value().is_null() {
+        return;
+    }
+    for rule in &checks.rules {
+        // What did not change and does not look at its past was judged when it came.
+        if !rule.compares && old.is_some_and(|old| same(old, field.value())) {
+            continue;
+        }
+        match rule.ask(checks, field.value(), old, budget) {
+            Verdict::Holds => {}
+            Verdict::Broken { message } => {
+                let mut names: Vec<&str> = rule.field_path.iter().map(|name| &**name).collect();
+                names.reverse();
+                told(field, &mut names, rule.reason, &message);
+            }
+            Verdict::Spent => {
+                field.invalid("the validation rules cost too much: no further ones are run");
+                return;
+            }
+        }
+    }
+    let past = |name: &str| if checks.atomic { None } else { old.and_then(|old| old.get(name)) };
+    match field.value() {
+        Value::Object(map) => {
+            for name in map.keys() {
+                if let Some(inner) = checks.property(name).or(checks.additional.as_deref()) {
+                    walk(inner, &field.at(name), past(name), budget);
+                }
+            }
+        }
+        Value::Array(list) => {
+            let Some(items) = &checks.items else { return };
+            field.each(|i, item| walk(items, &item, before(checks, &list[i], old), budget));
+        }
+        _ => {}
+    }
+}
+
+/// Tells a cause at a path below the field.
+fn told(field: &Field<'_>, names: &mut Vec<&str>, reason: &'static str, message: &str) {
+    match names.pop() {
+        Some(name) => told(&field.at(name), names, reason, message),
+        None => field.because(reason, message),
+    }
+}
