@@ -29,7 +29,8 @@ const HOISTED: [(&str, &str); 4] = [
 
 /// Checks a definition; `old` is the one that it takes the place of.
 pub(super) fn check(definition: &Field<'_>, old: Option<&Value>, subresource: &str) {
-    if subresource == "status" {
+    // What is being deleted must be able to end, whatever it has become.
+    if subresource == "status" || old.is_some_and(|old| old["metadata"]["deletionTimestamp"].is_string()) {
         return;
     }
     let (spec, metadata) = (definition.at("spec"), definition.at("metadata"));
