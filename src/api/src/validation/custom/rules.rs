@@ -10,16 +10,18 @@ use crate::custom::rules::{Budget, Verdict};
 /// Asks all rules.
 pub(super) fn check(checks: &Checks, object: &Field<'_>, old: Option<&Value>) {
     let mut budget = Budget::default();
-    walk(checks, object, old, &mut budget);
+    walk(checks, object, old, false, &mut budget);
 }
 
-fn walk(checks: &Checks, field: &Field<'_>, old: Option<&Value>, budget: &mut Budget) {
+/// `settled`: the value is part of one that did not change.
+fn walk(checks: &Checks, field: &Field<'_>, old: Option<&Value>, settled: bool, budget: &mut Budget) {
     if !checks.has_rules || field.value().is_null() {
         return;
     }
+    let settled = settled || old.is_some_and(|old| same(old, field.value()));
     for rule in &checks.rules {
         // What did not change and does not look at its past was judged when it came.
-        if !rule.compares && old.is_some_and(|old| same(old, field.value())) {
+        if !rule.compares && settled {
             continue;
         }
         match rule.ask(checks, field.value(), old, budget) {
@@ -40,13 +42,13 @@ fn walk(checks: &Checks, field: &Field<'_>, old: Option<&Value>, budget: &mut Bu
         Value::Object(map) => {
             for name in map.keys() {
                 if let Some(inner) = checks.property(name).or(checks.additional.as_deref()) {
-                    walk(inner, &field.at(name), past(name), budget);
+                    walk(inner, &field.at(name), past(name), settled, budget);
                 }
             }
         }
         Value::Array(list) => {
             let Some(items) = &checks.items else { return };
-            field.each(|i, item| walk(items, &item, before(checks, &list[i], old), budget));
+            field.each(|i, item| walk(items, &item, before(checks, &list[i], old), settled, budget));
         }
         _ => {}
     }

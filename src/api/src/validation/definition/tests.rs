@@ -142,7 +142,7 @@ fn schemas_are_structural() {
     }
     assert_eq!(
         causes(&at("/properties/port"), Value::Null),
-        [format!("Invalid {S}.properties[spec].x-kubernetes-validations[0].rule"), "Invalid spec.selectableFields[0].jsonPath".to_owned()]
+        ["Invalid spec.selectableFields[0].jsonPath".to_owned(), format!("Invalid {S}.properties[spec].x-kubernetes-validations[0].rule")]
     );
 }
 
