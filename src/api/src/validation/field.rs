@@ -176,10 +176,6 @@ impl<'a> Field<'a> {
         self.cause("FieldValueTypeInvalid", format!("Invalid value: {}: must be of type {wanted}", self.shown()));
     }
 
-    pub(super) fn too_many(&self, found: u64, most: u64) {
-        self.cause("FieldValueTooMany", format!("Too many: {found}: must have at most {most} items"));
-    }
-
     /// With a reason of the rule's own.
     pub(super) fn because(&self, reason: &'static str, why: &str) {
         let prefix = match reason {

@@ -125,7 +125,7 @@ fn text(checks: &Checks, field: &Field<'_>, text: &str) {
 fn list(checks: &Checks, field: &Field<'_>, list: &[Value], old: Option<&Value>) {
     let count = list.len() as u64;
     if let Some(most) = checks.items_count.1.filter(|most| count > *most) {
-        field.too_many(count, most);
+        field.too_many(usize::try_from(most).unwrap_or(usize::MAX));
     }
     if let Some(least) = checks.items_count.0.filter(|least| count < *least) {
         field.invalid(&format!("should have at least {least} items"));
@@ -165,7 +165,7 @@ fn object(checks: &Checks, field: &Field<'_>, old: Option<&Value>, root: bool) {
     let Some(map) = field.value().as_object() else { return };
     let count = map.len() as u64;
     if let Some(most) = checks.properties_count.1.filter(|most| count > *most) {
-        field.too_many(count, most);
+        field.too_many(usize::try_from(most).unwrap_or(usize::MAX));
     }
     if let Some(least) = checks.properties_count.0.filter(|least| count < *least) {
         field.invalid(&format!("should have at least {least} properties"));

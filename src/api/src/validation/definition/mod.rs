@@ -211,7 +211,7 @@ fn selectable(fields: &Field<'_>, schema: &Value, given: bool) {
         return;
     }
     if list.len() > MAX_SELECTABLE_FIELDS {
-        fields.too_many(list.len() as u64, MAX_SELECTABLE_FIELDS as u64);
+        fields.too_many(MAX_SELECTABLE_FIELDS);
     }
     fields.each(|i, field| {
         let path = field.at("jsonPath");
