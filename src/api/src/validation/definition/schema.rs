@@ -90,7 +90,7 @@ fn node(schema: &Field<'_>, depth: usize, root: bool) {
         if int_or_string {
             kind.invalid("must be empty if x-kubernetes-int-or-string is true");
         }
-    } else if !int_or_string && !(flag("x-kubernetes-preserve-unknown-fields") && !root) {
+    } else if !int_or_string && (root || !flag("x-kubernetes-preserve-unknown-fields")) {
         kind.required("must not be empty");
     }
     for name in FORBIDDEN {
