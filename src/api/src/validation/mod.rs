@@ -62,7 +62,7 @@ const UNCHANGING: [(&str, &[&str]); 9] = [
     ("resourceclaims", &["spec"]),
     ("resourceclaimtemplates", &["spec"]),
     ("ipaddresses", &["spec.parentRef"]),
-    ("csidrivers", &["spec.attachRequired", "spec.fsGroupPolicy", "spec.volumeLifecycleModes"]),
+    ("csidrivers", &["spec.attachRequired", "spec.volumeLifecycleModes"]),
     ("csistoragecapacities", &["nodeTopology", "storageClassName"]),
     ("resourcequotas", &["spec.scopes"]),
     ("events", &["involvedObject", "related", "eventTime", "message", "reason", "action", "reportingInstance"]),

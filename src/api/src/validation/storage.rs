@@ -7,6 +7,7 @@ use super::pod::{claim_spec, persistent_source};
 use super::rules::{immutable, label_selector, node_selector, qualified_name, quantity};
 use crate::catalogue::Resource;
 use crate::names;
+use crate::quantity::Quantity;
 
 const POLICIES: [&str; 3] = ["Delete", "Recycle", "Retain"];
 
@@ -142,7 +143,10 @@ fn claim(claim: &Field<'_>, old: Option<&Value>) {
     let requests = resources.at("requests");
     let storage = requests.at("storage");
     let old_quantity = old_storage.as_str().and_then(|q| q.parse().ok());
-    if bound && old_quantity.is_some_and(|old| quantity(&storage) < old) {
+    // An expansion that failed may be taken back, but not below what the volume has.
+    let (asked, capacity) = (quantity(&storage), old["status"]["capacity"]["storage"].as_str().and_then(|q| q.parse().ok()));
+    let shrinks = old_quantity.is_some_and(|old| asked < old) && asked <= capacity.unwrap_or(Quantity::from_units(0));
+    if shrinks {
         storage.forbidden("field can not be less than status.capacity");
     }
 }

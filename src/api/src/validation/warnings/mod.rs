@@ -159,6 +159,9 @@ fn content(resource: &Resource, object: &Field<'_>, old: Option<&Value>) {
                 replaced_annotation(&metadata, ENFORCE, "deprecated in v1.32+; keep apart with namespaces who may mount which Secret");
             }
         }
+        ("discovery.k8s.io", "endpointslices") if old.is_none() && object.at("addressType").text() == "FQDN" => {
+            object.at("addressType").warn("FQDN is deprecated: nothing of Kubernetes reads such addresses");
+        }
         ("networking.k8s.io", "networkpolicies") => {
             for (rules, peers) in [("ingress", "from"), ("egress", "to")] {
                 spec.at(rules).each(|_, rule| {

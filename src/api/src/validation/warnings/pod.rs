@@ -125,8 +125,16 @@ fn volumes(volumes: &Field<'_>) {
         let ephemeral = volume.at("ephemeral");
         let template = ephemeral.at("volumeClaimTemplate");
         claim_spec(&template.at("spec"));
+        for kind in ["configMap", "secret", "downwardAPI"] {
+            overlapping(&volume, &paths(&volume.value()[kind]));
+        }
         let projected = volume.at("projected");
-        projected.at("sources").each(|_, source| {
+        let sources = projected.at("sources");
+        overlapping(&volume, &sources.list().iter().flat_map(projected_paths).collect::<Vec<_>>());
+        sources.each(|_, source| {
+            if source.is_empty() {
+                source.warn("projects nothing");
+            }
             for kind in ["configMap", "secret", "downwardAPI"] {
                 let files = source.at(kind);
                 files.at("items").each(|_, item| hidden(&item.at("path"), &tokens));
@@ -135,6 +143,31 @@ fn volumes(volumes: &Field<'_>) {
             hidden(&bundle.at("path"), &tokens);
         });
     });
+}
+
+/// Files of a volume's source that are named one by one.
+fn paths(source: &Value) -> Vec<&str> {
+    source["items"].as_array().into_iter().flatten().filter_map(|item| item["path"].as_str()).collect()
+}
+
+fn projected_paths(source: &Value) -> Vec<&str> {
+    let mut out: Vec<&str> = ["configMap", "secret", "downwardAPI"].iter().flat_map(|kind| paths(&source[*kind])).collect();
+    out.extend(["serviceAccountToken", "clusterTrustBundle"].iter().filter_map(|kind| source[*kind]["path"].as_str()));
+    let certificate = &source["podCertificate"];
+    let names = ["certificateChainPath", "keyPath", "credentialBundlePath"];
+    out.extend(names.iter().filter_map(|name| certificate[*name].as_str()).filter(|path| !path.is_empty()));
+    out
+}
+
+/// Two files at one path, or one where the directory of another is.
+fn overlapping(volume: &Field<'_>, paths: &[&str]) {
+    let inside = |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let paths: Vec<&str> = paths.iter().map(|path| path.trim_end_matches('/')).collect();
+    for (i, path) in paths.iter().enumerate().filter(|(_, path)| !path.is_empty()) {
+        for other in paths[..i].iter().filter(|other| !other.is_empty() && (inside(path, other) || inside(other, path))) {
+            volume.warn(format!("overlapping paths: {path:?} with {other:?}"));
+        }
+    }
 }
 
 fn hidden(path: &Field<'_>, tokens: &HashSet<&str>) {

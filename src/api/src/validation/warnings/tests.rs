@@ -61,6 +61,22 @@ fn pods_tell_what_is_doubled() {
 }
 
 #[test]
+fn volumes_tell_of_files_in_each_others_way() {
+    let items = |paths: &[&str]| -> Value { paths.iter().map(|path| json!({"key": "k", "path": path})).collect() };
+    let config = |paths: &[&str]| pod(json!({"volumes": [{"name": "v", "configMap": {"name": "c", "items": items(paths)}}]}));
+    check("", "pods", config(&["a", "b/c", "b/d"]), &[]);
+    check("", "pods", config(&["a", "ab", "a/"]), &["spec.volumes[0]"]);
+    check("", "pods", config(&["a/b", "a"]), &["spec.volumes[0]"]);
+    let sources = json!([{"serviceAccountToken": {"path": "t"}}, {"secret": {"name": "s", "items": items(&["u"])}}, {}]);
+    check(
+        "",
+        "pods",
+        pod(json!({"volumes": [{"name": "v", "projected": {"sources": sources}}]})),
+        &["spec.volumes[0].projected.sources[2]"],
+    );
+}
+
+#[test]
 fn other_kinds_tell_what_they_ignore() {
     let service = |spec: Value| json!({"metadata": {"name": "s"}, "spec": spec});
     check("", "services", service(json!({"externalIPs": ["10.0.0.1"]})), &["spec.externalIPs"]);
