@@ -187,10 +187,11 @@ fn mounts(sandbox: &SandboxSpec, container: &Container, shm: &Path) -> Vec<Mount
         system("/sys", fresh("sysfs", &[], if writable { closed } else { closed | MountAttrFlags::MOUNT_ATTR_RDONLY })),
         system(CGROUPS, What::Cgroups { writable }),
     ];
-    let images = spec.image_mounts.iter().enumerate().map(|(number, image)| Mounting {
-        destination: image.destination.clone(),
-        what: What::Image { id: image.image.clone(), number },
-    });
+    let images = spec
+        .image_mounts
+        .iter()
+        .enumerate()
+        .map(|(number, image)| Mounting { destination: image.destination.clone(), what: What::Image { id: image.image.clone(), number } });
     let mut own: Vec<Mounting> = spec.mounts.iter().map(volume).chain(images).collect();
     // A volume at a place of the system takes it.
     list.retain(|mount| !own.iter().any(|own| own.destination == mount.destination));
