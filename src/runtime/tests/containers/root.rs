@@ -53,11 +53,13 @@ async fn links_of_a_volume_lead_mounts_to_places_inside() {
     fs::create_dir(&inner).unwrap();
     fs::write(inner.join("file"), "inner").unwrap();
     std::os::unix::fs::symlink("/made/there", data.join("link")).unwrap();
-    std::os::unix::fs::symlink("../../../../../up", data.join("up")).unwrap();
+    // A name of its own: what it must not make lies where others work, too.
+    let up = format!("up-{}", std::process::id());
+    std::os::unix::fs::symlink(format!("../../../../../{up}"), data.join("up")).unwrap();
     let mounts = vec![volume(data, "/data", ""), volume(inner.clone(), "/data/link/x", ""), volume(inner.join("file"), "/data/up/one", "")];
-    let (code, _, log) = house.output("cat /made/there/x/file /up/one", move |spec| spec.mounts = mounts).await;
+    let (code, _, log) = house.output(&format!("cat /made/there/x/file /{up}/one"), move |spec| spec.mounts = mounts).await;
     assert_eq!((code, log.as_str()), (0, "innerinner"));
-    assert!(!house.dir().parent().unwrap().join("up").exists());
+    assert!(!house.dir().ancestors().any(|dir| dir.join(&up).exists()));
     house.close().await;
 }
 
