@@ -143,8 +143,9 @@ fn every_test_of_the_specification_exists() {
         let directory = if crate_ == "tests" { root().join("tests") } else { root().join("src").join(crate_) };
         assert!(directory.is_dir(), "the specification names the crate {crate_}");
         let found = rust_files(&directory).iter().any(|(path, text)| {
-            let is_test =
-                path.components().any(|c| c.as_os_str() == "tests") || text.contains("#[cfg(test)]") || path.ends_with("tests.rs");
+            let is_test = path.components().any(|c| c.as_os_str() == "tests")
+                || text.contains("#[cfg(test)]")
+                || path.to_string_lossy().ends_with("tests.rs");
             let is_file =
                 path.file_stem().is_some_and(|stem| stem == name) || path.parent().and_then(Path::file_name).is_some_and(|d| d == name);
             is_test && (is_file || text.contains(&format!("fn {name}(")))
