@@ -9,6 +9,7 @@ export PATH="$PWD/.tools:$PATH"
 profile=${CORACLE_PROFILE:-release}
 work=$(mktemp -d /var/tmp/coracle-bench-XXXXXX)
 bin=$PWD/dist/coracle
+export CORACLE_BIN="$bin"
 data=$work/data
 pid=
 clean() {
@@ -37,9 +38,12 @@ run() { # run NAME COMMAND...: keeps what it says; a failure is seen by the miss
     name=$1; shift
     "$@" >"$work/$name" 2>&1 || { echo "bench.sh: $name failed:" >&2; tail -n 5 "$work/$name" >&2; }
 }
+# As packaging/build.sh builds the program, so that both share what they are made of.
+triple=$(rustc -vV | sed -n 's/^host: //p')
+export RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static"
 example() { # example CRATE NAME [ARGS...]
     crate=$1; name=$2; shift 2
-    cargo run --locked --quiet --profile "$profile" -p "$crate" --example "$name" -- "$@"
+    cargo run --locked --quiet --profile "$profile" --target "$triple" -p "$crate" --example "$name" -- "$@"
 }
 
 echo "== $(uname -sr), $(nproc) processors, $(awk '/^MemTotal/ {printf "%.1f", $2/1048576}' /proc/meminfo) GiB, profile $profile, $(date -u +%FT%TZ)"
@@ -78,7 +82,7 @@ ready=$(of_demo 'the Deployment has 3 ready pods'); asked=$(of_demo "all three a
 row "same to the demo's Deployment answering by DNS name, ms" "$(echo "$started $ready $asked" | awk 'NF == 3 {print $1+$2+$3}')" "< 6000" "< 3000"
 row "pod deleted to its endpoint gone from its EndpointSlice, ms" "$(of_demo "a deleted pod left the Service's endpoints")" "< 100" "< 50"
 
-run store env CORACLE_BENCH_DIR="$work" cargo bench --locked --quiet --profile "$profile" -p coracle-store
+run store env CORACLE_BENCH_DIR="$work" cargo bench --locked --quiet --profile "$profile" --target "$triple" -p coracle-store
 row "store: durable puts by 64 writers, against append + fdatasync" "$(said 's/^ratio to the bare log.*: \([0-9.]*\) (must.*/\1/p' "$work/store")" "> 0.5" "> 0.8"
 row "store: opening 100,000 objects, ms" "$(said 's/^opening 100,000 objects.*: \([0-9]*\) ms.*/\1/p' "$work/store")" "< 1000" "< 300"
 
@@ -86,7 +90,7 @@ run network example coracle-network bench
 row "pod to ClusterIP, one byte there and back, against veth + routing" "$(said 's/^pod to ClusterIP.* ratio \([0-9.]*\);.*/\1/p' "$work/network")" ">= 1.0" ">= 1.4"
 row "endpoint's end to refused by the dataplane, ms (p50)" "$(said 's/^endpoint gone after its event: p50 \([0-9.]*\)ms.*/\1/p' "$work/network")" "< 100" "< 50"
 
-run pods env CORACLE_BIN="$bin" cargo run --locked --quiet --profile "$profile" -p coracle-tests --example pods
+run pods example coracle-tests pods
 of_pods() { said "s/^$1, ms *\([0-9.]*\) .*/\1/p" "$work/pods"; }
 row "pod created to Running, image present: p50 of 50, ms" "$(of_pods 'pod created to Running.*')" "< 300" "< 150"
 row "the same: p99 of 50, ms" "$(of_pods 'the same, p99')" "< 800" "< 400"

@@ -1,4 +1,4 @@
-//! How long a write of one Pod takes in this crate, step by step: `cargo run --release --example bench -- pod.json`.
+//! How long a write of one Pod takes in this crate, step by step: `cargo run --release --example write_path -- pod.json`.
 
 use std::time::Instant;
 
