@@ -25,11 +25,12 @@ use crate::{pod::spec, resources};
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
     /// payload
-    #[error("volume {volume:?}: {source}")]
+    #[error("volume {volume:?} has no content")]
     Payload {
         /// Which.
         volume: String,
         /// Why.
+        #[source]
         source: PayloadError,
     },
     /// write
@@ -250,6 +251,13 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let source = PayloadError::Missing { kind: "configmap", name: "none".into() };
+        let error = MountError::Payload { volume: "v".into(), source };
+        assert_eq!(crate::context::chain(&error), r#"volume "v" has no content: configmap "none" not found"#);
+    }
 
     #[test]
     fn blanks_in_mount_points() {
