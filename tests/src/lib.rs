@@ -6,6 +6,7 @@ pub mod http;
 pub mod image;
 pub mod kubectl;
 pub mod left;
+pub mod manifests;
 pub mod memory;
 pub mod pty;
 pub mod registry;

@@ -5,35 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use coracle_tests::{Server, left, server::program};
+use coracle_tests::{Server, left, manifests, server::program};
 use nix::sys::signal::Signal;
 
 /// The eBPF object as the program holds it.
 const OBJECT: &[u8] = include_bytes!("../../ebpf/coracle.bpf.o");
-
-const WEB: &str = r#"
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      containers:
-      - name: httpd
-        image: busybox:test
-        imagePullPolicy: Never
-        command: [sh, -c, "echo hello > /tmp/index.html; httpd -f -p 8080 -h /tmp"]
-        readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web}
-spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
-"#;
 
 /// The program as another build would have it: other bytes at its end, and other eBPF programs, that do the same.
 fn newer(directory: &Path) -> PathBuf {
@@ -60,7 +36,7 @@ fn a_newer_binary_is_noticed_by_nobody() {
     // Not below /tmp: it may be small and in memory.
     let directory = tempfile::Builder::new().prefix("coracle-newer-").tempdir_in("/var/tmp").expect("a directory");
     let newer = newer(directory.path());
-    kubectl.apply(WEB);
+    kubectl.apply(&manifests::web(2));
     kubectl.ok(&["rollout", "status", "deployment/web", "--timeout=90s"]);
     kubectl.pod(
         "ask",

@@ -1,31 +1,7 @@
 //! A node with real containers behind a real Service, with the real kubectl; and what a kill of the server does to it: nothing.
 
-use coracle_tests::Server;
+use coracle_tests::{Server, manifests};
 use nix::sys::signal::Signal;
-
-const WEB: &str = r#"
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 3
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 2
-      containers:
-      - name: httpd
-        image: busybox:test
-        imagePullPolicy: Never
-        command: [sh, -c, "echo hello > /tmp/index.html; httpd -f -p 8080 -h /tmp"]
-        readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web}
-spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
-"#;
 
 /// Ends when it is told to through a directory of the machine.
 const ENDS: &str = r#"
@@ -47,7 +23,7 @@ spec:
 #[test]
 fn a_killed_server_is_missed_by_nobody() {
     let (mut server, kubectl) = Server::with_image();
-    kubectl.apply(WEB);
+    kubectl.apply(&manifests::web(3));
     kubectl.ok(&["rollout", "status", "deployment/web", "--timeout=90s"]);
     let ask = "n=0; while [ ! -e /tmp/stop ]; do wget -qO /dev/null http://web || echo failed $n; n=$((n+1)); done; echo asked $n";
     kubectl.pod("ask", &["--restart=Never"], ask);
