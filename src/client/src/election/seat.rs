@@ -102,14 +102,35 @@ impl Candidate {
 
     /// Leaves the seat to the next.
     async fn stands_up(&mut self) {
-        let now = self.now();
-        let Some(lease) = self.known.take() else { return };
-        let Some(spec) = lease.spec.as_ref().and_then(|spec| self.election.release(spec, now)) else { return };
-        let freed = Lease { spec: Some(spec), ..lease };
-        let written =
-            tokio::time::timeout(self.seat.terms.retry, self.leases.replace(self.seat.name, &PostParams::default(), &freed)).await;
-        if let Ok(Err(error)) = written {
-            tracing::debug!(seat = self.seat.name, error = &error as &dyn std::error::Error, "the seat stays taken until its Lease ends");
+        if tokio::time::timeout(self.seat.terms.retry, self.free()).await.is_err() {
+            tracing::debug!(seat = self.seat.name, "the seat stays taken until its Lease ends: no answer");
+        }
+    }
+
+    /// Frees the Lease. A renewal that the end cut off may have been written or may be yet: then the Lease is not known, or not as it is.
+    async fn free(&mut self) {
+        loop {
+            if self.known.is_none() {
+                match self.leases.get_opt(self.seat.name).await {
+                    Ok(lease) => self.known = lease,
+                    Err(error) => {
+                        self.failed(&error);
+                        return;
+                    }
+                }
+            }
+            let now = self.now();
+            let Some(lease) = self.known.take() else { return };
+            let Some(spec) = lease.spec.as_ref().and_then(|spec| self.election.release(spec, now)) else { return };
+            let freed = Lease { spec: Some(spec), ..lease };
+            match self.leases.replace(self.seat.name, &PostParams::default(), &freed).await {
+                Ok(_) => return,
+                Err(kube::Error::Api(status)) if status.code == 409 => {}
+                Err(error) => {
+                    self.failed(&error);
+                    return;
+                }
+            }
         }
     }
 

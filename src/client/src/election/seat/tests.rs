@@ -20,6 +20,17 @@ use super::*;
 struct House {
     lease: Arc<Mutex<Option<Value>>>,
     down: Arc<AtomicBool>,
+    /// For the next replacement.
+    slow: Arc<Mutex<Option<Arc<Slow>>>>,
+}
+
+/// A replacement that takes its time.
+#[derive(Default)]
+struct Slow {
+    /// It is written when it comes, not when it is answered.
+    at_once: bool,
+    arrived: Notify,
+    go: Notify,
 }
 
 impl House {
@@ -30,7 +41,13 @@ impl House {
             async move {
                 let (head, body) = request.into_parts();
                 let body = body.collect().await.unwrap().to_bytes();
-                Ok::<_, Infallible>(house.answer(&head.method, head.uri.path(), &body))
+                let slow = if head.method == Method::PUT { house.slow.lock().unwrap().take() } else { None };
+                let written = slow.as_ref().filter(|slow| slow.at_once).map(|_| house.answer(&head.method, head.uri.path(), &body));
+                if let Some(slow) = slow {
+                    slow.arrived.notify_one();
+                    slow.go.notified().await;
+                }
+                Ok::<_, Infallible>(written.unwrap_or_else(|| house.answer(&head.method, head.uri.path(), &body)))
             }
         }))
     }
@@ -123,7 +140,8 @@ async fn a_freed_seat_is_taken_within_a_retry() {
     let (stop_a, a) = work.candidate(&house, "a");
     work.until("a leads", |w| w.begun.load(Ordering::SeqCst) == 1).await;
     let (stop_b, b) = work.candidate(&house, "b");
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    // Between two renewals.
+    tokio::time::sleep(Duration::from_secs(61)).await;
     assert_eq!((house.holder(), work.begun.load(Ordering::SeqCst)), (json!("a"), 1), "a renews, b waits");
     stop_a.cancel();
     a.await.unwrap();
@@ -133,6 +151,23 @@ async fn a_freed_seat_is_taken_within_a_retry() {
     assert!(freed.elapsed() <= Terms::default().retry + Duration::from_millis(10), "{:?}", freed.elapsed());
     stop_b.cancel();
     b.await.unwrap();
+}
+
+/// The end may come while a renewal is on its way: before the server wrote it, or before its answer was read.
+#[tokio::test(start_paused = true)]
+async fn a_seat_left_in_the_middle_of_a_renewal_is_free_all_the_same() {
+    for at_once in [false, true] {
+        let (house, work) = (House::default(), Work::default());
+        let (stop_a, a) = work.candidate(&house, "a");
+        work.until("a leads", |w| w.begun.load(Ordering::SeqCst) == 1).await;
+        let slow = Arc::new(Slow { at_once, ..Slow::default() });
+        *house.slow.lock().unwrap() = Some(slow.clone());
+        slow.arrived.notified().await;
+        stop_a.cancel();
+        a.await.unwrap();
+        assert_eq!(house.holder(), json!(""), "the renewal was written at once: {at_once}");
+        slow.go.notify_one();
+    }
 }
 
 #[tokio::test(start_paused = true)]
