@@ -1,6 +1,6 @@
 //! The embedded engine: a checksummed log with group commit as the truth, sled beside it as an index, a bounded window of recent changes.
 //!
-//! In memory: the changes that the index does not have yet (some 1,024 keys, at most 65,536), the recent changes without most of their values
+//! In memory: the changes that the index does not have yet (some 16,384 keys, at most 65,536), the recent changes without most of their values
 //! ([`history::Bounds`]), sled's cache (8 MiB), the queue of writes (32 MiB). Objects stay on the disk; the API server's watch cache holds them.
 
 mod cleaning;
@@ -57,8 +57,8 @@ pub use self::{
 const QUEUE_KIB: usize = 32 << 10;
 /// Length of a segment: the step in which the log grows and is cleaned.
 const SEGMENT_BYTES: u32 = 16 << 20;
-/// See [`Options::unindexed_keys`].
-const UNINDEXED_KEYS: usize = 1024;
+/// See [`Options::unindexed_keys`]: 2 MiB. Moving a key into the index costs more than its write, and most keys change again before.
+const UNINDEXED_KEYS: usize = 16_384;
 /// Smallest segment; a value may take a quarter of one.
 const MIN_SEGMENT_BYTES: u32 = 16 << 10;
 
