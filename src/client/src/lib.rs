@@ -14,4 +14,4 @@ pub use events::{EventType, Recorder};
 pub use informer::{Changes, Informer, Informers, Scope};
 pub use key::Key;
 pub use lister::Lister;
-pub use transport::{KubeconfigError, from_kubeconfig, in_process};
+pub use transport::{KubeconfigError, authority_of, from_kubeconfig, in_process};

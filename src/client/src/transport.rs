@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
 use http::{Request, Response};
 use kube::{
     Client, Config,
@@ -59,15 +60,63 @@ pub enum KubeconfigError {
 
 /// A client for the current context of the kubeconfig at `path`. Dials on first use.
 pub async fn from_kubeconfig(path: &Path) -> Result<Client, KubeconfigError> {
-    let at = || path.to_path_buf();
     // kube asks rustls for the process's provider; a second installation is refused, and that is fine.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let file = Kubeconfig::read_from(path).map_err(|e| KubeconfigError::Read { path: at(), source: Box::new(e) })?;
-    let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-        .await
-        .map_err(|e| KubeconfigError::Context { path: at(), source: Box::new(e) })?;
+    let mut config = config(path).await?;
     // The cluster's API server is never behind the proxy of the user's shell.
     config.proxy_url = None;
     config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(USER_AGENT)));
-    Client::try_from(config).map_err(|e| KubeconfigError::Tls { path: at(), source: Box::new(e) })
+    Client::try_from(config).map_err(|e| KubeconfigError::Tls { path: path.to_path_buf(), source: Box::new(e) })
+}
+
+/// What the current context of the kubeconfig at `path` trusts its API server by, as PEM; empty when it leaves that to the system.
+pub async fn authority_of(path: &Path) -> Result<String, KubeconfigError> {
+    let roots = config(path).await?.root_cert.unwrap_or_default();
+    Ok(roots.iter().map(|der| pem(der)).collect())
+}
+
+async fn config(path: &Path) -> Result<Config, KubeconfigError> {
+    let at = || path.to_path_buf();
+    let file = Kubeconfig::read_from(path).map_err(|e| KubeconfigError::Read { path: at(), source: Box::new(e) })?;
+    let context = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
+    context.map_err(|e| KubeconfigError::Context { path: at(), source: Box::new(e) })
+}
+
+/// RFC 7468: lines of 64 characters.
+fn pem(der: &[u8]) -> String {
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let lines: String = text.as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line) + "\n").collect();
+    format!("-----BEGIN CERTIFICATE-----\n{lines}-----END CERTIFICATE-----\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A kubeconfig of two clusters, of which the second is the current one; its authority is in a file.
+    fn kubeconfig(authority: &Path) -> String {
+        format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: b\n\
+             clusters:\n- {{name: a, cluster: {{server: https://127.0.0.1:1}}}}\n\
+             - {{name: b, cluster: {{server: https://127.0.0.1:2, certificate-authority: {}}}}}\n\
+             users:\n- {{name: u, user: {{token: t}}}}\n\
+             contexts:\n- {{name: a, context: {{cluster: a, user: u}}}}\n- {{name: b, context: {{cluster: b, user: u}}}}\n",
+            authority.display()
+        )
+    }
+
+    #[tokio::test]
+    async fn the_authority_is_the_current_contexts_and_a_missing_one_is_an_error() {
+        let home = std::env::temp_dir().join(format!("coracle-transport-{}", std::process::id()));
+        std::fs::create_dir_all(&home).unwrap();
+        let (file, authority) = (home.join("config"), home.join("ca.crt"));
+        std::fs::write(&file, kubeconfig(&authority)).unwrap();
+        let missing = authority_of(&file).await.unwrap_err();
+        let text = pem(&[7; 100]) + &pem(&[8; 48]);
+        std::fs::write(&authority, &text).unwrap();
+        let found = authority_of(&file).await;
+        std::fs::remove_dir_all(&home).unwrap();
+        assert!(matches!(missing, KubeconfigError::Context { .. }), "{missing}");
+        assert_eq!(found.unwrap(), text);
+    }
 }

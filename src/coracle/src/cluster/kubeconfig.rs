@@ -66,12 +66,3 @@ fn base64(text: &str) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode(text)
 }
-
-/// The authority of the first cluster that a kubeconfig names; empty when it names none.
-pub fn authority_pem(file: &kube::config::Kubeconfig) -> String {
-    use base64::Engine as _;
-    let Some(cluster) = file.clusters.iter().find_map(|c| c.cluster.as_ref()) else { return String::new() };
-    let inline = cluster.certificate_authority_data.as_ref().and_then(|data| base64::engine::general_purpose::STANDARD.decode(data).ok());
-    let bytes = inline.or_else(|| fs::read(cluster.certificate_authority.as_ref()?).ok());
-    bytes.and_then(|b| String::from_utf8(b).ok()).unwrap_or_default()
-}

@@ -127,7 +127,7 @@ impl Roles {
         }
         let informers = Informers::new(clients.of("system:coracle:informers", &["system:masters"]));
         if config.has(Role::Controllers) {
-            let ca = ca_bundle(self.api.as_ref(), config).await;
+            let ca = ca_bundle(self.api.as_ref(), config).await?;
             control::controllers(
                 control::seat("kube-controller-manager", place, self.api.is_some()),
                 clients.of("system:kube-controller-manager", &["system:masters"]),
@@ -207,14 +207,11 @@ fn machine_node(config: &ServerConfig, place: &Place) -> Result<Node, StartError
 }
 
 /// What pods trust the API server by: our own authority, or the one in the kubeconfig that was given.
-async fn ca_bundle(api: Option<&Api>, config: &ServerConfig) -> String {
-    if let Some(api) = api {
-        return api.authority.server_ca_pem().to_owned();
-    }
-    let Some(path) = &config.kubeconfig else { return String::new() };
-    match kube::config::Kubeconfig::read_from(path) {
-        Ok(file) => kubeconfig::authority_pem(&file),
-        Err(_) => String::new(),
+async fn ca_bundle(api: Option<&Api>, config: &ServerConfig) -> Result<String, StartError> {
+    match (api, &config.kubeconfig) {
+        (Some(api), _) => Ok(api.authority.server_ca_pem().to_owned()),
+        (None, Some(path)) => coracle_client::authority_of(path).await.map_err(StartError::Client),
+        (None, None) => Ok(String::new()),
     }
 }
 
