@@ -1,14 +1,16 @@
 //! How fast pods come and go in a cluster of its own: rows of `sh tests/bench.sh` with figure, must, goal. The argument: how many pods.
+//! It calls itself again as the command of `coracle run`, from which Services can be asked by their address.
 //! It follows a watch; only what answers connections and look-ups is asked again and again.
 
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
     pin::pin,
+    process::Command,
     time::{Duration, Instant},
 };
 
-use coracle_tests::{Server, image};
+use coracle_tests::image;
 use futures::{Stream, StreamExt as _};
 use hickory_resolver::{
     TokioResolver,
@@ -34,6 +36,8 @@ const PODS: usize = 50;
 const ROUNDS: usize = 5;
 /// Nothing here takes so long.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Set in the process that measures.
+const INSIDE: &str = "CORACLE_BENCH_INSIDE";
 /// A pod that has not answered for so long is gone from the Service.
 const QUIET: Duration = Duration::from_millis(500);
 
@@ -42,11 +46,14 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let pods = std::env::args().nth(1).map_or(Ok(PODS), |n| n.parse())?;
-    let server = Server::start(&[]);
-    let directory = tempfile::tempdir()?;
-    server.import(&image::busybox(directory.path()));
-    server.kubectl().ok(&["wait", "node", "--all", "--for=condition=Ready", "--timeout=60s"]);
-    let config = Config::from_custom_kubeconfig(Kubeconfig::read_from(server.kubeconfig())?, &KubeConfigOptions::default()).await?;
+    let Some(kubeconfig) = std::env::var_os(INSIDE).and_then(|_| std::env::var_os("KUBECONFIG")) else {
+        let directory = tempfile::tempdir()?;
+        let mut run = Command::new(coracle_tests::server::program());
+        run.arg("run").arg("--import").arg(image::busybox(directory.path())).arg("--").arg(std::env::current_exe()?).arg(pods.to_string());
+        let status = run.env(INSIDE, "1").status()?;
+        return if status.success() { Ok(()) } else { Err(format!("the cluster's run: {status}").into()) };
+    };
+    let config = Config::from_custom_kubeconfig(Kubeconfig::read_from(kubeconfig)?, &KubeConfigOptions::default()).await?;
     let client = Client::try_from(config)?;
     let namespace = "bench".to_owned();
     let namespaces: Api<Namespace> = Api::all(client.clone());
