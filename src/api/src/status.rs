@@ -13,6 +13,13 @@ pub struct Cause {
     pub message: String,
 }
 
+impl Cause {
+    fn to_value(&self) -> Value {
+        let parts = [("reason", self.reason), ("message", &self.message), ("field", &self.field)];
+        parts.into_iter().filter(|(_, text)| !text.is_empty()).map(|(name, text)| (name.to_owned(), Value::from(text))).collect()
+    }
+}
+
 /// A failed request's answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Status {
@@ -122,8 +129,7 @@ impl Status {
                 }
             }
             if !d.causes.is_empty() {
-                let causes = d.causes.iter().map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field}));
-                details.insert("causes".into(), causes.collect());
+                details.insert("causes".into(), d.causes.iter().map(Cause::to_value).collect());
             }
             if d.retry_after_seconds > 0 {
                 details.insert("retryAfterSeconds".into(), d.retry_after_seconds.into());

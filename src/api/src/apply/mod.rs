@@ -14,6 +14,7 @@ mod fieldsv1;
 mod last_applied;
 mod managers;
 mod merge;
+mod overlay;
 mod remove;
 mod scale;
 mod shape;
@@ -32,6 +33,7 @@ pub use applied::{Applied, ApplyError, Conflict, apply};
 pub use element::{Element, Path};
 pub use fields::FieldSet;
 pub use managers::{Entry, Id, ManagedFieldsError, Managers, is_reset};
+pub use overlay::{OverlayError, overlay};
 pub use scale::{REPLICAS_IN_SCALE, from_scale, to_scale};
 pub use track::track;
 

@@ -31,6 +31,11 @@ pub(super) enum Expr {
     /// Members with `?` are left out when they have no value.
     List(Vec<(bool, Expr)>),
     Map(Vec<(bool, Expr, Expr)>),
+    /// `Object.spec{field: value}`
+    Make {
+        name: String,
+        fields: Vec<(bool, String, Expr)>,
+    },
     /// `name(args)`, `target.name(args)`; operators are calls of their own sign.
     Call {
         target: Option<Box<Expr>>,
@@ -54,6 +59,12 @@ pub(super) enum Expr {
         value: Box<Expr>,
         body: Box<Expr>,
     },
+    /// `of.sortBy(x, key)`
+    SortBy {
+        of: Box<Expr>,
+        var: String,
+        key: Box<Expr>,
+    },
     /// `of.optMap(x, body)`, `of.optFlatMap(x, body)`
     OptMap {
         of: Box<Expr>,
@@ -72,6 +83,7 @@ pub(super) enum Each {
     Map,
     Filter,
     TransformMap,
+    TransformMapEntry,
 }
 
 impl Expr {
@@ -85,6 +97,7 @@ impl Expr {
             Self::Index { of, at, .. } => of.mentions(name) || at.mentions(name),
             Self::List(items) => items.iter().any(|(_, e)| e.mentions(name)),
             Self::Map(items) => items.iter().any(|(_, k, v)| k.mentions(name) || v.mentions(name)),
+            Self::Make { fields, .. } => fields.iter().any(|(_, _, v)| v.mentions(name)),
             Self::Call { target, args, .. } => target.as_ref().is_some_and(|t| t.mentions(name)) || any(args),
             Self::And(a, b) | Self::Or(a, b) => a.mentions(name) || b.mentions(name),
             Self::If(a, b, c) => a.mentions(name) || b.mentions(name) || c.mentions(name),
@@ -92,6 +105,7 @@ impl Expr {
                 range.mentions(name) || body.mentions(name) || filter.as_ref().is_some_and(|f| f.mentions(name))
             }
             Self::Bind { value, body, .. } => value.mentions(name) || body.mentions(name),
+            Self::SortBy { of, key, .. } => of.mentions(name) || key.mentions(name),
             Self::OptMap { of, body, .. } => of.mentions(name) || body.mentions(name),
         }
     }

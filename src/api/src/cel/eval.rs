@@ -1,25 +1,36 @@
 //! What an expression says of values.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::rc::Rc;
 
 use super::{
     EvalError, Value,
     ast::{Each, Expr},
-    functions,
+    cost, functions,
 };
 
 type Answer<'v> = Result<Value<'v>, EvalError>;
 
-/// Runs an expression.
-pub(super) fn run<'v>(expr: &'v Expr, variables: &[(&'v str, Value<'v>)], budget: &mut u64) -> Answer<'v> {
+/// Runs an expression; `lazy` has what `variables` stands for.
+pub(super) fn run<'v>(expr: &'v Expr, variables: &[(&'v str, Value<'v>)], lazy: Option<&dyn Fields<'v>>, budget: &mut u64) -> Answer<'v> {
     let names = variables.to_vec();
-    Machine { names, budget }.eval(expr)
+    Machine { names, lazy, budget }.eval(expr)
 }
+
+/// Fields that are made when somebody asks for them.
+pub(super) trait Fields<'v> {
+    /// `None` when there is no such field.
+    fn get(&self, name: &str) -> Option<Answer<'v>>;
+}
+
+/// The variable with such fields.
+const VARIABLES: &str = "variables";
 
 struct Machine<'v, 'b> {
     /// The last one of a name counts.
     names: Vec<(&'v str, Value<'v>)>,
+    lazy: Option<&'b dyn Fields<'v>>,
     budget: &'b mut u64,
 }
 
@@ -35,8 +46,8 @@ fn truth(value: &Value<'_>) -> Result<bool, EvalError> {
 }
 
 impl<'v> Machine<'v, '_> {
-    fn spend(&mut self, cost: usize) -> Result<(), EvalError> {
-        match self.budget.checked_sub(cost as u64) {
+    fn spend(&mut self, cost: u64) -> Result<(), EvalError> {
+        match self.budget.checked_sub(cost) {
             Some(left) => {
                 *self.budget = left;
                 Ok(())
@@ -46,7 +57,10 @@ impl<'v> Machine<'v, '_> {
     }
 
     fn eval(&mut self, expr: &'v Expr) -> Answer<'v> {
-        self.spend(1)?;
+        // What is written down costs nothing; looking at it does.
+        if !matches!(expr, Expr::Null | Expr::Bool(_) | Expr::Int(_) | Expr::Uint(_) | Expr::Double(_) | Expr::Text(_) | Expr::Has { .. }) {
+            self.spend(1)?;
+        }
         Ok(match expr {
             Expr::Null => Value::Null,
             Expr::Bool(b) => Value::Bool(*b),
@@ -63,8 +77,17 @@ impl<'v> Machine<'v, '_> {
                 },
             },
             Expr::Select { of, field, optional } => {
+                if let Some(lazy) = self.lazy
+                    && self.is_lazy(of)
+                {
+                    let out = lazy.get(field).unwrap_or_else(|| failed(format!("no such key: {field}")))?;
+                    return Ok(if *optional { Value::Optional(Some(Rc::new(out))) } else { out });
+                }
                 let of = self.eval(of)?;
                 self.select(of, field, *optional)?
+            }
+            Expr::Has { of, field } if self.lazy.is_some() && self.is_lazy(of) => {
+                Value::Bool(self.lazy.and_then(|lazy| lazy.get(field)).transpose()?.is_some())
             }
             Expr::Has { of, field } => match self.eval(of)? {
                 Value::Optional(inner) => Value::Bool(inner.is_some_and(|of| of.field(field).is_some())),
@@ -82,9 +105,25 @@ impl<'v> Machine<'v, '_> {
                         value => out.push(value),
                     }
                 }
+                self.spend(cost::LIST)?;
                 Value::List(out.into())
             }
+            Expr::Make { name, fields } => {
+                self.spend(cost::OBJECT)?;
+                let mut out: Vec<(&'v str, Value<'v>)> = Vec::with_capacity(fields.len());
+                for (optional, field, value) in fields {
+                    if out.iter().any(|(name, _)| name == field) {
+                        return failed(format!("the field {field} is given twice"));
+                    }
+                    match self.eval(value)? {
+                        Value::Optional(inner) if *optional => out.extend(inner.map(|v| (field.as_str(), (*v).clone()))),
+                        value => out.push((field, value)),
+                    }
+                }
+                Value::Made(name, out.into())
+            }
             Expr::Map(items) => {
+                self.spend(cost::MAP)?;
                 let mut out: Vec<(Value<'v>, Value<'v>)> = Vec::with_capacity(items.len());
                 for (optional, key, value) in items {
                     let key = self.eval(key)?;
@@ -111,6 +150,17 @@ impl<'v> Machine<'v, '_> {
             Expr::Bind { name, value, body } => {
                 let value = self.eval(value)?;
                 self.within(&[(name, value)], body)?
+            }
+            Expr::SortBy { of, var, key } => {
+                let of = self.eval(of)?;
+                let Some(list) = of.elements() else { return failed(format!("no such overload: {}.sortBy()", of.type_name())) };
+                let mut keyed = Vec::with_capacity(list.len());
+                for value in list {
+                    keyed.push((self.within(&[(var, value.clone())], key)?, value));
+                }
+                self.spend(keyed.len() as u64)?;
+                keyed.sort_by(|(a, _), (b, _)| a.order(b).unwrap_or(Ordering::Equal));
+                Value::List(keyed.into_iter().map(|(_, value)| value).collect())
             }
             Expr::OptMap { of, var, body, flat } => match self.eval(of)? {
                 Value::Optional(None) => Value::Optional(None),
@@ -148,12 +198,16 @@ impl<'v> Machine<'v, '_> {
     }
 
     fn call(&mut self, name: &str, target: Option<Value<'v>>, args: Vec<Value<'v>>) -> Answer<'v> {
-        // What walks over its arguments pays by their length.
-        let walked: usize = target.iter().chain(&args).filter_map(Value::len).sum();
-        self.spend(walked / 10)?;
-        let out = functions::call(name, target, args)?;
-        self.spend(out.len().unwrap_or_default() / 10)?;
+        let all: Vec<Value<'v>> = target.iter().chain(&args).cloned().collect();
+        self.spend(cost::of_call(name, &all))?;
+        let out = functions::call(name, target.is_some(), &all)?;
+        self.spend(out.len().unwrap_or_default() as u64 / 10)?;
         Ok(out)
+    }
+
+    /// Whether this is the variable whose fields are made when they are asked for.
+    fn is_lazy(&self, of: &Expr) -> bool {
+        matches!(of, Expr::Name(name) if name == VARIABLES) && !self.names.iter().any(|(name, _)| *name == VARIABLES)
     }
 
     fn select(&mut self, of: Value<'v>, field: &str, optional: bool) -> Answer<'v> {
@@ -225,7 +279,7 @@ impl<'v> Machine<'v, '_> {
     }
 
     fn each(&mut self, kind: Each, range: &Value<'v>, vars: &'v [String], filter: Option<&'v Expr>, body: &'v Expr) -> Answer<'v> {
-        self.spend(range.len().unwrap_or_default())?;
+        self.spend(range.len().unwrap_or_default() as u64)?;
         let pairs: Vec<(Value<'v>, Value<'v>)> = match (range.elements(), range.members()) {
             (Some(list), _) => list.into_iter().enumerate().map(|(i, v)| (Value::Int(i64::try_from(i).unwrap_or(i64::MAX)), v)).collect(),
             (None, Some(members)) => members,
@@ -248,6 +302,14 @@ impl<'v> Machine<'v, '_> {
             match kind {
                 Each::Map => made.push(out?),
                 Each::TransformMap => kept.push((key, out?)),
+                Each::TransformMapEntry => {
+                    for (key, value) in out?.members().unwrap_or_default() {
+                        if kept.iter().any(|(known, _): &(Value<'v>, _)| known.same(&key)) {
+                            return failed("a key of a map is there twice");
+                        }
+                        kept.push((key, value));
+                    }
+                }
                 Each::Filter => {
                     if truth(&out?)? {
                         made.push(names.into_iter().next().map_or(Value::Null, |(_, v)| v));
@@ -268,7 +330,7 @@ impl<'v> Machine<'v, '_> {
             (Each::Exists, None) => Ok(Value::Bool(false)),
             (Each::ExistsOne, None) => Ok(Value::Bool(count == 1)),
             (Each::Map | Each::Filter, None) => Ok(Value::List(made.into())),
-            (Each::TransformMap, None) => Ok(Value::Map(kept.into())),
+            (Each::TransformMap | Each::TransformMapEntry, None) => Ok(Value::Map(kept.into())),
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::rc::Rc;
-use std::sync::OnceLock;
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -14,21 +13,17 @@ use crate::structural::{format_duration, parse_duration};
 
 type Answer<'v> = Result<Value<'v>, EvalError>;
 
-/// What a function takes and gives.
-#[derive(Debug)]
-pub(super) struct Signature {
-    pub(super) name: &'static str,
-    pub(super) receiver: Option<&'static str>,
-    pub(super) args: Vec<&'static str>,
-    pub(super) result: &'static str,
-}
-
-/// `receiver name argument... -> result`; `.` for no receiver, `number` for int, uint or double.
-const SIGNATURES: &str = "
-. size string -> int|. size bytes -> int|. size list -> int|. size map -> int
-string size -> int|bytes size -> int|list size -> int|map size -> int
+/// `receiver name argument... -> result`; `.` for no receiver, `A` for any type, `number` for int, uint or double.
+pub(super) const SIGNATURES: &str = "
+. size string -> int|. size bytes -> int|. size list(A) -> int|. size map(A,B) -> int
+string size -> int|bytes size -> int|list(A) size -> int|map(A,B) size -> int
 string contains string -> bool|string startsWith string -> bool|string endsWith string -> bool|string matches string -> bool|. matches string string -> bool
-. type dyn -> type|. dyn dyn -> dyn|. bool dyn -> bool|. int dyn -> int|. uint dyn -> uint|. double dyn -> double|. string dyn -> string|. bytes dyn -> bytes
+. type dyn -> type|. dyn dyn -> dyn|. bool bool -> bool|. bool string -> bool
+. int int -> int|. int uint -> int|. int double -> int|. int string -> int|. int google.protobuf.Timestamp -> int|. int google.protobuf.Duration -> int
+. uint uint -> uint|. uint int -> uint|. uint double -> uint|. uint string -> uint
+. double double -> double|. double int -> double|. double uint -> double|. double string -> double|. bytes bytes -> bytes|. bytes string -> bytes
+. string string -> string|. string bool -> string|. string int -> string|. string uint -> string|. string double -> string|. string bytes -> string
+. string google.protobuf.Timestamp -> string|. string google.protobuf.Duration -> string|. string net.IP -> string|. string net.CIDR -> string
 . duration string -> google.protobuf.Duration|. duration google.protobuf.Duration -> google.protobuf.Duration
 . timestamp string -> google.protobuf.Timestamp|. timestamp google.protobuf.Timestamp -> google.protobuf.Timestamp|. timestamp int -> google.protobuf.Timestamp
 google.protobuf.Timestamp getFullYear -> int|google.protobuf.Timestamp getMonth -> int|google.protobuf.Timestamp getDayOfYear -> int
@@ -41,38 +36,23 @@ google.protobuf.Duration getHours -> int|google.protobuf.Duration getMinutes -> 
 string charAt int -> string|string indexOf string -> int|string indexOf string int -> int|string lastIndexOf string -> int|string lastIndexOf string int -> int
 string lowerAscii -> string|string upperAscii -> string|string replace string string -> string|string replace string string int -> string|string split string -> list(string)
 string split string int -> list(string)|string substring int -> string|string substring int int -> string|string trim -> string|string reverse -> string
-list join -> string|list join string -> string|. strings.quote string -> string|string format list -> string
+list(string) join -> string|list(string) join string -> string|. strings.quote string -> string|string format list(dyn) -> string
 string find string -> string|string findAll string -> list(string)|string findAll string int -> list(string)
-list isSorted -> bool|list sum -> elem|list min -> elem|list max -> elem|list indexOf dyn -> int|list lastIndexOf dyn -> int
-list reverse -> self|list distinct -> self|list sort -> self|list flatten -> list(dyn)|list flatten int -> list(dyn)|list slice int int -> self|list first -> optional(elem)|list last -> optional(elem)
-. lists.range int -> list(int)|list includes dyn -> bool
-. sets.contains list list -> bool|. sets.equivalent list list -> bool|. sets.intersects list list -> bool
-. math.greatest number number -> dyn|. math.least number number -> dyn|. math.greatest list -> dyn|. math.least list -> dyn|. math.greatest number number number -> dyn|. math.least number number number -> dyn
-. math.abs number -> self|. math.sign number -> self|. math.ceil double -> double|. math.floor double -> double|. math.round double -> double|. math.trunc double -> double|. math.isNaN double -> bool
-. optional.of dyn -> optional(self)|. optional.ofNonZeroValue dyn -> optional(self)|. optional.none -> optional_type
-optional_type hasValue -> bool|optional_type value -> elem|optional_type orValue dyn -> elem|optional_type or optional_type -> self
+list(A) isSorted -> bool|list(A) sum -> A|list(A) min -> A|list(A) max -> A|list(A) indexOf A -> int|list(A) lastIndexOf A -> int
+list(A) reverse -> list(A)|list(A) distinct -> list(A)|list(A) sort -> list(A)|list(list(A)) flatten -> list(A)|list(dyn) flatten int -> list(dyn)
+list(A) slice int int -> list(A)|list(A) first -> optional(A)|list(A) last -> optional(A)|. lists.range int -> list(int)
+. sets.contains list(A) list(A) -> bool|. sets.equivalent list(A) list(A) -> bool|. sets.intersects list(A) list(A) -> bool
+. math.greatest number number -> dyn|. math.least number number -> dyn|. math.greatest list(A) -> A|. math.least list(A) -> A|. math.greatest number number number -> dyn|. math.least number number number -> dyn
+. math.abs A -> A|. math.sign A -> A|. math.ceil double -> double|. math.floor double -> double|. math.round double -> double|. math.trunc double -> double|. math.isNaN double -> bool
+. optional.of A -> optional(A)|. optional.ofNonZeroValue A -> optional(A)|. optional.none -> optional(A)
+. optional.unwrap list(optional(A)) -> list(A)|list(optional(A)) unwrapOpt -> list(A)
+optional(A) hasValue -> bool|optional(A) value -> A|optional(A) orValue A -> A|optional(A) or optional(A) -> optional(A)
 . base64.encode bytes -> string|. base64.decode string -> bytes
 ";
 
-/// All functions.
-pub(super) fn signatures() -> &'static [Signature] {
-    static ALL: OnceLock<Vec<Signature>> = OnceLock::new();
-    ALL.get_or_init(|| {
-        let lines = SIGNATURES.split(['\n', '|']).chain(kubernetes::SIGNATURES.split(['\n', '|']));
-        lines.filter_map(signature).collect()
-    })
-}
-
-fn signature(line: &'static str) -> Option<Signature> {
-    let (left, result) = line.trim().split_once(" -> ")?;
-    let mut words = left.split(' ');
-    let receiver = words.next().filter(|w| *w != ".");
-    Some(Signature { receiver, name: words.next()?, args: words.collect(), result })
-}
-
 /// Whether a name is the first half of functions' names.
 pub(super) fn is_namespace(name: &str) -> bool {
-    matches!(name, "math" | "sets" | "strings" | "lists" | "optional" | "base64" | "ip" | "cidr" | "format" | "cel")
+    matches!(name, "math" | "sets" | "strings" | "lists" | "optional" | "base64" | "ip" | "cidr" | "format" | "cel" | "jsonpatch")
 }
 
 /// A name of a type.
@@ -90,13 +70,11 @@ fn int(n: usize) -> Value<'static> {
 }
 
 /// Calls a function; a receiver is the first argument.
-pub(super) fn call<'v>(name: &str, target: Option<Value<'v>>, args: Vec<Value<'v>>) -> Answer<'v> {
-    let has_receiver = target.is_some();
-    let all: Vec<Value<'v>> = target.into_iter().chain(args).collect();
-    if let Some(out) = kubernetes::call(name, &all) {
+pub(super) fn call<'v>(name: &str, has_receiver: bool, all: &[Value<'v>]) -> Answer<'v> {
+    if let Some(out) = kubernetes::call(name, all) {
         return out;
     }
-    if let [Value::Text(text), rest @ ..] = all.as_slice()
+    if let [Value::Text(text), rest @ ..] = all
         && has_receiver
         && let Some(out) = of_text(name, text, rest)
     {
@@ -108,7 +86,7 @@ pub(super) fn call<'v>(name: &str, target: Option<Value<'v>>, args: Vec<Value<'v
     {
         return out;
     }
-    Ok(match (name, all.as_slice()) {
+    Ok(match (name, all) {
         ("!", [Value::Bool(b)]) => Value::Bool(!b),
         ("-", [Value::Int(n)]) => Value::Int(n.checked_neg().ok_or_else(overflow)?),
         ("-", [Value::Double(n)]) => Value::Double(-n),
@@ -121,18 +99,18 @@ pub(super) fn call<'v>(name: &str, target: Option<Value<'v>>, args: Vec<Value<'v
                 ">" => order.is_gt(),
                 _ => order.is_ge(),
             }),
-            None => return none(name, &all),
+            None => return none(name, all),
         },
         ("in", [a, b]) => match (b, b.elements(), b.members()) {
             (Value::Object(map, _), ..) => Value::Bool(a.as_text().is_some_and(|key| map.contains_key(key))),
             (_, Some(list), _) => Value::Bool(list.iter().any(|v| v.same(a))),
             (_, None, Some(members)) => Value::Bool(members.iter().any(|(key, _)| key.same(a))),
-            _ => return none(name, &all),
+            _ => return none(name, all),
         },
         ("+" | "-" | "*" | "/" | "%", [a, b]) => return arithmetic(name, a, b),
         ("size", [one]) => match one.len() {
             Some(len) => int(len),
-            None => return none(name, &all),
+            None => return none(name, all),
         },
         ("matches", [Value::Text(text), Value::Text(regex)]) => Value::Bool(compiled(regex)?.is_match(text)),
         ("type", [one]) => Value::Type(one.type_name()),
@@ -157,10 +135,10 @@ pub(super) fn call<'v>(name: &str, target: Option<Value<'v>>, args: Vec<Value<'v
                     _ => b.iter().any(|v| has(&a, v)),
                 })
             }
-            _ => return none(name, &all),
+            _ => return none(name, all),
         },
         ("math.greatest" | "math.least", [one]) if one.elements().is_some() => return extreme(name, &one.elements().unwrap_or_default()),
-        ("math.greatest" | "math.least", [_, ..]) => return extreme(name, &all),
+        ("math.greatest" | "math.least", [_, ..]) => return extreme(name, all),
         ("math.abs", [Value::Int(n)]) => Value::Int(n.checked_abs().ok_or_else(overflow)?),
         ("math.sign", [Value::Int(n)]) => Value::Int(n.signum()),
         ("math.abs" | "math.sign", [Value::Uint(n)]) => Value::Uint(if name == "math.abs" { *n } else { (*n).min(1) }),
@@ -179,13 +157,20 @@ pub(super) fn call<'v>(name: &str, target: Option<Value<'v>>, args: Vec<Value<'v
             Some(value) => (**value).clone(),
             None => return failed("optional.none() dereference"),
         },
+        ("optional.unwrap" | "unwrapOpt", [list]) if list.elements().is_some() => {
+            let present = list.elements().unwrap_or_default().into_iter().filter_map(|v| match v {
+                Value::Optional(inner) => inner.map(|v| (*v).clone()),
+                other => Some(other),
+            });
+            Value::List(present.collect())
+        }
         ("base64.encode", [Value::Bytes(bytes)]) => Value::text(base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes)),
         ("base64.decode", [Value::Text(text)]) => match base64::Engine::decode(&base64::engine::general_purpose::STANDARD, text.as_bytes())
         {
             Ok(bytes) => Value::Bytes(bytes.into()),
             Err(_) => return failed("base64.decode: not base64"),
         },
-        _ => return none(name, &all),
+        _ => return none(name, all),
     })
 }
 
@@ -287,6 +272,7 @@ fn converted<'v>(name: &str, value: &Value<'v>) -> Answer<'v> {
         ("int", Value::Uint(n)) => Value::Int(i64::try_from(*n).map_err(|_| range())?),
         ("int", Value::Double(n)) if n.is_finite() && n.abs() < 9.2e18 => Value::Int(*n as i64),
         ("int", Value::Text(text)) => Value::Int(text.parse().map_err(|_| unread())?),
+        ("int", Value::Duration(nanos)) => Value::Int(*nanos),
         ("int", Value::Time(at)) => Value::Int(at.as_second()),
         ("uint", Value::Int(n)) => Value::Uint(u64::try_from(*n).map_err(|_| range())?),
         ("uint", Value::Double(n)) if (0.0..1.8e19).contains(n) => Value::Uint(*n as u64),
@@ -493,7 +479,6 @@ fn of_list<'v>(name: &str, list: &[Value<'v>], args: &[Value<'v>]) -> Option<Ans
         ("min" | "max", []) => return Some(extreme(if name == "max" { "max" } else { "min" }, list)),
         ("indexOf", [one]) => list.iter().position(|v| v.same(one)).map_or(Value::Int(-1), int),
         ("lastIndexOf", [one]) => list.iter().rposition(|v| v.same(one)).map_or(Value::Int(-1), int),
-        ("includes", [one]) => Value::Bool(list.iter().any(|v| v.same(one))),
         ("reverse", []) => Value::List(list.iter().rev().cloned().collect()),
         ("distinct", []) => {
             let mut out: Vec<Value<'v>> = Vec::new();

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use super::{EvalError, Value, eval::failed};
+use super::{EvalError, Value, authorizer, eval::failed};
 use crate::custom::checks::has_format;
 use crate::names;
 use crate::quantity::Quantity;
@@ -22,12 +22,20 @@ net.IP isLinkLocalMulticast -> bool|net.IP isLinkLocalUnicast -> bool|net.IP isG
 . cidr string -> net.CIDR|. isCIDR string -> bool|net.CIDR containsIP string -> bool|net.CIDR containsIP net.IP -> bool|net.CIDR containsCIDR string -> bool
 net.CIDR containsCIDR net.CIDR -> bool|net.CIDR ip -> net.IP|net.CIDR prefixLength -> int|net.CIDR masked -> net.CIDR
 . url string -> kubernetes.URL|. isURL string -> bool|kubernetes.URL getScheme -> string|kubernetes.URL getHost -> string|kubernetes.URL getHostname -> string
-kubernetes.URL getPort -> string|kubernetes.URL getEscapedPath -> string|kubernetes.URL getQuery -> map(list(string))
+kubernetes.URL getPort -> string|kubernetes.URL getEscapedPath -> string|kubernetes.URL getQuery -> map(string,list(string))
 . semver string -> kubernetes.Semver|. semver string bool -> kubernetes.Semver|. isSemver string -> bool|. isSemver string bool -> bool
 kubernetes.Semver major -> int|kubernetes.Semver minor -> int|kubernetes.Semver patch -> int|kubernetes.Semver isLessThan kubernetes.Semver -> bool
 kubernetes.Semver isGreaterThan kubernetes.Semver -> bool|kubernetes.Semver compareTo kubernetes.Semver -> int
-. format.named string -> optional(format)|. format.dns1123Label -> kubernetes.NamedFormat|. format.dns1123Subdomain -> kubernetes.NamedFormat|. format.dns1035Label -> kubernetes.NamedFormat
+kubernetes.authorization.Authorizer path string -> kubernetes.authorization.PathCheck|kubernetes.authorization.Authorizer group string -> kubernetes.authorization.GroupCheck
+kubernetes.authorization.Authorizer serviceAccount string string -> kubernetes.authorization.Authorizer|kubernetes.authorization.GroupCheck resource string -> kubernetes.authorization.ResourceCheck
+kubernetes.authorization.ResourceCheck subresource string -> kubernetes.authorization.ResourceCheck|kubernetes.authorization.ResourceCheck namespace string -> kubernetes.authorization.ResourceCheck
+kubernetes.authorization.ResourceCheck name string -> kubernetes.authorization.ResourceCheck|kubernetes.authorization.ResourceCheck fieldSelector string -> kubernetes.authorization.ResourceCheck
+kubernetes.authorization.ResourceCheck labelSelector string -> kubernetes.authorization.ResourceCheck|kubernetes.authorization.ResourceCheck check string -> kubernetes.authorization.Decision
+kubernetes.authorization.PathCheck check string -> kubernetes.authorization.Decision|kubernetes.authorization.Decision allowed -> bool|kubernetes.authorization.Decision reason -> string
+kubernetes.authorization.Decision errored -> bool|kubernetes.authorization.Decision error -> string
+. format.named string -> optional(kubernetes.NamedFormat)|. format.dns1123Label -> kubernetes.NamedFormat|. format.dns1123Subdomain -> kubernetes.NamedFormat|. format.dns1035Label -> kubernetes.NamedFormat
 . format.qualifiedName -> kubernetes.NamedFormat|. format.labelValue -> kubernetes.NamedFormat|. format.uri -> kubernetes.NamedFormat|. format.uuid -> kubernetes.NamedFormat
+. jsonpatch.escapeKey string -> string|. format.dns1123LabelPrefix -> kubernetes.NamedFormat|. format.dns1123SubdomainPrefix -> kubernetes.NamedFormat|. format.dns1035LabelPrefix -> kubernetes.NamedFormat
 . format.byte -> kubernetes.NamedFormat|. format.date -> kubernetes.NamedFormat|. format.datetime -> kubernetes.NamedFormat|kubernetes.NamedFormat validate string -> optional(list(string))
 ";
 
@@ -55,7 +63,12 @@ pub(super) fn call<'v>(name: &str, args: &[Value<'v>]) -> Option<Answer<'v>> {
         _ => Value::Int(order as i64),
     };
     let read = |found: Option<Value<'v>>| found.map_or_else(|| failed(format!("{name}: the text cannot be read")), Ok);
+    if let [Value::Check(_) | Value::Decision(_), ..] = args {
+        return authorizer::call(name, args);
+    }
     Some(Ok(match (name, args) {
+        // One pass: what stands for a slash is not escaped again.
+        ("jsonpatch.escapeKey", [Value::Text(text)]) => Value::text(text.replace('~', "~0").replace('/', "~1")),
         ("quantity", [Value::Text(text)]) => return Some(read(text.parse().ok().map(Value::Quantity))),
         ("isQuantity", [Value::Text(text)]) => Value::Bool(text.parse::<Quantity>().is_ok()),
         (_, [Value::Quantity(own), rest @ ..]) => return quantity(name, *own, rest, &order),
@@ -104,17 +117,42 @@ pub(super) fn call<'v>(name: &str, args: &[Value<'v>]) -> Option<Answer<'v>> {
     }))
 }
 
-const FORMATS: [&str; 10] =
-    ["dns1123Label", "dns1123Subdomain", "dns1035Label", "qualifiedName", "labelValue", "uri", "uuid", "byte", "date", "datetime"];
+const FORMATS: [&str; 13] = [
+    "dns1123LabelPrefix",
+    "dns1123SubdomainPrefix",
+    "dns1035LabelPrefix",
+    "dns1123Label",
+    "dns1123Subdomain",
+    "dns1035Label",
+    "qualifiedName",
+    "labelValue",
+    "uri",
+    "uuid",
+    "byte",
+    "date",
+    "datetime",
+];
 
 fn wrong(format: &str, text: &str) -> Option<String> {
     match format {
         "dns1123Label" => names::dns_label(text).err(),
         "dns1123Subdomain" => names::dns_subdomain(text).err(),
         "dns1035Label" => names::dns_1035_label(text).err(),
+        // What a generated name is made of may end where the random part begins.
+        "dns1123LabelPrefix" => names::dns_label(&prefix(text)).err(),
+        "dns1123SubdomainPrefix" => names::dns_subdomain(&prefix(text)).err(),
+        "dns1035LabelPrefix" => names::dns_1035_label(&prefix(text)).err(),
         "qualifiedName" => names::qualified(text).err(),
         "labelValue" => names::label_value(text).err(),
         other => (!has_format(other, text)).then(|| format!("must be a valid {other}")),
+    }
+}
+
+/// With a letter for a last dash.
+fn prefix(text: &str) -> String {
+    match text.strip_suffix('-') {
+        Some(rest) => format!("{rest}a"),
+        None => text.to_owned(),
     }
 }
 

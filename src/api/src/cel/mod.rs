@@ -3,15 +3,23 @@
 //! Follows the language definition of cel-spec and the libraries that Kubernetes 1.36 documents. What a schema types is read as it types it.
 
 mod ast;
+pub mod authorizer;
 mod check;
+mod cost;
+pub mod environment;
+pub mod estimate;
 mod eval;
 mod functions;
 mod kubernetes;
 mod lexer;
 mod parser;
+pub mod scope;
+mod signatures;
+pub mod typecheck;
 mod types;
 mod value;
 
+use crate::custom::checks::Checks;
 use ast::Expr;
 pub use types::Type;
 pub use value::Value;
@@ -56,18 +64,31 @@ pub struct Program {
 }
 
 impl Program {
-    /// Reads an expression over variables of these types.
+    /// Reads an expression over variables of these types. What may turn out to be one of the results will do.
     pub fn compile(source: &str, variables: &[(&str, Type<'_>)], results: &[Type<'_>]) -> Result<Self, CompileError> {
+        let (program, found) = Self::typed(source, variables, false)?;
+        if results.iter().any(|wanted| check::fits(&found, wanted)) { Ok(program) } else { Err(unwanted(&found, results)) }
+    }
+
+    /// The same, but what it gives must be known to be one of the results, as upstream's policies and rules demand.
+    pub fn exact(source: &str, variables: &[(&str, Type<'_>)], results: &[Type<'_>]) -> Result<Self, CompileError> {
+        let (program, found) = Self::typed(source, variables, false)?;
+        if results.iter().any(|wanted| found.is_exactly(wanted)) { Ok(program) } else { Err(unwanted(&found, results)) }
+    }
+
+    /// Reads an expression and says what it gives; `makes`: it may make objects by name.
+    fn typed<'c>(source: &str, variables: &[(&str, Type<'c>)], makes: bool) -> Result<(Self, Type<'c>), CompileError> {
         if source.chars().count() > MAX_SOURCE_CHARS {
             return Err(CompileError::TooLong);
         }
         let expr = parser::parse(source)?;
-        let found = check::of(&expr, variables).map_err(CompileError::Type)?;
-        if !results.iter().any(|wanted| check::fits(&found, wanted)) {
-            let wanted: Vec<String> = results.iter().map(ToString::to_string).collect();
-            return Err(CompileError::Type(format!("must evaluate to {}, not {found}", wanted.join(" or "))));
-        }
-        Ok(Self { expr })
+        let found = check::of(&expr, variables, makes).map_err(CompileError::Type)?;
+        Ok((Self { expr }, found))
+    }
+
+    /// What it costs at most for one value of `self` with these rules.
+    pub fn most_cost(&self, own: &Checks) -> u64 {
+        estimate::most_cost(&self.expr, own)
     }
 
     /// Whether the expression speaks of a variable.
@@ -77,8 +98,13 @@ impl Program {
 
     /// What it says of these values; takes its cost from the budget.
     pub fn ask<'v>(&'v self, variables: &[(&'v str, Value<'v>)], budget: &mut u64) -> Result<Value<'v>, EvalError> {
-        eval::run(&self.expr, variables, budget)
+        eval::run(&self.expr, variables, None, budget)
     }
+}
+
+fn unwanted(found: &Type<'_>, results: &[Type<'_>]) -> CompileError {
+    let wanted: Vec<String> = results.iter().map(ToString::to_string).collect();
+    CompileError::Type(format!("must evaluate to {} but got {found}", wanted.join(" or ")))
 }
 
 #[cfg(test)]

@@ -163,6 +163,10 @@ impl Parser {
                 of = if self.takes("(") { self.method(of, field)? } else { Expr::Select { of: Box::new(of), field, optional: false } };
             } else if self.takes(".?") {
                 of = Expr::Select { of: Box::new(of), field: self.name()?, optional: true };
+            } else if let Some(name) = qualified(&of)
+                && self.takes("{")
+            {
+                of = Expr::Make { name, fields: self.fields()? };
             } else if let Some(optional) = self.bracket() {
                 let at = Box::new(self.expr()?);
                 self.must("]")?;
@@ -254,6 +258,22 @@ impl Parser {
         Ok(Expr::List(items))
     }
 
+    /// What stands between the braces of a made object.
+    fn fields(&mut self) -> Result<Vec<(bool, String, Expr)>, CompileError> {
+        let mut fields = Vec::new();
+        while !self.takes("}") {
+            let optional = self.takes("?");
+            let name = self.name()?;
+            self.must(":")?;
+            fields.push((optional, name, self.expr()?));
+            if !self.takes(",") {
+                self.must("}")?;
+                break;
+            }
+        }
+        Ok(fields)
+    }
+
     fn map(&mut self) -> Result<Expr, CompileError> {
         let mut items = Vec::new();
         while !self.takes("}") {
@@ -293,15 +313,20 @@ impl Parser {
                 let flat = name == "optFlatMap";
                 return Ok(Expr::OptMap { of: Box::new(of), var: self.variable(var)?, body: Box::new(body), flat });
             }
+            ("sortBy", 2) => {
+                let [var, key] = <[Expr; 2]>::try_from(args).map_err(|_| self.error("two arguments"))?;
+                return Ok(Expr::SortBy { of: Box::new(of), var: self.variable(var)?, key: Box::new(key) });
+            }
             ("all", 2 | 3) => Each::All,
             ("exists", 2 | 3) => Each::Exists,
             ("exists_one" | "existsOne", 2 | 3) => Each::ExistsOne,
             ("map", 2 | 3) | ("transformList", 3 | 4) => Each::Map,
             ("filter", 2) => Each::Filter,
             ("transformMap", 3 | 4) => Each::TransformMap,
+            ("transformMapEntry", 3 | 4) => Each::TransformMapEntry,
             _ => return Ok(Expr::Call { target: Some(Box::new(of)), name, args }),
         };
-        let two = matches!(name.as_str(), "transformList" | "transformMap") || (args.len() == 3 && name != "map");
+        let two = matches!(name.as_str(), "transformList" | "transformMap" | "transformMapEntry") || (args.len() == 3 && name != "map");
         let mut rest = args.into_iter();
         let mut vars = Vec::new();
         for _ in 0..if two { 2 } else { 1 } {
@@ -321,6 +346,15 @@ impl Parser {
             Expr::Name(name) => Ok(name),
             _ => Err(self.error("a variable must be a plain name")),
         }
+    }
+}
+
+/// `Object.spec`: names with dots between them.
+fn qualified(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Name(name) => Some(name.clone()),
+        Expr::Select { of, field, optional: false } => Some(format!("{}.{field}", qualified(of)?)),
+        _ => None,
     }
 }
 

@@ -57,6 +57,12 @@ pub enum Value<'v> {
     Semver(Rc<super::kubernetes::Semver>),
     /// A format of names.
     Format(&'static str),
+    /// An object that an expression made by name, with its fields.
+    Made(&'v str, Rc<[(&'v str, Value<'v>)]>),
+    /// A question to the authorizer.
+    Check(Rc<super::authorizer::Check<'v>>),
+    /// Its answer.
+    Decision(Rc<super::authorizer::Decision>),
 }
 
 impl<'v> Value<'v> {
@@ -113,7 +119,7 @@ impl<'v> Value<'v> {
     }
 
     /// The elements of a list.
-    pub(super) fn elements(&self) -> Option<Vec<Self>> {
+    pub fn elements(&self) -> Option<Vec<Self>> {
         match self {
             Self::Array(list, checks) => {
                 let items = checks.and_then(|c| c.items.as_deref());
@@ -143,6 +149,65 @@ impl<'v> Value<'v> {
                 Some(Self::of(value, member_checks(*checks, key)))
             }
             Self::Map(pairs) => pairs.iter().find(|(key, _)| key.as_text() == Some(name)).map(|(_, value)| value.clone()),
+            Self::Made(_, fields) => fields.iter().find(|(own, _)| *own == name).map(|(_, value)| value.clone()),
+            Self::Check(check) => check.field(name),
+            _ => None,
+        }
+    }
+
+    /// As JSON has it; `Err` for what JSON cannot have.
+    pub fn to_json(&self) -> Result<serde_json::Value, String> {
+        let text = |text: String| serde_json::Value::String(text);
+        Ok(match self {
+            Self::Null => serde_json::Value::Null,
+            Self::Bool(b) => (*b).into(),
+            Self::Int(n) => (*n).into(),
+            Self::Uint(n) => (*n).into(),
+            #[expect(clippy::cast_possible_truncation, reason = "whole and within the range of an integer")]
+            Self::Double(n) if n.fract() == 0.0 && n.abs() < 9e15 => (*n as i64).into(),
+            Self::Double(n) => {
+                serde_json::Number::from_f64(*n).map_or_else(|| Err(format!("{n} is no number of JSON")), |n| Ok(n.into()))?
+            }
+            Self::Text(own) => text(own.to_string()),
+            Self::Bytes(bytes) => text(base64::engine::general_purpose::STANDARD.encode(bytes)),
+            Self::Array(list, _) => serde_json::Value::Array(list.to_vec()),
+            Self::Object(map, _) => serde_json::Value::Object((*map).clone()),
+            Self::List(list) => list.iter().map(Self::to_json).collect::<Result<Vec<_>, _>>()?.into(),
+            Self::Map(pairs) => {
+                let pair = |(key, value): &(Self, Self)| match key.as_text() {
+                    Some(key) => Ok((key.to_owned(), value.to_json()?)),
+                    None => Err(format!("a key of a map is of type {}, not string", key.type_name())),
+                };
+                serde_json::Value::Object(pairs.iter().map(pair).collect::<Result<_, _>>()?)
+            }
+            Self::Made(_, fields) => {
+                let field = |(name, value): &(&str, Self)| Ok::<_, String>(((*name).to_owned(), value.to_json()?));
+                serde_json::Value::Object(fields.iter().map(field).collect::<Result<_, _>>()?)
+            }
+            Self::Duration(nanos) => text(crate::structural::format_duration(*nanos)),
+            Self::Time(at) => text(at.to_string()),
+            Self::Optional(Some(inner)) => inner.to_json()?,
+            other => return Err(format!("a value of type {} cannot be written as JSON", other.type_name())),
+        })
+    }
+
+    /// Where an object was made under a name that is not that of its place: `Object.spec.wrong` in the field `selector` of `Object.spec`.
+    pub fn misplaced(&self, place: &str) -> Option<String> {
+        match self {
+            Self::Made(name, _) if *name != place => {
+                Some(format!("unexpected type name {name:?}, expected {place:?}, which matches field name path from root Object type"))
+            }
+            Self::Made(_, fields) => fields.iter().find_map(|(field, value)| value.misplaced(&format!("{place}.{field}"))),
+            Self::List(list) => list.iter().find_map(|value| value.misplaced(place)),
+            Self::Map(pairs) => pairs.iter().find_map(|(_, value)| value.misplaced(place)),
+            _ => None,
+        }
+    }
+
+    /// The name under which an expression made it, and its fields.
+    pub fn made(&self) -> Option<(&'v str, &[(&'v str, Self)])> {
+        match self {
+            Self::Made(name, fields) => Some((name, fields)),
             _ => None,
         }
     }
@@ -161,7 +226,7 @@ impl<'v> Value<'v> {
     }
 
     /// The name of its type.
-    pub(super) fn type_name(&self) -> &'static str {
+    pub fn type_name(&self) -> &'static str {
         match self {
             Self::Null => "null_type",
             Self::Bool(_) => "bool",
@@ -182,6 +247,9 @@ impl<'v> Value<'v> {
             Self::Url(_) => "kubernetes.URL",
             Self::Semver(_) => "kubernetes.Semver",
             Self::Format(_) => "kubernetes.NamedFormat",
+            Self::Made(..) => "object",
+            Self::Check(check) => check.type_name(),
+            Self::Decision(_) => "kubernetes.authorization.Decision",
         }
     }
 
@@ -237,6 +305,10 @@ impl<'v> Value<'v> {
             (Self::Cidr(a, x), Self::Cidr(b, y)) => (a, x) == (b, y),
             (Self::Url(a), Self::Url(b)) => a == b,
             (Self::Semver(a), Self::Semver(b)) => a == b,
+            (Self::Decision(a), Self::Decision(b)) => a == b,
+            (Self::Made(a, x), Self::Made(b, y)) => {
+                a == b && x.len() == y.len() && x.iter().all(|(name, v)| y.iter().any(|(n, w)| n == name && v.same(w)))
+            }
             _ => self.order(other).is_some_and(Ordering::is_eq),
         }
     }

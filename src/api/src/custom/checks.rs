@@ -89,6 +89,8 @@ pub struct Checks {
     pub embedded: bool,
     /// Replaced as a whole: its parts have no past.
     pub atomic: bool,
+    /// It has a default, so nobody need give it.
+    pub defaulted: bool,
     /// Members that the schema does not know stay.
     pub preserves: bool,
     /// `x-kubernetes-validations`
@@ -136,6 +138,7 @@ impl Checks {
             },
             embedded: flag("x-kubernetes-embedded-resource"),
             atomic: source["x-kubernetes-map-type"] == "atomic",
+            defaulted: source.get("default").is_some_and(|default| !default.is_null()),
             preserves: flag("x-kubernetes-preserve-unknown-fields"),
             ..Self::default()
         };

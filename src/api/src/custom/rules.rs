@@ -64,9 +64,9 @@ impl Rule {
         let found = Type::of(checks, true).unwrap_or(Type::Dyn);
         let old = if optional_old { Type::Optional(std::rc::Rc::new(found.clone())) } else { found.clone() };
         let variables = [("self", found), ("oldSelf", old)];
-        let program = Program::compile(text("rule"), &variables, &[Type::Plain("bool")]);
+        let program = Program::exact(text("rule"), &variables, &[Type::BOOL]);
         let message_program =
-            Some(text("messageExpression")).filter(|m| !m.is_empty()).map(|m| Program::compile(m, &variables, &[Type::Plain("string")]));
+            Some(text("messageExpression")).filter(|m| !m.is_empty()).map(|m| Program::exact(m, &variables, &[Type::STRING]));
         let compares = program.as_ref().is_ok_and(|p| p.mentions("oldSelf"));
         let reason = REASONS.iter().find(|r| **r == text("reason")).copied().unwrap_or("FieldValueInvalid");
         Self {
@@ -89,6 +89,12 @@ impl Rule {
     /// Why the expression of its message cannot be read.
     pub fn message_error(&self) -> Option<String> {
         self.message_program.as_ref()?.as_ref().err().map(ToString::to_string)
+    }
+
+    /// What the rule and the expression of its message cost at most for one value.
+    pub fn most_cost(&self, checks: &Checks) -> (u64, u64) {
+        let message = self.message_program.as_ref().and_then(|program| program.as_ref().ok());
+        (self.program.as_ref().map_or(0, |p| p.most_cost(checks)), message.map_or(0, |p| p.most_cost(checks)))
     }
 
     /// Asks the rule of a value and what it was before.

@@ -1,9 +1,10 @@
 //! What extends or protects the server: webhooks, policies, API services, flow control.
 
 use super::field::Field;
-use super::general;
 use super::rules::{label_selector, qualified_name};
+use super::{general, policies};
 use crate::catalogue::Resource;
+use crate::cel::environment::{CONDITION, Compiler, Environment};
 use crate::names;
 
 pub(super) fn check(resource: &Resource, object: &Field<'_>) {
@@ -15,137 +16,13 @@ pub(super) fn check(resource: &Resource, object: &Field<'_>) {
         "prioritylevelconfigurations" => priority_level(&object.at("spec")),
         "flowschemas" => flow_schema(&object.at("spec")),
         "validatingadmissionpolicies" | "mutatingadmissionpolicies" => {
-            policy(object);
-            if resource.plural.starts_with("mutating") {
-                mutations(&object.at("spec"));
-            }
+            policies::policy(object, resource.plural.starts_with("mutating"));
         }
         "validatingadmissionpolicybindings" | "mutatingadmissionpolicybindings" => {
-            policy_binding(&object.at("spec"), resource.plural.starts_with("validating"));
+            policies::binding(&object.at("spec"), resource.plural.starts_with("mutating"));
         }
         _ => general::check(&resource.schema, object),
     }
-}
-
-fn policy(policy: &Field<'_>) {
-    let spec = policy.at("spec");
-    let constraints = spec.at("matchConstraints");
-    spec.at("failurePolicy").optional_one_of(&["Fail", "Ignore"]);
-    let param = spec.at("paramKind");
-    if param.exists() {
-        for name in ["apiVersion", "kind"] {
-            param.at(name).must_exist();
-        }
-    }
-    if constraints.exists() {
-        match_resources(&constraints);
-        constraints.at("resourceRules").must_exist();
-    } else {
-        constraints.required("");
-    }
-    conditions(&spec.at("matchConditions"));
-    spec.at("variables").each(|_, variable| {
-        for name in ["name", "expression"] {
-            if variable.at(name).text().trim().is_empty() {
-                variable.at(name).required("");
-            }
-        }
-        let name = variable.at("name").text();
-        let first = name.bytes().next().is_none_or(|b| b.is_ascii_alphabetic() || b == b'_');
-        if !first || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-            variable.at("name").invalid("name is not a valid CEL identifier");
-        }
-    });
-    spec.at("validations").each(|_, validation| {
-        if validation.at("expression").text().trim().is_empty() {
-            validation.at("expression").required("");
-        }
-        validation.at("reason").optional_one_of(&["Forbidden", "Invalid", "RequestEntityTooLarge"]);
-    });
-    let metadata = policy.at("metadata");
-    let mut keys: Vec<String> = Vec::new();
-    spec.at("auditAnnotations").each(|_, annotation| {
-        let key = annotation.at("key");
-        key.all_invalid(qualified_name(&format!("{}/{}", metadata.at("name").text(), key.text())));
-        if keys.iter().any(|k| k == key.text()) {
-            key.duplicate();
-        }
-        keys.push(key.text().to_owned());
-        if annotation.at("valueExpression").text().trim().is_empty() {
-            annotation.at("valueExpression").required("");
-        }
-    });
-}
-
-/// What a mutating policy does, and whether again.
-fn mutations(spec: &Field<'_>) {
-    let constraints = spec.at("matchConstraints");
-    let told = constraints.called("resourceRules");
-    constraints.at("resourceRules").each(|_, rule| {
-        for operation in rule.at("operations").list() {
-            if !matches!(operation.as_str(), Some("*" | "CREATE" | "UPDATE")) {
-                told.called("operations").holding(operation).not_supported(&["*", "CREATE", "UPDATE"]);
-            }
-        }
-    });
-    spec.at("mutations").must_exist();
-    spec.at("mutations").each(|_, mutation| {
-        let kind = mutation.at("patchType");
-        kind.required_one_of(&["ApplyConfiguration", "JSONPatch"]);
-        let part = match kind.text() {
-            "ApplyConfiguration" => mutation.at("applyConfiguration"),
-            "JSONPatch" => mutation.at("jsonPatch"),
-            _ => return,
-        };
-        if !part.exists() {
-            part.required("the patch of this type");
-        } else if part.at("expression").text().trim().is_empty() {
-            if part.at("expression").is_empty() {
-                part.at("expression").required("")
-            } else {
-                part.at("expression").invalid("must be an expression")
-            }
-        }
-    });
-    spec.at("reinvocationPolicy").required_one_of(&["IfNeeded", "Never"]);
-}
-
-fn match_resources(constraints: &Field<'_>) {
-    constraints.at("matchPolicy").optional_one_of(&["Equivalent", "Exact"]);
-    for selector in ["namespaceSelector", "objectSelector"] {
-        label_selector(&constraints.at(selector));
-    }
-    for rules in ["resourceRules", "excludeResourceRules"] {
-        constraints.at(rules).each(|_, rule| self::rule(&rule));
-    }
-}
-
-fn policy_binding(spec: &Field<'_>, validating: bool) {
-    spec.at("policyName").must_be_valid(names::dns_subdomain);
-    let reference = spec.at("paramRef");
-    if reference.exists() {
-        let (name, selector) = (reference.at("name"), reference.at("selector"));
-        if name.is_empty() && !selector.exists() {
-            reference.required("one of name or selector must be specified");
-        } else if !name.is_empty() && selector.exists() {
-            name.forbidden("name and selector are mutually exclusive");
-        }
-        label_selector(&selector);
-        let action = reference.at("parameterNotFoundAction");
-        if action.exists() { action.one_of(&["Allow", "Deny"]) } else { action.required("") }
-    }
-    match_resources(&spec.at("matchResources"));
-    let actions = spec.at("validationActions");
-    if validating {
-        actions.must_exist();
-    }
-    let list = actions.list();
-    actions.each(|i, action| {
-        action.one_of(&["Audit", "Deny", "Warn"]);
-        if list[..i].contains(action.value()) {
-            action.duplicate();
-        }
-    });
 }
 
 fn webhooks(webhooks: &Field<'_>, mutating: bool) {
@@ -182,7 +59,7 @@ fn webhooks(webhooks: &Field<'_>, mutating: bool) {
         }
         client(&hook.at("clientConfig"));
         versions(&hook.at("admissionReviewVersions"));
-        conditions(&hook.at("matchConditions"));
+        conditions(&hook.at("matchConditions"), false);
     });
 }
 
@@ -205,19 +82,38 @@ fn versions(versions: &Field<'_>) {
     }
 }
 
-fn conditions(conditions: &Field<'_>) {
+/// More conditions than these nobody needs to narrow a webhook or policy. Upstream's bound.
+const MAX_CONDITIONS: usize = 64;
+
+/// Match conditions; `params` says whether they may speak of parameters.
+pub(super) fn conditions(conditions: &Field<'_>, params: bool) {
+    if conditions.list().len() > MAX_CONDITIONS {
+        conditions.too_many(MAX_CONDITIONS);
+    }
+    let (compiler, environment) = (Compiler::default(), Environment { params, authorizer: true, patches: false });
+    let mut names: Vec<String> = Vec::new();
     conditions.each(|_, condition| {
+        let expression = condition.at("expression");
+        match expression.text().trim() {
+            "" => expression.required(""),
+            source => {
+                if let Err(error) = compiler.compile(source, environment, &CONDITION) {
+                    expression.invalid(&format!("compilation failed: {error}"));
+                }
+            }
+        }
         let name = condition.at("name");
         if name.must_exist() {
             name.all_invalid(qualified_name(name.text()));
-        }
-        if condition.at("expression").text().trim().is_empty() {
-            condition.at("expression").required("");
+            if names.iter().any(|n| n == name.text()) {
+                name.duplicate();
+            }
+            names.push(name.text().to_owned());
         }
     });
 }
 
-fn rule(rule: &Field<'_>) {
+pub(super) fn rule(rule: &Field<'_>) {
     for name in ["operations", "apiGroups", "apiVersions", "resources"] {
         let list = rule.at(name);
         list.must_exist();

@@ -187,6 +187,14 @@ impl<'a> Field<'a> {
         self.cause(reason, format!("{prefix}: {why}"));
     }
 
+    /// At another place than this one.
+    pub(super) fn elsewhere(&self, place: &str, reason: &'static str, why: &str) {
+        let mut causes = self.causes.borrow_mut();
+        if causes.len() < MAX_CAUSES {
+            causes.push(Cause { reason, field: place.to_owned(), message: format!("Forbidden: {why}") });
+        }
+    }
+
     /// Of the whole object, at no place that upstream could name.
     pub(super) fn nowhere(&self, why: &str) {
         let mut causes = self.causes.borrow_mut();

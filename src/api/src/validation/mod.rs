@@ -11,6 +11,7 @@ mod general;
 mod metadata;
 mod networking;
 mod pod;
+mod policies;
 mod rules;
 mod service;
 mod storage;

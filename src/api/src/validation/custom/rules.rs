@@ -32,7 +32,7 @@ fn walk(checks: &Checks, field: &Field<'_>, old: Option<&Value>, settled: bool, 
                 told(field, &mut names, rule.reason, &message);
             }
             Verdict::Spent => {
-                field.invalid("the validation rules cost too much: no further ones are run");
+                field.invalid("call cost exceeds limit: no further validation rules will be run");
                 return;
             }
         }

@@ -1,6 +1,7 @@
 //! CustomResourceDefinitions: names, versions, conversion, and what may never change. Schemas are judged next door.
 
 mod conversion;
+mod rules;
 mod schema;
 
 use serde_json::Value;

@@ -3,10 +3,8 @@
 use serde_json::Value;
 
 use super::super::custom::holds;
-use super::Field;
+use super::{Field, rules};
 use crate::custom::checks::{Checks, pattern};
-use crate::custom::paths;
-use crate::custom::rules::{REASONS, Rule};
 use crate::{custom, structural};
 
 /// Nested schemas: deeper ones are refused. Requests are not read much deeper anyway.
@@ -47,18 +45,7 @@ pub(super) fn check(schema: &Field<'_>, old: &Value) {
     node(schema, 0, true);
     // Rules are read where the schema can be trusted, and not again when nothing of it changed.
     if schema.found() == before && schema.value() != old {
-        all_rules(schema);
-    }
-}
-
-fn all_rules(schema: &Field<'_>) {
-    rules(schema);
-    let (properties, items, additional) = (schema.at("properties"), schema.at("items"), schema.at("additionalProperties"));
-    properties.each_key(|_, inner| all_rules(&inner));
-    for inner in [items, additional] {
-        if inner.value().is_object() {
-            all_rules(&inner);
-        }
+        rules::check(schema);
     }
 }
 
@@ -251,49 +238,6 @@ fn default(schema: &Field<'_>) {
             }
         }
     }
-}
-
-fn rules(schema: &Field<'_>) {
-    let rules = schema.at("x-kubernetes-validations");
-    if rules.is_empty() {
-        return;
-    }
-    let checks = Checks::read(&{
-        let mut source = schema.value().clone();
-        source["x-kubernetes-validations"] = Value::Null;
-        source
-    });
-    rules.each(|_, rule| {
-        let text = rule.at("rule");
-        let reason = rule.at("reason");
-        if reason.exists() && !REASONS.contains(&reason.text()) {
-            reason.not_supported(&REASONS);
-        }
-        let message = rule.at("message");
-        if message.exists() && message.text().trim().is_empty() {
-            message.invalid("message must be non-empty if specified");
-        } else if message.text().trim().contains('\n') {
-            message.invalid("message must not contain line breaks");
-        } else if message.is_empty() && text.text().trim().contains('\n') {
-            message.required("message must be specified if rule contains line breaks");
-        }
-        let path = rule.at("fieldPath");
-        if path.exists() && paths::schema_at(schema.value(), path.text()).is_none() {
-            path.invalid("must be a path to a field of the schema, such as .a.b or .a['b.c']");
-            return;
-        }
-        if text.text().trim().is_empty() {
-            text.required("rule is not specified");
-            return;
-        }
-        let read = Rule::read(rule.value(), &checks);
-        if let Some(error) = read.error() {
-            text.invalid(&format!("compilation failed: {error}"));
-        }
-        if let Some(error) = read.message_error() {
-            rule.at("messageExpression").invalid(&format!("compilation failed: {error}"));
-        }
-    });
 }
 
 /// `allOf`, `anyOf`, `oneOf`, `not`: rules about values that are already there.
