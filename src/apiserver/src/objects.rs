@@ -19,8 +19,21 @@ pub trait Objects: Send + Sync + fmt::Debug {
     fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Value>;
     /// A number that is another one after any object of the kind has changed.
     fn version(&self, group: &str, resource: &str) -> u64;
+    /// [`Self::version`] for who asks on every write: the way to the kind is looked up once. `None`: it is no shorter.
+    fn counter(&self, _group: &str, _resource: &str) -> Option<Counter> {
+        None
+    }
     /// The pods of a namespace that are bound to a node, each with its revision; decoded on demand.
     fn pods_on(&self, node: &str, namespace: &str) -> Vec<PodRecord>;
+}
+
+/// A number that changes with the objects of a kind.
+pub struct Counter(pub Box<dyn Fn() -> u64 + Send + Sync>);
+
+impl fmt::Debug for Counter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Counter").field(&self.0()).finish()
+    }
 }
 
 /// A pod that is not decoded yet.
@@ -71,6 +84,11 @@ impl Objects for Cache {
 
     fn version(&self, group: &str, resource: &str) -> u64 {
         self.collection(&stored(group, resource)).newest()
+    }
+
+    fn counter(&self, group: &str, resource: &str) -> Option<Counter> {
+        let collection = self.collection(&stored(group, resource));
+        Some(Counter(Box::new(move || collection.newest())))
     }
 
     fn pods_on(&self, node: &str, namespace: &str) -> Vec<PodRecord> {

@@ -1,15 +1,19 @@
 //! Admission: plugins that may change or refuse a write after authorization and before the store.
 
+mod asked;
 mod certificate_requester;
 mod create_on_update;
 mod default_class;
 mod default_toleration_seconds;
+pub mod expressions;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
 mod pod_security;
+mod policies;
 mod priority;
 mod role_escalation;
+mod rounds;
 mod runtime_class;
 mod service_account;
 mod taint_new_nodes;
@@ -17,7 +21,10 @@ mod taint_new_nodes;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use coracle_api::status::Status;
+use coracle_api::{
+    catalogue::{Catalogue, Resource},
+    status::Status,
+};
 use serde_json::Value;
 
 use crate::{
@@ -26,6 +33,9 @@ use crate::{
     request::{RequestInfo, User},
     warnings::Warnings,
 };
+
+pub use asked::Asked;
+pub use rounds::Rounds;
 
 /// What a write does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,15 +67,36 @@ pub struct Attributes<'a> {
     pub dry_run: bool,
     /// For what a plugin lets pass, but not in silence.
     pub warnings: &'a Warnings,
+    /// In the version of the path. Objects come to plugins in the version that is stored.
+    pub resource: &'a Arc<Resource>,
+    /// Its parameters.
+    pub asked: Asked<'a>,
+    /// For who shows the object to others in other versions.
+    pub kinds: &'a dyn Kinds,
+    /// For who changes the object and wants to see what others make of it.
+    pub rounds: &'a Rounds,
 }
 
-/// One plugin. `mutate` runs for all plugins in order, then `validate` for all.
+/// What is served, and how objects of one version become objects of another.
+#[async_trait]
+pub trait Kinds: Send + Sync + std::fmt::Debug {
+    /// As it is now.
+    fn catalogue(&self) -> Arc<Catalogue>;
+    /// An object of `to`'s kind, whatever its version, as one of `to`. A webhook may have to be asked.
+    async fn convert(&self, to: &Arc<Resource>, object: Value) -> Result<Value, Status>;
+}
+
+/// One plugin. `mutate` runs for all plugins in order, perhaps twice (see [`Rounds`]), then `validate` for all.
 #[async_trait]
 pub trait Plugin: Send + Sync + std::fmt::Debug {
     /// Upstream's name: `NamespaceLifecycle`.
     fn name(&self) -> &'static str;
     /// May change the object (absent for deletes) or refuse it.
     async fn mutate(&self, _write: &Attributes<'_>, _object: &mut Value) -> Result<(), Status> {
+        Ok(())
+    }
+    /// May refuse a write that brings no object, in the place of `mutate`.
+    async fn consent(&self, _write: &Attributes<'_>) -> Result<(), Status> {
         Ok(())
     }
     /// May refuse.
@@ -92,6 +123,8 @@ pub fn plugins(objects: &Arc<dyn Objects>, authorizers: &Arc<Authorizers>) -> Ve
         Arc::new(certificate_requester::CertificateRequester),
         Arc::new(default_class::DefaultIngressClass { objects: objects() }),
         Arc::new(role_escalation::RoleEscalation { authorizers: Arc::clone(authorizers) }),
+        Arc::new(policies::mutating::MutatingAdmissionPolicy::new(objects(), Arc::clone(authorizers))),
+        Arc::new(policies::validating::ValidatingAdmissionPolicy::new(objects(), Arc::clone(authorizers))),
     ]
 }
 

@@ -17,8 +17,10 @@ use super::{
     options::WriteOptions,
     target::Target,
     update,
+    write::Write,
 };
 use crate::{
+    admission::Operation,
     body::Body,
     output::{self, format::Format},
     request::Context,
@@ -41,6 +43,7 @@ pub async fn bind(inner: &Inner, target: &Target, cx: &Context, bytes: &Bytes, f
     check(&binding, &name)?;
     let pods = Target::of(&inner.catalogue.now(), &inner.cache, "", "pods", &target.namespace, &name).ok_or_else(super::target::unknown)?;
     let pods = Target { subresource: "binding".into(), ..pods };
+    Write { inner, target: &pods, cx, admitted: false, dry_run: options.dry_run }.admit(Operation::Create, &mut binding).await?;
     update::change(inner, &pods, cx, &options, true, Manage::Keep, &mut |old| bound(&pods, old, &binding, Timestamp::now())).await?;
     let plain = Format { shape: output::format::Shape::Whole, ..format.clone() };
     let mut status = success(&Details::default());

@@ -77,10 +77,10 @@ impl Inner {
         update::change(self, target, &cx, &options, true, Manage::Track, &mut |old| Ok(make(old))).await.map(|written| written.json)
     }
 
-    /// Deletes an object in the name of the server; that it is gone already is no error.
+    /// Deletes an object in the name of the server; no plugin is asked, and that it is gone already is no error.
     pub(crate) async fn remove_own(&self, target: &Target) -> Result<(), Status> {
         let cx = own_context(target, "delete", http::Method::DELETE);
-        match delete::remove(self, target, &cx, &DeleteOptions::default()).await {
+        match delete::remove(self, target, &cx, &DeleteOptions::default(), true).await {
             Err(status) if status.code != 404 => Err(status),
             _ => Ok(()),
         }

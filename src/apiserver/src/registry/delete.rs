@@ -22,7 +22,6 @@ use super::{
     write::{Put, Write},
 };
 use crate::{
-    admission::Operation,
     body::Body,
     cache::object::Object,
     output::{self, format::Format},
@@ -60,7 +59,7 @@ enum Decision {
 /// Answers a DELETE of one object.
 pub async fn delete(inner: &Inner, target: &Target, cx: &Context, body: &Bytes, format: &Format) -> Result<Response<Body>, Status> {
     let options = options(cx, body)?;
-    let deleted = remove(inner, target, cx, &options).await?;
+    let deleted = remove(inner, target, cx, &options, false).await?;
     let write = Write { inner, target, cx, admitted: false, dry_run: false };
     if deleted.gone && !write.kind().returns_deleted() {
         let uid = serde_json::from_slice::<Value>(&deleted.json).map(|o| meta::text(&o, "uid").to_owned()).unwrap_or_default();
@@ -100,17 +99,17 @@ fn options(cx: &Context, body: &Bytes) -> Result<DeleteOptions, Status> {
     DeleteOptions::read(cx, value.as_ref())
 }
 
-/// Deletes an object, or begins to.
-pub async fn remove(inner: &Inner, target: &Target, cx: &Context, options: &DeleteOptions) -> Result<Deleted, Status> {
-    let write = Write { inner, target, cx, admitted: false, dry_run: options.dry_run };
-    let mut admitted = false;
+/// Deletes an object, or begins to; `admitted` when the plugins have had their say.
+pub async fn remove(inner: &Inner, target: &Target, cx: &Context, options: &DeleteOptions, admitted: bool) -> Result<Deleted, Status> {
+    let write = Write { inner, target, cx, admitted, dry_run: options.dry_run };
+    let mut asked = false;
     for _ in 0..MAX_ATTEMPTS {
         let held = target.collection.get(&target.key()).ok_or_else(|| target.not_found())?;
         preconditions(target, &held, options)?;
         let old = held.value();
-        if !admitted {
-            write.validate(Operation::Delete, None, Some(&old)).await?;
-            admitted = true;
+        if !asked {
+            write.validate_deletion(&old, options).await?;
+            asked = true;
         }
         match decide(write.kind(), &old, options, Timestamp::now()) {
             Decision::Pending => return Ok(Deleted { json: held.json(), gone: false }),
@@ -302,7 +301,7 @@ pub async fn delete_collection(
     let mut items = Vec::with_capacity(page.objects.len());
     for object in &page.objects {
         let one = target.named(object.namespace(), object.name());
-        match remove(inner, &one, cx, &options).await {
+        match remove(inner, &one, cx, &options, false).await {
             Ok(_) => {}
             Err(status) if status.code == 404 => {}
             Err(status) => return Err(status),

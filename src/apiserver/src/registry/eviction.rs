@@ -18,8 +18,10 @@ use super::{
     options::{DeleteOptions, WriteOptions},
     target::Target,
     update,
+    write::Write,
 };
 use crate::{
+    admission::Operation,
     body::Body,
     output::{self, format::Format},
     request::Context,
@@ -34,7 +36,7 @@ pub async fn evict(inner: &Inner, target: &Target, cx: &Context, bytes: &Bytes, 
     let write = WriteOptions::read(cx, "CreateOptions")?;
     let served = target.resource.subresource("eviction").ok_or_else(super::target::unknown)?;
     let expected = Expected { group: &served.group, version: &served.version, kind: &served.kind, schema: &served.schema };
-    let eviction = body::object(cx, bytes, expected, write.field_validation)?;
+    let mut eviction = body::object(cx, bytes, expected, write.field_validation)?;
     let name = meta::text(&eviction, "name");
     if name != target.name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
@@ -42,6 +44,7 @@ pub async fn evict(inner: &Inner, target: &Target, cx: &Context, bytes: &Bytes, 
     let wanted = &eviction["deleteOptions"];
     let mut options = DeleteOptions::read(cx, wanted.is_object().then_some(wanted))?;
     options.dry_run |= write.dry_run;
+    Write { inner, target, cx, admitted: false, dry_run: options.dry_run }.admit(Operation::Create, &mut eviction).await?;
     let pod = Target { subresource: String::new(), ..target.clone() };
     let held = pod.collection.get(&pod.key()).ok_or_else(|| pod.not_found())?;
     let object = held.value();
@@ -49,7 +52,7 @@ pub async fn evict(inner: &Inner, target: &Target, cx: &Context, bytes: &Bytes, 
         spend(inner, &pod, cx, &object, options.dry_run).await?;
     }
     options.uid.get_or_insert_with(|| held.uid().to_owned());
-    delete::remove(inner, &pod, cx, &options).await?;
+    delete::remove(inner, &pod, cx, &options, true).await?;
     let plain = Format { shape: output::format::Shape::Whole, ..format.clone() };
     let mut status = success(&Details::default());
     if let Some(map) = status.as_object_mut() {

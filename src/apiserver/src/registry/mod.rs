@@ -9,6 +9,7 @@ mod create;
 mod delete;
 mod eviction;
 mod expiry;
+mod kinds;
 mod manage;
 pub(crate) mod options;
 mod patch;

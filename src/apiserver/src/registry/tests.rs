@@ -8,6 +8,7 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 
 mod apply;
+mod policies;
 
 use super::*;
 use crate::request::RequestInfo;

@@ -7,9 +7,13 @@ use coracle_api::{defaulting, status::Status, structural, validation};
 use coracle_store::{Durability, Expect, WriteError};
 use serde_json::Value;
 
-use super::{Inner, body, options::WriteOptions, target::Target};
+use super::{
+    Inner, body,
+    options::{DeleteOptions, WriteOptions},
+    target::Target,
+};
 use crate::{
-    admission::{Attributes, Operation},
+    admission::{Asked, Attributes, Operation, Rounds},
     allocator::{Holding, Reservation},
     cache::object::{self, Object},
     request::{Context, RequestInfo},
@@ -27,6 +31,15 @@ pub struct Write<'a> {
     /// Bootstrap writes are not for plugins to judge.
     pub admitted: bool,
     pub dry_run: bool,
+}
+
+/// What plugins are told of a write, and what lives as long as their look at it.
+struct Seen<'a> {
+    operation: Operation,
+    info: RequestInfo,
+    kind: String,
+    old: Option<&'a Value>,
+    rounds: Rounds,
 }
 
 /// An object as it was written.
@@ -57,26 +70,43 @@ impl Write<'_> {
         RequestInfo { name: self.target.name.clone(), namespace: self.cx.info.namespace.clone(), ..self.cx.info.clone() }
     }
 
+    /// The write as plugins see it; `deletion` has the parameters of one.
+    fn attributes<'w>(&'w self, seen: &'w Seen<'w>, deletion: Option<&'w DeleteOptions>) -> Attributes<'w> {
+        Attributes {
+            operation: seen.operation,
+            user: &self.cx.user,
+            info: &seen.info,
+            kind: &seen.kind,
+            old: seen.old,
+            dry_run: self.dry_run,
+            warnings: &self.cx.warnings,
+            resource: &self.target.resource,
+            asked: Asked { query: &self.cx.query, deletion },
+            kinds: self.inner,
+            rounds: &seen.rounds,
+        }
+    }
+
+    fn seen<'w>(&self, operation: Operation, object: Option<&Value>, old: Option<&'w Value>) -> Seen<'w> {
+        let kind = object.or(old).and_then(|o| o["kind"].as_str()).unwrap_or_default().to_owned();
+        Seen { operation, info: self.info(), kind, old, rounds: Rounds::default() }
+    }
+
     /// Lets the plugins change the object, or refuse.
     pub async fn mutate(&self, operation: Operation, object: &mut Value, old: Option<&Value>) -> Result<(), Status> {
         if self.admitted {
             return Ok(());
         }
-        let info = self.info();
-        let kind = object["kind"].as_str().unwrap_or_default().to_owned();
-        let write = Attributes {
-            operation,
-            user: &self.cx.user,
-            info: &info,
-            kind: &kind,
-            old,
-            dry_run: self.dry_run,
-            warnings: &self.cx.warnings,
-        };
-        for plugin in &self.inner.admission {
-            plugin.mutate(&write, object).await?;
+        let seen = self.seen(operation, Some(object), old);
+        let write = self.attributes(&seen, None);
+        loop {
+            for plugin in &self.inner.admission {
+                plugin.mutate(&write, object).await?;
+            }
+            if !seen.rounds.begin_second() {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// Lets the plugins refuse.
@@ -84,19 +114,32 @@ impl Write<'_> {
         if self.admitted {
             return Ok(());
         }
-        let info = self.info();
-        let kind = object.or(old).and_then(|o| o["kind"].as_str()).unwrap_or_default().to_owned();
-        let write = Attributes {
-            operation,
-            user: &self.cx.user,
-            info: &info,
-            kind: &kind,
-            old,
-            dry_run: self.dry_run,
-            warnings: &self.cx.warnings,
-        };
+        let seen = self.seen(operation, object, old);
+        let write = self.attributes(&seen, None);
         for plugin in &self.inner.admission {
             plugin.validate(&write, object).await?;
+        }
+        Ok(())
+    }
+
+    /// Both, for what is sent to a subresource and never stored.
+    pub async fn admit(&self, operation: Operation, object: &mut Value) -> Result<(), Status> {
+        self.mutate(operation, object, None).await?;
+        self.validate(operation, Some(object), None).await
+    }
+
+    /// Lets the plugins refuse a deletion.
+    pub async fn validate_deletion(&self, old: &Value, options: &DeleteOptions) -> Result<(), Status> {
+        if self.admitted {
+            return Ok(());
+        }
+        let seen = self.seen(Operation::Delete, None, Some(old));
+        let write = self.attributes(&seen, Some(options));
+        for plugin in &self.inner.admission {
+            plugin.consent(&write).await?;
+        }
+        for plugin in &self.inner.admission {
+            plugin.validate(&write, None).await?;
         }
         Ok(())
     }
