@@ -18,6 +18,7 @@ pub mod owner;
 pub mod plan;
 pub mod podgc;
 pub mod pods;
+pub mod policy;
 pub mod queue;
 pub mod record;
 pub mod replicaset;
@@ -97,6 +98,8 @@ impl House {
         self.start(tasks, "namespace-baseline", |informers, wakeups| baseline::Baseline::new(informers, wakeups, bundle));
         let (client, known) = (self.client.clone(), inventory.clone());
         self.start(tasks, "namespace-controller", |informers, wakeups| namespace::Namespaces::new(client, informers, known, wakeups));
+        let client = self.client.clone();
+        self.start(tasks, "validatingadmissionpolicy-status", |informers, wakeups| policy::Policies::new(client, informers, wakeups));
         let (client, known) = (self.client.clone(), inventory.clone());
         self.start(tasks, "garbage-collector-controller", |_, wakeups| gc::GarbageCollector::new(client, known, wakeups));
     }
