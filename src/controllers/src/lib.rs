@@ -19,6 +19,7 @@ pub mod plan;
 pub mod podgc;
 pub mod pods;
 pub mod policy;
+pub mod protection;
 pub mod queue;
 pub mod record;
 pub mod replicaset;
@@ -100,6 +101,9 @@ impl House {
         self.start(tasks, "namespace-controller", |informers, wakeups| namespace::Namespaces::new(client, informers, known, wakeups));
         let client = self.client.clone();
         self.start(tasks, "validatingadmissionpolicy-status", |informers, wakeups| policy::Policies::new(client, informers, wakeups));
+        self.start(tasks, "persistentvolumeclaim-protection-controller", protection::Protection::of_claims);
+        self.start(tasks, "persistentvolume-protection-controller", protection::Protection::of_volumes);
+        self.start(tasks, "volumeattributesclass-protection-controller", protection::Protection::of_classes);
         let (client, known) = (self.client.clone(), inventory.clone());
         self.start(tasks, "garbage-collector-controller", |_, wakeups| gc::GarbageCollector::new(client, known, wakeups));
     }

@@ -48,6 +48,11 @@ pub enum Waiting {
         /// How many.
         left: usize,
     },
+    /// That nobody uses the object any more.
+    Unused {
+        /// Who does.
+        by: String,
+    },
     /// Nothing but time.
     Time {
         /// Until then.
@@ -66,6 +71,7 @@ impl fmt::Display for Waiting {
             Waiting::ContentGone { left, kinds } => write!(f, "{left} objects are still there ({})", kinds.join(", ")),
             Waiting::Heartbeat { since } => write!(f, "the node has given no sign of life since {since}"),
             Waiting::DependentsGone { left } => write!(f, "{left} dependents are still there"),
+            Waiting::Unused { by } => write!(f, "{by} uses it"),
             Waiting::Time { until } => write!(f, "until {until}"),
         }
     }
