@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::{DecodeError, Decoded, MAX_DEPTH, MAX_REPORTED_FIELDS, Path, bounded};
+use super::{DecodeError, Decoded, Duplicate, MAX_DEPTH, MAX_REPORTED_FIELDS, Path, bounded};
 
 /// Reads JSON.
 pub fn json(body: &[u8]) -> Result<Decoded, DecodeError> {
@@ -27,7 +27,7 @@ pub fn json(body: &[u8]) -> Result<Decoded, DecodeError> {
 struct Place<'a> {
     path: Path<'a>,
     depth: usize,
-    duplicates: &'a RefCell<Vec<String>>,
+    duplicates: &'a RefCell<Vec<Duplicate>>,
     too_deep: &'a RefCell<bool>,
 }
 
@@ -100,7 +100,7 @@ impl<'de> Visitor<'de> for Place<'_> {
             let path = self.path.member(&key);
             let value = map.next_value_seed(Place { path, depth, ..self })?;
             if out.contains_key(&key) && self.duplicates.borrow().len() < MAX_REPORTED_FIELDS {
-                self.duplicates.borrow_mut().push(path.to_string());
+                self.duplicates.borrow_mut().push(Duplicate::Path(path.to_string()));
             }
             out.insert(key, value);
         }

@@ -22,8 +22,31 @@ pub const MAX_REPORTED_FIELDS: usize = 100;
 pub struct Decoded {
     /// The body.
     pub value: Value,
-    /// Paths of fields that came twice; the last one counts.
-    pub duplicates: Vec<String>,
+    /// Fields that came twice; the last one counts.
+    pub duplicates: Vec<Duplicate>,
+}
+
+/// A field that came twice. Told in the words of upstream's decoder, which clients look for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Duplicate {
+    /// In JSON.
+    Path(String),
+    /// In YAML.
+    Line {
+        /// Of the second one, from 1.
+        line: usize,
+        /// Its name.
+        key: String,
+    },
+}
+
+impl std::fmt::Display for Duplicate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Duplicate::Path(path) => write!(f, "duplicate field \"{path}\""),
+            Duplicate::Line { line, key } => write!(f, "line {line}: key \"{key}\" already set in map"),
+        }
+    }
 }
 
 /// Why a body is no object.

@@ -14,7 +14,11 @@ fn json_bodies() {
     ];
     for (body, expected, duplicates) in cases {
         let got = json(body.as_bytes()).unwrap();
-        assert_eq!((got.value, got.duplicates), (expected, duplicates.into_iter().map(str::to_owned).collect()), "{body}");
+        assert_eq!(
+            (got.value, got.duplicates),
+            (expected, duplicates.into_iter().map(|path| Duplicate::Path(path.to_owned())).collect()),
+            "{body}"
+        );
     }
     for body in ["", "{", "{}x", r#"{"a":01}"#, "{\"a\":\"\u{1}\"}", "nul"] {
         assert!(matches!(json(body.as_bytes()), Err(DecodeError::Json(_))), "{body}");
@@ -57,7 +61,7 @@ fn yaml_bodies() {
     for (body, expected) in cases {
         assert_eq!(yaml(body.as_bytes()).unwrap().value, expected, "{body}");
     }
-    assert_eq!(yaml(b"a:\n- b: 1\n  b: 2\n").unwrap().duplicates, ["a[0].b"]);
+    assert_eq!(yaml(b"\na:\n- b: 1\n  b: 2\n").unwrap().duplicates, [Duplicate::Line { line: 4, key: "b".to_owned() }]);
     assert!(yaml(b"a: [").is_err());
     assert!(yaml(b"a: *none").is_err());
 }

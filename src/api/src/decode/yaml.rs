@@ -3,7 +3,7 @@
 use granit_parser::{Event, Parser, ScalarStyle};
 use serde_json::{Map, Number, Value};
 
-use super::{DecodeError, Decoded, MAX_BODY_BYTES, MAX_DEPTH, MAX_REPORTED_FIELDS, bounded};
+use super::{DecodeError, Decoded, Duplicate, MAX_BODY_BYTES, MAX_DEPTH, MAX_REPORTED_FIELDS, bounded};
 
 /// Values that a document may have after its aliases are followed: a short text can otherwise stand for billions.
 const MAX_NODES: usize = MAX_BODY_BYTES / 4;
@@ -12,7 +12,7 @@ const MAX_NODES: usize = MAX_BODY_BYTES / 4;
 pub fn yaml(body: &[u8]) -> Result<Decoded, DecodeError> {
     bounded(body)?;
     let text = std::str::from_utf8(body).map_err(|e| DecodeError::Yaml(e.to_string()))?;
-    let mut reader = Reader { parser: Parser::new_from_str(text), anchors: Vec::new(), nodes: 0, path: Vec::new(), duplicates: Vec::new() };
+    let mut reader = Reader { parser: Parser::new_from_str(text), line: 1, anchors: Vec::new(), nodes: 0, duplicates: Vec::new() };
     loop {
         match reader.next()? {
             Event::StreamStart | Event::DocumentStart(..) => {}
@@ -27,11 +27,12 @@ pub fn yaml(body: &[u8]) -> Result<Decoded, DecodeError> {
 
 struct Reader<'a> {
     parser: Parser<'a, granit_parser::StrInput<'a>>,
+    /// Where the last event begins, from 1.
+    line: usize,
     /// What an anchor stands for, with the number of values in it.
     anchors: Vec<(usize, Value, usize)>,
     nodes: usize,
-    path: Vec<String>,
-    duplicates: Vec<String>,
+    duplicates: Vec<Duplicate>,
 }
 
 impl<'a> Reader<'a> {
@@ -40,7 +41,10 @@ impl<'a> Reader<'a> {
             match self.parser.next_event() {
                 None => return Ok(Event::StreamEnd),
                 Some(Err(error)) => return Err(DecodeError::Yaml(error.to_string())),
-                Some(Ok((event, _))) if means_something(&event) => return Ok(event),
+                Some(Ok((event, place))) if means_something(&event) => {
+                    self.line = place.start.line();
+                    return Ok(event);
+                }
                 Some(Ok(_)) => {}
             }
         }
@@ -87,9 +91,7 @@ impl<'a> Reader<'a> {
             match self.next()? {
                 Event::SequenceEnd => return Ok(Value::Array(out)),
                 event => {
-                    self.path.push(format!("[{}]", out.len()));
                     out.push(self.node(event, depth + 1)?.0);
-                    self.path.pop();
                 }
             }
         }
@@ -102,6 +104,7 @@ impl<'a> Reader<'a> {
             if matches!(event, Event::MappingEnd) {
                 break;
             }
+            let line = self.line;
             let is_merge = matches!(&event, Event::Scalar(text, ScalarStyle::Plain, _, _) if text == "<<");
             let key = self.node(event, depth + 1)?.0;
             let key = match key {
@@ -111,17 +114,15 @@ impl<'a> Reader<'a> {
                 _ => return Err(DecodeError::Yaml("a list or an object cannot be a key".into())),
             };
             let event = self.next()?;
-            self.path.push(format!(".{key}"));
             let value = self.node(event, depth + 1)?.0;
             if is_merge {
                 merged.push(value);
             } else {
                 if out.contains_key(&key) && self.duplicates.len() < MAX_REPORTED_FIELDS {
-                    self.duplicates.push(self.path.concat().trim_start_matches('.').to_owned());
+                    self.duplicates.push(Duplicate::Line { line, key: key.clone() });
                 }
                 out.insert(key, value);
             }
-            self.path.pop();
         }
         for value in merged {
             let sources = if let Value::Array(list) = value { list } else { vec![value] };

@@ -59,7 +59,7 @@ impl Configuration {
         if !value["metadata"]["managedFields"].is_null() {
             return Err(Status::bad_request("metadata.managedFields must be nil"));
         }
-        let doubled = duplicates.iter().map(|path| format!("duplicate field \"{path}\"")).collect();
+        let doubled = duplicates.iter().map(ToString::to_string).collect();
         Ok(Self { value, doubled })
     }
 

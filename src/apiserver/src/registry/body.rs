@@ -157,11 +157,10 @@ pub fn settle(decoded: Decoded, expected: Expected<'_>, validation: FieldValidat
         *managers = serde_json::json!([{}]);
     }
     let unknown = structural::prune(expected.schema, &mut object).map_err(|error| Settle::Status(refused(&error, Some(expected))))?;
-    let problems: Vec<String> = duplicates
-        .iter()
-        .map(|path| format!("duplicate field \"{path}\""))
-        .chain(unknown.iter().map(|path| format!("unknown field \"{path}\"")))
-        .collect();
+    let unknown = unknown.iter().map(|path| format!("unknown field \"{path}\""));
+    let doubled = duplicates.iter().map(ToString::to_string);
+    // Upstream finds both at once in what it has types for; in custom objects it looks for unknown fields after it has read them.
+    let problems: Vec<String> = if expected.schema.custom { doubled.chain(unknown).collect() } else { unknown.chain(doubled).collect() };
     match validation {
         FieldValidation::Strict if !problems.is_empty() => Err(Settle::Strict(problems)),
         FieldValidation::Warn => Ok(Body { object, warnings: problems }),

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use coracle_api::{
-    decode::{self, Decoded},
+    decode::{self, Decoded, Duplicate},
     defaulting,
     patch::{self, PatchError},
     status::{Cause, Status},
@@ -34,7 +34,7 @@ pub enum Patch {
 
 impl Patch {
     /// Of the request's media type.
-    pub fn read(cx: &Context, body: &Bytes, custom: bool) -> Result<(Self, Vec<String>), Status> {
+    pub fn read(cx: &Context, body: &Bytes, custom: bool) -> Result<(Self, Vec<Duplicate>), Status> {
         let supported = if custom {
             "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
         } else {
@@ -110,7 +110,7 @@ pub async fn patch(inner: &Inner, target: &Target, cx: &Context, body: &Bytes, f
     }
     let (patch, duplicates) = Patch::read(cx, body, resource.custom)?;
     refuse_force(&options)?;
-    let doubled: Vec<String> = duplicates.iter().map(|path| format!("duplicate field \"{path}\"")).collect();
+    let doubled: Vec<String> = duplicates.iter().map(ToString::to_string).collect();
     if options.field_validation == FieldValidation::Strict && !doubled.is_empty() {
         return Err(Status::bad_request(format!("strict decoding error: {}", doubled.join(", "))));
     }
