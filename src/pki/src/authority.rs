@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use rcgen::{Issuer, KeyPair};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
@@ -17,6 +18,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use crate::{
     files, issue,
     issue::Usage,
+    request::SigningRequest,
+    sign::{self, SignRequestError},
     tokens::{KeyError, Signer},
 };
 
@@ -117,6 +120,15 @@ pub enum IssueError {
     Sign(#[source] rcgen::Error),
 }
 
+/// Which authority signs the request of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signatory {
+    /// The one that the API server knows its clients by.
+    Client,
+    /// The one that clients know servers by.
+    Server,
+}
+
 /// One certificate authority.
 struct Ca {
     pem: String,
@@ -184,6 +196,23 @@ impl Authority {
         issue::leaf(&self.client.issuer, common_name, &Usage::Client { organisations: organisations.to_vec() }, now, self.leaf_life)
     }
 
+    /// A certificate in PEM for the request of another, for these usages and at most this long.
+    pub fn sign_request(
+        &self,
+        by: Signatory,
+        request: &SigningRequest,
+        usages: &[&str],
+        life: Duration,
+        now: Timestamp,
+    ) -> Result<String, SignRequestError> {
+        let ca = match by {
+            Signatory::Client => &self.client,
+            Signatory::Server => &self.server,
+        };
+        let der = sign::request((&ca.der, ca.issuer.key()), request, usages, life, now)?;
+        Ok(pem("CERTIFICATE", &der))
+    }
+
     /// What clients trust the cluster's servers by (`certificate-authority-data`, `kube-root-ca.crt`).
     pub fn server_ca_pem(&self) -> &str {
         &self.server.pem
@@ -209,10 +238,31 @@ impl Authority {
         &self.client.der
     }
 
+    /// See [`Authority::front_proxy_ca_pem`].
+    pub fn front_proxy_ca(&self) -> &CertificateDer<'static> {
+        &self.front_proxy.der
+    }
+
     /// Signs ServiceAccount tokens.
     pub fn signer(&self) -> &Signer {
         &self.signer
     }
+}
+
+/// RFC 7468.
+fn pem(label: &str, der: &[u8]) -> String {
+    const LINE: usize = 64;
+    let text = STANDARD.encode(der);
+    let mut out = format!("-----BEGIN {label}-----\n");
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        let (line, next) = rest.split_at(rest.len().min(LINE));
+        out.push_str(line);
+        out.push('\n');
+        rest = next;
+    }
+    out.push_str(&format!("-----END {label}-----\n"));
+    out
 }
 
 /// Certificate and key stand in one file: a crash cannot part them.

@@ -4,9 +4,13 @@
 //! What is kept are the three authorities and the key that signs ServiceAccount tokens.
 
 pub mod authority;
+mod der;
 mod files;
 mod issue;
+pub mod jwk;
 pub mod renewal;
+pub mod request;
+pub mod sign;
 pub mod stranger;
 pub mod subject;
 pub mod tokens;

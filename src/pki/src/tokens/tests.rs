@@ -41,6 +41,14 @@ fn the_key_set_holds_the_signing_key() {
     assert_eq!(point, signer.key.public_key().as_ref());
 }
 
+/// Computed by Python's hmac.
+#[test]
+fn a_text_is_vouched_for_by_a_shared_secret() {
+    let expected = "eyJhbGciOiJIUzI1NiIsImtpZCI6ImFiY2RlZiJ9..7eWmzujMwxjobxHXO4A_wmTob8FLOLRCvbvaAa4_bSU";
+    assert_eq!(detached("server: here\n", "abcdef", "0123456789abcdef"), expected);
+    assert_ne!(detached("server: there\n", "abcdef", "0123456789abcdef"), expected);
+}
+
 proptest! {
     #[test]
     fn no_text_makes_the_verifier_panic_or_pass(text in ".{0,200}") {
