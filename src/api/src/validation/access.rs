@@ -1,4 +1,4 @@
-//! Who may do what: RBAC, reviews, certificate signing requests.
+//! Who may do what: RBAC, reviews.
 
 use serde_json::Value;
 
@@ -8,32 +8,6 @@ use crate::catalogue::Resource;
 use crate::names;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
-const USAGES: [&str; 23] = [
-    "any",
-    "cert sign",
-    "client auth",
-    "code signing",
-    "content commitment",
-    "crl sign",
-    "data encipherment",
-    "decipher only",
-    "digital signature",
-    "email protection",
-    "encipher only",
-    "ipsec end system",
-    "ipsec tunnel",
-    "ipsec user",
-    "key agreement",
-    "key encipherment",
-    "microsoft sgc",
-    "netscape sgc",
-    "ocsp signing",
-    "s/mime",
-    "server auth",
-    "signing",
-    "timestamping",
-];
-
 pub(super) fn check(resource: &Resource, object: &Field<'_>, old: Option<&Value>) {
     match resource.plural.as_str() {
         "roles" => rules(&object.at("rules"), true),
@@ -55,7 +29,6 @@ pub(super) fn check(resource: &Resource, object: &Field<'_>, old: Option<&Value>
         }
         "rolebindings" => binding(object, true, old),
         "clusterrolebindings" => binding(object, false, old),
-        "certificatesigningrequests" => signing_request(&object.at("spec"), old),
         "subjectaccessreviews" => review(&object.at("spec"), true),
         "localsubjectaccessreviews" => {
             let spec = object.at("spec");
@@ -122,49 +95,6 @@ fn binding(binding: &Field<'_>, namespaced: bool, old: Option<&Value>) {
     {
         role.invalid("cannot change roleRef");
     }
-}
-
-fn signing_request(spec: &Field<'_>, old: Option<&Value>) {
-    if old.is_some() {
-        return; // the registry keeps the old spec whatever is sent
-    }
-    let request = spec.at("request");
-    let text = base64_text(request.text());
-    if !text.contains("-----BEGIN CERTIFICATE REQUEST-----") && !text.contains("-----BEGIN NEW CERTIFICATE REQUEST-----") {
-        request.invalid("PEM block type must be CERTIFICATE REQUEST");
-    }
-    let usages = spec.at("usages");
-    if usages.is_empty() {
-        usages.required("usages must contain at least one value");
-    }
-    let list = usages.list();
-    usages.each(|i, usage| {
-        usage.one_of(&USAGES);
-        if list[..i].contains(usage.value()) {
-            usage.duplicate();
-        }
-    });
-    let signer = spec.at("signerName");
-    if signer.must_exist() {
-        match signer.text().split_once('/') {
-            Some((domain, path)) if !path.is_empty() => {
-                if let Err(message) = names::dns_subdomain(domain) {
-                    signer.invalid(&message);
-                }
-                if !domain.contains('.') {
-                    signer.invalid("should be a domain with at least two segments separated by dots");
-                }
-            }
-            _ => signer.invalid("must be a fully qualified domain and path of the form 'example.com/signer-name'"),
-        }
-    }
-    spec.at("expirationSeconds").within(600, i64::from(i32::MAX));
-}
-
-fn base64_text(text: &str) -> String {
-    use base64::Engine;
-    let bytes = base64::engine::general_purpose::STANDARD.decode(text).unwrap_or_default();
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn review(spec: &Field<'_>, of_somebody: bool) {

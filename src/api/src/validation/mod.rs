@@ -1,6 +1,7 @@
 //! Validation: what must hold of an object, with field and reason for each thing that does not.
 
 mod access;
+mod certificates;
 mod core_kinds;
 mod custom;
 mod definition;
@@ -122,6 +123,7 @@ fn content(resource: &Resource, object: &Field<'_>, old: Option<&Value>, subreso
         }
         ("apps" | "batch" | "autoscaling" | "policy", _) => workloads::check(resource, object, old, subresource),
         ("networking.k8s.io", _) => networking::check(resource, object, old),
+        ("certificates.k8s.io", "certificatesigningrequests") => certificates::check(object, old, subresource),
         ("rbac.authorization.k8s.io" | "certificates.k8s.io" | "authentication.k8s.io" | "authorization.k8s.io", _) => {
             access::check(resource, object, old);
         }

@@ -2,6 +2,8 @@
 
 mod asked;
 mod certificate_requester;
+mod certificate_signers;
+mod certificate_subject;
 mod create_on_update;
 mod default_class;
 mod default_toleration_seconds;
@@ -121,6 +123,9 @@ pub fn plugins(objects: &Arc<dyn Objects>, authorizers: &Arc<Authorizers>) -> Ve
         Arc::new(default_class::DefaultStorageClass { objects: objects() }),
         Arc::new(runtime_class::RuntimeClass { objects: objects() }),
         Arc::new(certificate_requester::CertificateRequester),
+        Arc::new(certificate_signers::CertificateApproval { authorizers: Arc::clone(authorizers) }),
+        Arc::new(certificate_signers::CertificateSigning { authorizers: Arc::clone(authorizers) }),
+        Arc::new(certificate_subject::CertificateSubjectRestriction),
         Arc::new(default_class::DefaultIngressClass { objects: objects() }),
         Arc::new(role_escalation::RoleEscalation { authorizers: Arc::clone(authorizers) }),
         Arc::new(policies::mutating::MutatingAdmissionPolicy::new(objects(), Arc::clone(authorizers))),

@@ -7,7 +7,10 @@ use coracle_api::status::Status;
 use serde_json::Value;
 
 use super::{Attributes, Operation, Plugin, refuse};
-use crate::{authorization::node::node_name, objects::Objects};
+use crate::{
+    authorization::node::{NODE_PREFIX, node_name},
+    objects::Objects,
+};
 
 /// Labels under this domain say what may run where: no node sets them for itself.
 const RESTRICTED_DOMAIN: &str = "node-restriction.kubernetes.io";
@@ -55,6 +58,9 @@ impl Plugin for NodeRestriction {
             ("", "pods", other) => Err(format!("unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed")),
             ("", "nodes", _) => own_node(write, node, object),
             ("coordination.k8s.io", "leases", _) => lease(write, node),
+            ("certificates.k8s.io", "certificatesigningrequests", "") if write.operation == Operation::Create => {
+                own_certificate(object.unwrap_or(&Value::Null), node)
+            }
             ("storage.k8s.io", "csinodes", _) if info.name != node => {
                 Err("can only access CSINode with the same name as the requesting node".into())
             }
@@ -62,6 +68,19 @@ impl Plugin for NodeRestriction {
         };
         checked.map_err(|why| refuse(write, &why))
     }
+}
+
+/// A node asks for certificates of its own name; other signers than those of nodes look at requests themselves.
+fn own_certificate(object: &Value, node: &str) -> Result<(), String> {
+    const SIGNERS: [&str; 2] = ["kubernetes.io/kubelet-serving", "kubernetes.io/kube-apiserver-client-kubelet"];
+    if !SIGNERS.iter().any(|signer| object["spec"]["signerName"] == *signer) {
+        return Ok(());
+    }
+    let name = super::certificate_subject::request(object)?.common_name;
+    if name.strip_prefix(NODE_PREFIX) == Some(node) {
+        return Ok(());
+    }
+    Err(format!("can only create a node CSR with CN={NODE_PREFIX}{node}"))
 }
 
 impl NodeRestriction {

@@ -84,7 +84,8 @@ async fn insert_named(write: &Write<'_>, mut object: Value) -> Result<Written, S
     write.mutate(Operation::Create, &mut object, None).await?;
     strategy::prepare_create(write.kind(), &mut object, now);
     write.canonical(&mut object)?;
-    let causes = validation::create(&target.stored, &object);
+    let mut causes = validation::create(&target.stored, &object);
+    causes.extend(strategy::certificates::check(write.kind(), &object, None));
     if !causes.is_empty() {
         return Err(target.invalid(causes));
     }

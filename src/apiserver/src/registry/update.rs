@@ -9,6 +9,7 @@ use coracle_api::{
     validation,
 };
 use http::Response;
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{
@@ -117,13 +118,14 @@ async fn attempt(write: &Write<'_>, held: &Arc<Object>, old: &Value, mut new: Va
     if target.subresource.is_empty() {
         strategy::prepare_update(kind, &mut new, old);
     } else {
-        strategy::prepare_subresource(kind, &target.subresource, &mut new, old);
+        strategy::prepare_subresource(kind, &target.subresource, &mut new, old, Timestamp::now());
         meta::of(&mut new).remove("resourceVersion");
     }
     manage::set(&mut new, managed_fields);
     write.canonical(&mut new)?;
     let reservation = if target.subresource.is_empty() { write.reserve(&mut new, Some(old))? } else { None };
     causes.extend(validation::update(&target.stored, &new, old, &target.subresource));
+    causes.extend(strategy::certificates::check(kind, &new, Some(old)));
     if !causes.is_empty() {
         return Err(target.invalid(causes));
     }

@@ -1,4 +1,4 @@
-//! Namespaces, Secrets, definitions, API services and signing requests.
+//! Namespaces, Secrets, definitions and API services.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use coracle_api::custom::names;
@@ -74,15 +74,6 @@ pub fn prepare_api_service(service: &mut Value, now: Timestamp) {
     }
     service["status"] = json!({"conditions": [{"type": "Available", "status": "True", "reason": "Local",
         "message": "Local APIServices are always available", "lastTransitionTime": meta::time(now)}]});
-}
-
-/// `certificatesigningrequests/approval`: conditions alone.
-pub fn only_approval(new: &mut Value, old: &Value) {
-    let conditions = new["status"].get("conditions").cloned();
-    let metadata = new["metadata"].clone();
-    *new = old.clone();
-    new["metadata"] = metadata;
-    meta::put(meta::map(new, "status"), "conditions", conditions);
 }
 
 /// A field of the beta API that v1 only shows where it is stored, and never takes.

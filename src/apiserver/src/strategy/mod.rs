@@ -1,6 +1,7 @@
 //! What a schema cannot say of a kind: fields that a write resets, generations, derived values. Plain functions from values to values.
 
 mod batch;
+pub mod certificates;
 pub mod cluster;
 pub mod key_pair;
 pub mod meta;
@@ -204,7 +205,7 @@ fn changed(kind: Kind<'_>, new: &Value, old: &Value) -> bool {
 }
 
 /// Makes an update of a subresource change nothing else.
-pub fn prepare_subresource(kind: Kind<'_>, subresource: &str, new: &mut Value, old: &Value) {
+pub fn prepare_subresource(kind: Kind<'_>, subresource: &str, new: &mut Value, old: &Value, now: Timestamp) {
     match (kind.plural, subresource) {
         ("pods", "ephemeralcontainers") => pod::only_ephemeral_containers(new, old),
         ("pods", "resize") => pod::only_resources(new, old),
@@ -213,7 +214,11 @@ pub fn prepare_subresource(kind: Kind<'_>, subresource: &str, new: &mut Value, o
             *new = old.clone();
             new["spec"]["finalizers"] = finalizers;
         }
-        ("certificatesigningrequests", "approval") => cluster::only_approval(new, old),
+        ("certificatesigningrequests", "approval") => certificates::prepare_approval(new, old, now),
+        ("certificatesigningrequests", "status") => {
+            only_status(kind, new, old);
+            certificates::prepare_status(new, old, now);
+        }
         (_, "status") => only_status(kind, new, old),
         _ => {}
     }

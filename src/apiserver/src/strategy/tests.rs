@@ -32,7 +32,7 @@ fn a_generation_counts_changes_of_the_spec() {
 fn a_status_update_changes_the_status_alone() {
     let old = json!({"metadata": {"name": "a", "labels": {"a": "1"}}, "spec": {"replicas": 1}, "status": {}});
     let mut new = json!({"metadata": {"name": "a", "labels": {"a": "2"}, "annotations": {"x": "y"}}, "spec": {"replicas": 9}, "status": {"replicas": 4}});
-    prepare_subresource(DEPLOYMENTS, "status", &mut new, &old);
+    prepare_subresource(DEPLOYMENTS, "status", &mut new, &old, Timestamp::UNIX_EPOCH);
     assert_eq!((&new["spec"]["replicas"], &new["status"]["replicas"]), (&json!(1), &json!(4)));
     assert_eq!((&new["metadata"]["labels"]["a"], &new["metadata"]["annotations"]["x"]), (&json!("1"), &json!("y")));
 }
