@@ -1,7 +1,8 @@
 //! What the controllers are told at their start.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use coracle_pki::authority::Authority;
 use ipnet::IpNet;
 
 use crate::record::Records;
@@ -17,6 +18,8 @@ pub struct Config {
     pub node_prefix_v6: u8,
     /// PEM of the authorities that pods trust the API server by, for the ConfigMap `kube-root-ca.crt` of every namespace; empty: none is made.
     pub ca_bundle: String,
+    /// Signs certificate requests for the built-in signers; `None`: somebody else does.
+    pub authority: Option<Arc<Authority>>,
     /// A node whose Lease is not renewed for this long is unknown.
     pub node_grace: Duration,
     /// Terminated pods beyond this number are removed, the oldest first; 0: none.
@@ -34,6 +37,7 @@ impl Default for Config {
             node_prefix_v4: 24,
             node_prefix_v6: 64,
             ca_bundle: String::new(),
+            authority: None,
             node_grace: Duration::from_secs(50),
             terminated_pods: 12_500,
             resync: Duration::from_secs(600),

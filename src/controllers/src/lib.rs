@@ -2,6 +2,8 @@
 
 pub mod backends;
 pub mod baseline;
+pub mod bootstraptoken;
+pub mod certificates;
 pub mod config;
 pub mod deployment;
 pub mod endpoints;
@@ -24,6 +26,7 @@ pub mod queue;
 pub mod record;
 pub mod replicaset;
 pub mod runner;
+pub mod tokensecret;
 pub mod waiting;
 pub mod writer;
 
@@ -58,6 +61,7 @@ pub async fn run(client: Client, informers: Informers, config: Config, shutdown:
     house.workloads(&mut tasks);
     house.nodes(&mut tasks);
     house.cluster(&mut tasks, &inventory);
+    house.identities(&mut tasks);
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {
             house.shutdown.cancel();
@@ -106,6 +110,21 @@ impl House {
         self.start(tasks, "volumeattributesclass-protection-controller", protection::Protection::of_classes);
         let (client, known) = (self.client.clone(), inventory.clone());
         self.start(tasks, "garbage-collector-controller", |_, wakeups| gc::GarbageCollector::new(client, known, wakeups));
+    }
+
+    fn identities(&self, tasks: &mut JoinSet<()>) {
+        let (client, authority) = (self.client.clone(), self.config.authority.clone());
+        self.start(tasks, "certificate-controller", |informers, wakeups| {
+            certificates::CertificateRequests::new(client, informers, wakeups, authority)
+        });
+        if let Some(authority) = self.config.authority.clone() {
+            let (client, bundle): (_, Arc<str>) = (self.client.clone(), self.config.ca_bundle.as_str().into());
+            self.start(tasks, "service-account-token", |informers, wakeups| {
+                tokensecret::TokenSecrets::new(client, informers, wakeups, authority, bundle)
+            });
+        }
+        self.start(tasks, "token-cleaner", bootstraptoken::TokenCleaner::new);
+        self.start(tasks, "bootstrap-signer", bootstraptoken::InfoSigner::new);
     }
 
     /// Starts a controller; `component` is its name in Events.

@@ -49,6 +49,7 @@ pub async fn api(config: &ServerConfig, advertise: IpAddr, node_ips: &[IpAddr], 
         cluster_domain: config.cluster_domain.clone(),
         tls_sans,
         bootstrap_token: None,
+        authentication: config.authentication.clone(),
     };
     let server = ApiServer::start(config, store.clone()).await.map_err(StartError::Api)?;
     steps.done(format_args!("API server ready on {}", server.address()));
@@ -79,11 +80,11 @@ pub fn controllers(
     client: kube::Client,
     informers: Informers,
     config: &ServerConfig,
-    ca: String,
+    (ca, authority): (String, Option<Arc<Authority>>),
     shutdown: CancellationToken,
     tasks: &TaskTracker,
 ) {
-    let settings = coracle_controllers::Config { cluster_cidrs: vec![config.cluster_cidr], ca_bundle: ca, ..Default::default() };
+    let settings = coracle_controllers::Config { cluster_cidrs: vec![config.cluster_cidr], ca_bundle: ca, authority, ..Default::default() };
     tasks.spawn(lead(client.clone(), seat, shutdown, move |shutdown| {
         let work = coracle_controllers::run(client.clone(), informers.clone(), settings.clone(), shutdown);
         async {

@@ -133,7 +133,7 @@ impl Roles {
                 clients.of("system:kube-controller-manager", &["system:masters"]),
                 informers.clone(),
                 config,
-                ca,
+                (ca, self.api.as_ref().map(|api| Arc::clone(&api.authority))),
                 self.shutdown.clone(),
                 &self.tasks,
             );
