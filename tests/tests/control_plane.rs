@@ -54,6 +54,7 @@ impl Cluster {
             cluster_domain: "cluster.local".into(),
             tls_sans: Vec::new(),
             bootstrap_token: None,
+            authentication: Default::default(),
         };
         let server = ApiServer::start(config, store).await.unwrap();
         let user = User { name: "test".into(), groups: vec!["system:masters".into()], ..User::default() };

@@ -19,7 +19,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("network", &["client"]),
     ("agent", &["api", "client", "network", "pki", "runtime"]),
     ("scheduler", &["api", "client"]),
-    ("controllers", &["api", "client"]),
+    ("controllers", &["api", "client", "pki"]),
 ];
 
 /// No file is longer.

@@ -1,6 +1,8 @@
 //! What every cluster has from its first second: namespaces, default roles, priorities, the `kubernetes` Service.
 //!
-//! What exists is left as its owner made it.
+//! What exists is left as its owner made it, save that default roles and bindings get what a newer version adds to them.
+
+mod reconcile;
 
 use std::net::IpAddr;
 
@@ -28,7 +30,7 @@ pub struct BootstrapError {
 pub(crate) async fn run(shared: &Shared, config: &Config, service_ips: &[IpAddr]) -> Result<(), BootstrapError> {
     create_all(shared, namespaces()).await?;
     // Roles and priority classes; a namespaced one lies in a namespace that now exists.
-    create_all(shared, bootstrap::objects()).await?;
+    settle_all(shared, bootstrap::objects()).await?;
     create_all(shared, network(config, service_ips, shared.advertised.port())).await?;
     create_all(shared, vec![extension_authentication(config)]).await?;
     if config.advertise_address.is_loopback() || config.advertise_address.is_unspecified() {
@@ -103,6 +105,30 @@ fn extension_authentication(config: &Config) -> Value {
 async fn create_all(shared: &Shared, objects: Vec<Value>) -> Result<(), BootstrapError> {
     let writes = objects.into_iter().map(|object| create(shared, object));
     stream::iter(writes).buffer_unordered(AT_ONCE).try_collect::<Vec<bool>>().await.map(drop)
+}
+
+/// Creates what is missing, and adds to roles and bindings what they lack.
+async fn settle_all(shared: &Shared, objects: Vec<Value>) -> Result<(), BootstrapError> {
+    let writes = objects.into_iter().map(|object| settle_role(shared, object));
+    stream::iter(writes).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await.map(drop)
+}
+
+async fn settle_role(shared: &Shared, wanted: Value) -> Result<(), BootstrapError> {
+    if create(shared, wanted.clone()).await? {
+        return Ok(());
+    }
+    let text = |pointer: &str| wanted.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (version, kind, namespace, name) = (text("/apiVersion"), text("/kind"), text("/metadata/namespace"), text("/metadata/name"));
+    let (group, version) = version.split_once('/').unwrap_or(("", &version));
+    let catalogue = shared.catalogue();
+    let Some(resource) = catalogue.kind(group, version, &kind).map(|resource| resource.plural.as_str()) else { return Ok(()) };
+    let there = shared.registry.get(group, resource, &namespace, &name);
+    if there.is_none_or(|there| reconcile::settled(&there.value(), &wanted).is_none()) {
+        return Ok(());
+    }
+    let mut merge = |old: &Value| reconcile::settled(old, &wanted).unwrap_or_else(|| old.clone());
+    let changed = shared.registry.change(group, resource, &namespace, &name, &mut merge).await;
+    changed.map(drop).map_err(|status| BootstrapError { kind, name: name.clone(), message: status.message })
 }
 
 /// Whether it was not there.

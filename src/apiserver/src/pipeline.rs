@@ -20,7 +20,7 @@ use jiff::Timestamp;
 
 use crate::{
     answer,
-    authentication::Caller,
+    authentication::{Caller, websocket},
     authorization::{Decision, Question},
     body::Body,
     impersonation, output,
@@ -57,7 +57,7 @@ async fn admit(shared: &Shared, mut request: Request, next: Next) -> Result<Resp
     let query = form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()).into_owned().collect::<Vec<_>>();
     let info =
         request_info::parse(request.method(), request.uri().path(), &query).map_err(|error| Status::bad_request(error.to_string()))?;
-    let user = authenticate(shared, &mut request, &info)?;
+    let user = authenticate(shared, &mut request, &info).await?;
     let user = impersonation::impersonate(user, request.headers_mut(), &shared.authorizers)?;
     let stream = request_info::long_running(&info);
     // The place is given back when the answer is known, not when the client has read it.
@@ -77,10 +77,12 @@ async fn admit(shared: &Shared, mut request: Request, next: Next) -> Result<Resp
     Ok(answer)
 }
 
-fn authenticate(shared: &Shared, request: &mut Request, info: &RequestInfo) -> Result<User, Status> {
+async fn authenticate(shared: &Shared, request: &mut Request, info: &RequestInfo) -> Result<User, Status> {
     // What brings requests here says who the caller is; a request without that is nobody's.
     let caller = request.extensions_mut().remove().unwrap_or(Caller::Connection(None));
-    shared.authenticator.authenticate(&caller, request.headers(), &info.path, Timestamp::now()).map_err(|error| {
+    let headers = request.headers_mut();
+    websocket::bearer(headers);
+    shared.authenticator.authenticate(&caller, headers, &info.path, Timestamp::now()).await.map_err(|error| {
         tracing::debug!(path = info.path, error = &error as &dyn std::error::Error, "not authenticated");
         error.status()
     })

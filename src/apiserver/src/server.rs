@@ -23,7 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     admission,
-    authentication::{Authenticator, certificate::Verifier, service_account::Tokens},
+    authentication::{self, Authenticator, FrontProxy, certificate::Verifier, service_account::Tokens},
     authorization::{Authorizers, masters, node::NodeAuthorizer, rbac::RbacAuthorizer},
     bootstrap::{self, BootstrapError},
     cache,
@@ -66,6 +66,8 @@ pub struct Config {
     pub tls_sans: Vec<String>,
     /// A bearer token with the rights of `system:masters`, if any.
     pub bootstrap_token: Option<String>,
+    /// Who else says who is who.
+    pub authentication: authentication::Settings,
 }
 
 /// Why the server did not start.
@@ -92,6 +94,9 @@ pub enum StartError {
     /// Client certificates cannot be verified.
     #[error("cannot verify client certificates")]
     Clients(#[source] VerifierError),
+    /// What the operator says of authentication.
+    #[error("the authentication settings cannot be used")]
+    Authentication(#[source] authentication::SettingsError),
     /// TLS does not take what it is given.
     #[error("cannot set up TLS")]
     Tls(#[source] rustls::Error),
@@ -182,9 +187,13 @@ impl ApiServer {
         });
 
         let issuer = format!("https://kubernetes.default.svc.{}", config.cluster_domain);
-        let tokens = Arc::new(Tokens::new(Arc::clone(&config.authority), objects, issuer));
+        let tokens = Arc::new(Tokens::new(Arc::clone(&config.authority), Arc::clone(&objects), issuer));
+        let front_proxy = FrontProxy::new(config.authority.front_proxy_ca(), &provider).map_err(StartError::Clients)?;
+        let verifiers = (verifier, front_proxy);
+        let authenticator =
+            Authenticator::new(verifiers, Arc::clone(&tokens), objects, config.bootstrap_token.as_deref(), &config.authentication);
         let shared = Arc::new(Shared {
-            authenticator: Authenticator::new(verifier, Arc::clone(&tokens), config.bootstrap_token.clone()),
+            authenticator: authenticator.map_err(StartError::Authentication)?,
             nodes: NodeClient::new(&config.authority, identity, &provider).map_err(StartError::Tls)?,
             registry,
             authorizers,
@@ -199,6 +208,9 @@ impl ApiServer {
         });
         let router = handlers::router(&shared);
         let connections = TaskTracker::new();
+        if let Some(file) = config.authentication.configuration.clone() {
+            connections.spawn(authentication::follow(Arc::clone(&shared), file, shared.stop.clone()));
+        }
         connections.spawn(listener::run(listener, tls, router.clone(), shared.stop.clone(), connections.clone()));
         let server = Self { shared, router, address, connections };
         if let Err(error) = bootstrap::run(&server.shared, &config, &first_service_ips).await {

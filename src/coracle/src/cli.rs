@@ -140,6 +140,18 @@ pub struct ServerFlags {
     /// Further name or address of the API server's certificate
     #[arg(long, env = "CORACLE_TLS_SAN", value_name = "NAME", value_delimiter = ',')]
     pub tls_san: Vec<String>,
+    /// AuthenticationConfiguration of the API server: issuers of tokens (OpenID Connect), anonymous requests; followed as it changes
+    #[arg(long, env = "CORACLE_AUTHENTICATION_CONFIG", value_name = "FILE")]
+    pub authentication_config: Option<PathBuf>,
+    /// Kubeconfig of a webhook that knows bearer tokens
+    #[arg(long, env = "CORACLE_AUTHENTICATION_TOKEN_WEBHOOK_CONFIG_FILE", value_name = "FILE")]
+    pub authentication_token_webhook_config_file: Option<PathBuf>,
+    /// Version of the TokenReviews that the webhook gets [default: v1beta1]
+    #[arg(long, env = "CORACLE_AUTHENTICATION_TOKEN_WEBHOOK_VERSION", value_name = "VERSION")]
+    pub authentication_token_webhook_version: Option<String>,
+    /// How long the webhook's verdicts count [default: 2m]
+    #[arg(long, env = "CORACLE_AUTHENTICATION_TOKEN_WEBHOOK_CACHE_TTL", value_name = "DURATION")]
+    pub authentication_token_webhook_cache_ttl: Option<String>,
     /// A control plane without a node
     #[arg(long, env = "CORACLE_DISABLE_AGENT", value_parser = BoolishValueParser::new())]
     pub disable_agent: bool,

@@ -76,9 +76,7 @@ impl Verifier {
         {
             return Ok(user.clone());
         }
-        let (own, intermediates) = presented.chain.split_first().ok_or(CertificateError::Empty)?;
-        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(u64::try_from(now.as_second()).unwrap_or(0)));
-        self.inner.verify_client_cert(own, intermediates, now).map_err(CertificateError::Chain)?;
+        let own = self.holds(presented, now)?;
         let Subject { name, mut groups, ends_s } = Subject::of(own).map_err(CertificateError::Subject)?;
         groups.push(AUTHENTICATED.into());
         let fingerprint: String = digest::digest(&digest::SHA256, own).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -86,6 +84,19 @@ impl Verifier {
         let user = User { name, uid: String::new(), groups, extra };
         let _ = presented.verified.set((user.clone(), ends_s));
         Ok(user)
+    }
+
+    /// The common name of who presented it, which is remembered nowhere.
+    pub fn name(&self, presented: &Presented, now: Timestamp) -> Result<String, CertificateError> {
+        Ok(Subject::of(self.holds(presented, now)?).map_err(CertificateError::Subject)?.name)
+    }
+
+    /// The client's own certificate, if the authority vouches for it.
+    fn holds<'p>(&self, presented: &'p Presented, now: Timestamp) -> Result<&'p CertificateDer<'static>, CertificateError> {
+        let (own, intermediates) = presented.chain.split_first().ok_or(CertificateError::Empty)?;
+        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(u64::try_from(now.as_second()).unwrap_or(0)));
+        self.inner.verify_client_cert(own, intermediates, now).map_err(CertificateError::Chain)?;
+        Ok(own)
     }
 }
 

@@ -1,6 +1,7 @@
 //! ServiceAccount tokens: issued for an account, bound to a pod, a Secret or a node, and dead as soon as one of them is.
 
 mod claims;
+mod legacy;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -165,19 +166,26 @@ impl Tokens {
     /// Who a token speaks for, and for which of the wanted audiences (none: the API server's).
     pub fn user(&self, token: &str, wanted: &[String], now: Timestamp) -> Result<(User, Vec<String>), TokenError> {
         let claims = self.verifier.verify(token).map_err(TokenError::Verify)?;
+        let own = [self.issuer.clone()];
+        let wanted = if wanted.is_empty() { &own[..] } else { wanted };
+        let now_s = now.as_second();
+        if claims["iss"] == legacy::ISSUER {
+            let matched: Vec<String> = wanted.iter().filter(|audience| own.contains(audience)).cloned().collect();
+            if matched.is_empty() {
+                return Err(TokenError::Audience(own.to_vec()));
+            }
+            return Ok((legacy::user(&*self.objects, token, claims, now_s)?, matched));
+        }
         let claims: Claims = serde_json::from_value(claims).map_err(|_| TokenError::Claims)?;
         if claims.iss != self.issuer {
             return Err(TokenError::Issuer(claims.iss));
         }
-        let now_s = now.as_second();
         if now_s > claims.exp.saturating_add(LEEWAY_S) {
             return Err(TokenError::Expired);
         }
         if now_s < claims.nbf.saturating_sub(LEEWAY_S) {
             return Err(TokenError::NotYet);
         }
-        let own = [self.issuer.clone()];
-        let wanted = if wanted.is_empty() { &own[..] } else { wanted };
         let matched: Vec<String> = wanted.iter().filter(|audience| claims.aud.contains(audience)).cloned().collect();
         if matched.is_empty() {
             return Err(TokenError::Audience(claims.aud));
@@ -242,4 +250,4 @@ fn user(claims: &Claims) -> User {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -55,7 +55,7 @@ pub async fn answer(State(shared): State<Arc<Shared>>, cx: Context, request: Req
     };
     match (resource.group.as_str(), resource.kind.as_str(), info.subresource.as_str(), info.verb.as_str()) {
         ("", "ServiceAccount", "token", "create") => token_request::answer(&shared, &cx, &body),
-        ("authentication.k8s.io" | "authorization.k8s.io", _, "", "create") => reviews::answer(&shared, &cx, resource, &body),
+        ("authentication.k8s.io" | "authorization.k8s.io", _, "", "create") => reviews::answer(&shared, &cx, resource, &body).await,
         _ => shared.registry.handle(&cx, body).await,
     }
 }

@@ -18,17 +18,17 @@ use crate::{
 };
 
 /// The answer to a posted review.
-pub(crate) fn answer(shared: &Shared, cx: &Context, resource: &Resource, body: &Bytes) -> Response {
-    review(shared, cx, resource, body).unwrap_or_else(|status| answer::status(&status))
+pub(crate) async fn answer(shared: &Shared, cx: &Context, resource: &Resource, body: &Bytes) -> Response {
+    review(shared, cx, resource, body).await.unwrap_or_else(|status| answer::status(&status))
 }
 
-fn review(shared: &Shared, cx: &Context, resource: &Resource, body: &Bytes) -> Result<Response, Status> {
+async fn review(shared: &Shared, cx: &Context, resource: &Resource, body: &Bytes) -> Result<Response, Status> {
     let Resource { group, version, kind, schema, .. } = resource;
     let kind = kind.as_str();
     let mut posted = posted::read(cx, Expected { group, version, kind, schema }, body)?;
     let review = &mut posted.object;
     let status = match kind {
-        "TokenReview" => token(shared, &review["spec"])?,
+        "TokenReview" => token(shared, &review["spec"]).await?,
         "SelfSubjectReview" => json!({"userInfo": user_info(&cx.user)}),
         "SelfSubjectRulesReview" => {
             let status = rules(shared, cx, &review["spec"])?;
@@ -75,20 +75,14 @@ fn access_status(decision: Decision) -> Value {
     status
 }
 
-fn token(shared: &Shared, spec: &Value) -> Result<Value, Status> {
+async fn token(shared: &Shared, spec: &Value) -> Result<Value, Status> {
     let token = spec["token"].as_str().unwrap_or_default();
     if token.is_empty() {
         return Err(Status::bad_request("token is required for TokenReview in authentication"));
     }
     let wanted = access::strings(&spec["audiences"]);
     // An error's text is for the log: who asks learns that the token does not hold.
-    let checked = if wanted.is_empty() || wanted == [shared.tokens.issuer()] {
-        let own = vec![shared.tokens.issuer().to_owned()];
-        shared.authenticator.bearer(token, Timestamp::now()).map(|user| (user, own)).map_err(|error| error.to_string())
-    } else {
-        shared.tokens.user(token, &wanted, Timestamp::now()).map_err(|error| error.to_string())
-    };
-    Ok(match checked {
+    Ok(match shared.authenticator.token(token, &wanted, Timestamp::now()).await {
         Ok((user, audiences)) => json!({"authenticated": true, "user": user_info(&user), "audiences": audiences}),
         Err(error) => json!({"user": {}, "error": format!("[invalid bearer token, {error}]")}),
     })

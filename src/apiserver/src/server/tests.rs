@@ -31,6 +31,7 @@ async fn start(dir: &Path) -> (Arc<Authority>, ApiServer) {
         cluster_domain: "cluster.local".into(),
         tls_sans: Vec::new(),
         bootstrap_token: Some("let-me-in".into()),
+        authentication: Default::default(),
     };
     (authority, ApiServer::start(config, store).await.unwrap())
 }

@@ -4,14 +4,19 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     ops::RangeInclusive,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
+use coracle_apiserver::authentication::{self, token_webhook};
 use ipnet::IpNet;
 
 use crate::cli::{Role, ServerFlags};
 
 /// Where the data of a `coracle server` is.
 pub const DATA_DIR: &str = "/var/lib/coracle";
+
+/// How long the verdict of a token webhook counts; upstream's default.
+const WEBHOOK_CACHE: Duration = Duration::from_secs(120);
 
 /// Defaults that differ between `coracle server` and `coracle run`.
 #[derive(Clone, Debug)]
@@ -87,6 +92,8 @@ pub struct ServerConfig {
     pub node_taints: Vec<(String, String, String)>,
     /// Further names of the API server's certificate.
     pub tls_sans: Vec<String>,
+    /// Who else says who is who.
+    pub authentication: authentication::Settings,
     /// Hook the sockets of the whole machine.
     pub machine_wide: bool,
 }
@@ -160,6 +167,7 @@ impl ServerConfig {
             node_labels: flags.node_label.iter().map(|l| label(l)).collect::<Result<_, _>>()?,
             node_taints: flags.node_taint.iter().map(|t| taint(t)).collect::<Result<_, _>>()?,
             tls_sans: flags.tls_san.clone(),
+            authentication: authentication(flags)?,
             machine_wide: defaults.machine_wide,
             data_dir: defaults.data_dir,
         })
@@ -185,6 +193,36 @@ fn tenth(services: IpNet) -> IpAddr {
         IpAddr::V4(v4) => IpAddr::V4((u32::from(v4) + 10).into()),
         IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) + 10).into()),
     }
+}
+
+/// Who else says who is who.
+fn authentication(flags: &ServerFlags) -> Result<authentication::Settings, FlagError> {
+    const VERSION: &str = "authentication-token-webhook-version";
+    const TTL: &str = "authentication-token-webhook-cache-ttl";
+    let version = match flags.authentication_token_webhook_version.as_deref() {
+        None | Some("v1beta1") => token_webhook::Version::V1Beta1,
+        Some("v1") => token_webhook::Version::V1,
+        Some(other) => return Err(FlagError { flag: VERSION, value: other.into(), want: "v1 or v1beta1", origin: String::new() }),
+    };
+    let cache = match flags.authentication_token_webhook_cache_ttl.as_deref() {
+        None => WEBHOOK_CACHE,
+        Some(text) => duration(text).ok_or_else(|| FlagError {
+            flag: TTL,
+            value: text.into(),
+            want: "a duration such as 2m or 30s",
+            origin: String::new(),
+        })?,
+    };
+    let webhook = |kubeconfig: &PathBuf| token_webhook::Settings { kubeconfig: kubeconfig.clone(), version, cache };
+    Ok(authentication::Settings {
+        configuration: flags.authentication_config.clone(),
+        token_webhook: flags.authentication_token_webhook_config_file.as_ref().map(webhook),
+    })
+}
+
+/// A length of time as Go writes it.
+fn duration(text: &str) -> Option<Duration> {
+    text.parse::<jiff::SignedDuration>().ok()?.try_into().ok()
 }
 
 fn mode(text: Option<&str>) -> Result<u32, FlagError> {
@@ -258,6 +296,8 @@ mod tests {
             (vec!["--roles", "apiserver,agent"], "roles"),
             (vec!["--cluster-domain", "A B"], "cluster-domain"),
             (vec!["--node-name", "Bad_Name"], "node-name"),
+            (vec!["--authentication-token-webhook-version", "v2"], "authentication-token-webhook-version"),
+            (vec!["--authentication-token-webhook-cache-ttl", "long"], "authentication-token-webhook-cache-ttl"),
         ] {
             assert_eq!(check(&args).expect_err("refused").flag, flag, "{args:?}");
         }

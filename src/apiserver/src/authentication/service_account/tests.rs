@@ -7,11 +7,12 @@ use serde_json::json;
 use super::*;
 use crate::objects::PodRecord;
 
+/// Objects by resource and name.
 #[derive(Debug, Default)]
-struct Given(Mutex<BTreeMap<(String, String), Value>>);
+pub(in crate::authentication) struct Given(pub Mutex<BTreeMap<(String, String), Value>>);
 
 impl Given {
-    fn put(&self, resource: &str, name: &str, uid: &str, deleted: Option<i64>) {
+    pub fn put(&self, resource: &str, name: &str, uid: &str, deleted: Option<i64>) {
         let mut object = json!({"metadata": {"name": name, "uid": uid}});
         if let Some(second) = deleted {
             object["metadata"]["deletionTimestamp"] = at(second).to_string().into();
@@ -118,4 +119,39 @@ fn a_token_is_for_its_audience_and_by_its_issuer() {
     assert_eq!(tokens.user(&token, &["x".into(), "vault".into()], at(0)).unwrap().1, ["vault"]);
     let elsewhere = Tokens::new(Arc::clone(&tokens.authority), objects, "https://elsewhere".into());
     assert_eq!(elsewhere.user(&token, &["vault".into()], at(0)).unwrap_err(), TokenError::Issuer(tokens.issuer.clone()));
+}
+
+#[test]
+fn a_token_of_a_secret_lives_as_long_as_the_secret() {
+    use base64::Engine as _;
+
+    let (_dir, objects, tokens) = tokens();
+    let claim = |name: &str| format!("kubernetes.io/serviceaccount/{name}");
+    let claims = json!({
+        "iss": "kubernetes/serviceaccount", "sub": "system:serviceaccount:ns:web", claim("namespace"): "ns",
+        claim("secret.name"): "s", claim("service-account.name"): "web", claim("service-account.uid"): "u-web",
+    });
+    let token = tokens.signer().sign(&claims).unwrap();
+    let ask = || tokens.user(&token, &[], at(0)).map(|(user, _)| user.name);
+    let dead = |kind, name: &str| Err(TokenError::Dead { kind, name: name.into() });
+    assert_eq!(ask(), dead("Secret", "s"));
+    let secret = |token: &str, more: Value| {
+        let mut secret = json!({"metadata": {"name": "s"}, "data": {"token": base64::engine::general_purpose::STANDARD.encode(token)}});
+        for (name, value) in more.as_object().unwrap() {
+            secret["metadata"][name] = value.clone();
+        }
+        objects.0.lock().unwrap().insert(("secrets".into(), "s".into()), secret);
+    };
+    secret(&token, json!({}));
+    assert_eq!(ask().as_deref(), Ok("system:serviceaccount:ns:web"));
+    assert_eq!(tokens.user(&token, &["vault".into()], at(0)).unwrap_err(), TokenError::Audience(vec![tokens.issuer.clone()]));
+    secret("another", json!({}));
+    assert_eq!(ask(), dead("Secret", "s"));
+    secret(&token, json!({"labels": {"kubernetes.io/legacy-token-invalid-since": "2026-01-01"}}));
+    assert_eq!(ask(), dead("Secret", "s"));
+    secret(&token, json!({}));
+    objects.put("serviceaccounts", "web", "another", None);
+    assert_eq!(ask(), dead("ServiceAccount", "web"));
+    objects.put("serviceaccounts", "web", "u-web", Some(0));
+    assert_eq!(ask(), dead("ServiceAccount", "web"));
 }
