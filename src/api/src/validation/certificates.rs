@@ -137,3 +137,56 @@ fn list(value: &Value) -> &[Value] {
 fn of_type<'v>(conditions: &'v [Value], kind: &str) -> Vec<&'v Value> {
     conditions.iter().filter(|condition| condition["type"] == kind).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{catalogue::builtin, validation::update};
+
+    fn request(conditions: Value, certificate: &str) -> Value {
+        let mut request = json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
+            "metadata": {"name": "r", "uid": "u", "resourceVersion": "1", "creationTimestamp": "2026-01-01T00:00:00Z"}, "status": {"conditions": conditions}});
+        if !certificate.is_empty() {
+            request["status"]["certificate"] = certificate.into();
+        }
+        request
+    }
+
+    fn check(old: &Value, new: &Value, subresource: &str, expected: &[(&str, &str)]) {
+        let resource = builtin().resource("certificates.k8s.io", "v1", "certificatesigningrequests").expect("a kind");
+        let found = update(resource, new, old, subresource);
+        let found: Vec<_> = found.iter().map(|cause| (cause.reason, cause.field.as_str())).collect();
+        assert_eq!(found, expected, "{subresource:?} {new}");
+    }
+
+    #[test]
+    fn verdicts_come_by_approval_and_certificates_by_status() {
+        let condition = |kind: &str, status: &str| json!({"type": kind, "status": status});
+        let (approved, denied) = (condition("Approved", "True"), condition("Denied", "True"));
+        let with = |conditions: &[&Value]| request(json!(conditions), "");
+        let (none, yes) = (with(&[]), with(&[&approved]));
+        const CONDITIONS: &str = "status.conditions";
+        const CERTIFICATE: &str = "status.certificate";
+        check(&none, &yes, "approval", &[]);
+        check(&none, &yes, "status", &[("FieldValueForbidden", CONDITIONS)]);
+        check(&yes, &none, "approval", &[("FieldValueForbidden", CONDITIONS)]);
+        check(&yes, &none, "status", &[("FieldValueForbidden", CONDITIONS)]);
+        check(&none, &with(&[&approved, &denied]), "approval", &[("FieldValueInvalid", CONDITIONS)]);
+        check(&none, &with(&[&condition("Failed", "True")]), "status", &[]);
+        check(&none, &with(&[&condition("Failed", "False")]), "status", &[("FieldValueNotSupported", "status.conditions[0].status")]);
+        check(&none, &with(&[&condition("Other", "Unknown")]), "status", &[]);
+        check(&none, &with(&[&condition("", "True")]), "status", &[("FieldValueRequired", "status.conditions[0].type")]);
+        let twice = condition("Other", "True");
+        check(&none, &with(&[&twice, &twice]), "status", &[("FieldValueDuplicate", "status.conditions[1].type")]);
+        let issued = |text: &str| request(json!([approved]), text);
+        check(&yes, &issued("eA=="), "status", &[]);
+        check(&yes, &issued("eA=="), "approval", &[("FieldValueForbidden", CERTIFICATE)]);
+        check(&issued("eA=="), &issued("eQ=="), "status", &[("FieldValueForbidden", CERTIFICATE)]);
+        let mut changed = approved.clone();
+        changed["reason"] = "Another".into();
+        check(&yes, &with(&[&changed]), "approval", &[]);
+        check(&yes, &with(&[&changed]), "status", &[("FieldValueForbidden", CONDITIONS)]);
+    }
+}
