@@ -161,9 +161,11 @@ impl ApiServer {
 
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = Verifier::new(config.authority.client_ca(), &provider).map_err(StartError::Clients)?;
+        let front_proxy = FrontProxy::new(config.authority.front_proxy_ca(), &provider).map_err(StartError::Clients)?;
         let (sans, ips) = names::of_server(&config, &first_service_ips);
         let certificate = Renewing::server(Arc::clone(&config.authority), sans, ips).map_err(StartError::Certificate)?;
-        let tls = tls::server_config(Arc::new(certificate), verifier.for_handshake(), Arc::clone(&provider)).map_err(StartError::Tls)?;
+        let tls = tls::server_config(Arc::new(certificate), verifier.for_handshake(&front_proxy.certificates), Arc::clone(&provider))
+            .map_err(StartError::Tls)?;
         let identity = Renewing::client(Arc::clone(&config.authority), "kube-apiserver-kubelet-client", &[masters::GROUP.into()]);
         let identity = Arc::new(identity.map_err(StartError::Certificate)?);
 
@@ -188,7 +190,6 @@ impl ApiServer {
 
         let issuer = format!("https://kubernetes.default.svc.{}", config.cluster_domain);
         let tokens = Arc::new(Tokens::new(Arc::clone(&config.authority), Arc::clone(&objects), issuer));
-        let front_proxy = FrontProxy::new(config.authority.front_proxy_ca(), &provider).map_err(StartError::Clients)?;
         let verifiers = (verifier, front_proxy);
         let authenticator =
             Authenticator::new(verifiers, Arc::clone(&tokens), objects, config.bootstrap_token.as_deref(), &config.authentication);

@@ -65,8 +65,10 @@ impl Verifier {
     }
 
     /// For TLS: asks for a certificate, takes any, checks that the client holds its key.
-    pub fn for_handshake(&self) -> Arc<dyn ClientCertVerifier> {
-        Arc::new(Requested { inner: Arc::clone(&self.inner) })
+    /// Clients show one of the authority that the server names: here these two.
+    pub fn for_handshake(&self, other: &Self) -> Arc<dyn ClientCertVerifier> {
+        let names = [self, other].into_iter().flat_map(|of| of.inner.root_hint_subjects());
+        Arc::new(Requested { inner: Arc::clone(&self.inner), names: names.cloned().collect() })
     }
 
     /// Who presented it. Asked on every request: connections outlive certificates.
@@ -103,6 +105,7 @@ impl Verifier {
 #[derive(Debug)]
 struct Requested {
     inner: Arc<dyn ClientCertVerifier>,
+    names: Vec<DistinguishedName>,
 }
 
 impl ClientCertVerifier for Requested {
@@ -111,7 +114,7 @@ impl ClientCertVerifier for Requested {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.inner.root_hint_subjects()
+        &self.names
     }
 
     fn verify_client_cert(

@@ -21,7 +21,8 @@ const EXTRA: &str = "x-remote-extra-";
 /// Knows front proxies.
 #[derive(Debug)]
 pub struct FrontProxy {
-    certificates: Verifier,
+    /// Of their authority.
+    pub certificates: Verifier,
 }
 
 impl FrontProxy {

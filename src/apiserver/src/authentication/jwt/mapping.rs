@@ -108,12 +108,17 @@ pub fn compile(of: &JwtAuthenticator, at: &str, wrong: &mut Vec<String>) -> Mapp
 }
 
 fn claims_program(source: &str, at: &str, results: &[Type<'_>], wrong: &mut Vec<String>) -> Option<Program> {
-    let claims = Type::Map(Type::Dyn.into());
+    let claims = Type::map(Type::Dyn);
     program(source, at, ("claims", claims), results, wrong)
 }
 
 fn program(source: &str, at: &str, variable: (&str, Type<'_>), results: &[Type<'_>], wrong: &mut Vec<String>) -> Option<Program> {
-    match Program::compile(source, &[variable], results) {
+    // What a rule says must be known to be a boolean; of other values it is seen when they are there.
+    let compiled = match results {
+        [Type::Plain("bool")] => Program::exact(source, &[variable], results),
+        _ => Program::compile(source, &[variable], results),
+    };
+    match compiled {
         Ok(program) => Some(program),
         Err(error) => {
             wrong.push(format!("{at}: Invalid value: {source:?}: compilation failed: {error}"));
