@@ -12,6 +12,7 @@ pub mod pty;
 pub mod registry;
 pub mod screen;
 pub mod server;
+pub mod webhook;
 
 pub use kubectl::Kubectl;
 pub use server::Server;

@@ -33,6 +33,8 @@ pub struct Status {
     pub details: Option<Details>,
     /// `metadata.continue`: how an expired list can go on, inconsistently.
     pub continuation: String,
+    /// The body as somebody else made it: a webhook's, with reasons and details that are not ours.
+    pub given: Option<Box<Value>>,
 }
 
 /// Which object a [`Status`] is about.
@@ -55,7 +57,7 @@ pub struct Details {
 impl Status {
     /// A status without details.
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: None, continuation: String::new() }
+        Self { code, reason, message: message.into(), details: None, continuation: String::new(), given: None }
     }
 
     /// With the object that it is about.
@@ -66,6 +68,12 @@ impl Status {
         details.kind = kind.into();
         details.name = name.into();
         self
+    }
+
+    /// With the body as somebody else made it.
+    #[must_use]
+    pub fn given(self, body: Value) -> Self {
+        Self { given: Some(Box::new(body)), ..self }
     }
 
     /// 400: the request cannot be understood.
@@ -113,6 +121,9 @@ impl Status {
 
     /// The body.
     pub fn to_value(&self) -> Value {
+        if let Some(given) = &self.given {
+            return (**given).clone();
+        }
         let mut out =
             json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": self.message, "code": self.code});
         if !self.continuation.is_empty() {

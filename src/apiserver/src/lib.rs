@@ -29,5 +29,6 @@ pub mod strategy;
 mod tls;
 mod uuid;
 pub mod warnings;
+mod webhook;
 
 pub use handlers::version::GIT_VERSION;

@@ -5,6 +5,7 @@
 
 pub mod authority;
 mod der;
+pub mod bundle;
 mod files;
 mod issue;
 pub mod jwk;

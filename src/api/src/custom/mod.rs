@@ -45,7 +45,7 @@ pub struct Served {
     /// Where the scale is.
     pub scale: Option<Scale>,
     /// A webhook converts between versions, not the server.
-    pub webhook: bool,
+    pub webhook: Option<Webhook>,
     /// What users of this version are told.
     pub deprecation: Option<String>,
     /// Made at the first write.
@@ -56,6 +56,24 @@ impl Served {
     /// The rules for values.
     pub fn checks(&self) -> &Checks {
         self.checks.get_or_init(|| Checks::read(&serde_json::from_str(&self.schema).unwrap_or_default()))
+    }
+}
+
+/// Who converts objects between versions (`spec.conversion.webhook`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Webhook {
+    /// `clientConfig`: where it is.
+    pub client: Value,
+    /// Versions of ConversionReview that it knows, best first.
+    pub review_versions: Vec<String>,
+}
+
+impl Webhook {
+    fn read(definition: &Value) -> Option<Self> {
+        let conversion = &definition["spec"]["conversion"];
+        let webhook = &conversion["webhook"];
+        let read = || Self { client: webhook["clientConfig"].clone(), review_versions: words(&webhook["conversionReviewVersions"]) };
+        (conversion["strategy"] == "Webhook").then(read)
     }
 }
 
@@ -94,7 +112,7 @@ pub fn catalogue(served: &[Arc<Resource>], hidden: &[Arc<Resource>], revision: u
 
 /// Shows a stored object as the storage version has it today: its version, no fields that the schema does not know, all its defaults.
 pub fn settle(stored: &Resource, object: &mut Value) {
-    if stored.definition.as_ref().is_some_and(|d| d.webhook) && object["apiVersion"] != stored.api_version() {
+    if stored.definition.as_ref().is_some_and(|d| d.webhook.is_some()) && object["apiVersion"] != stored.api_version() {
         // Only its webhook knows what it would be in the version of today.
         return;
     }
@@ -161,7 +179,7 @@ fn resource(definition: &Value, version: &Value, storage: &str) -> Resource {
             schema: published.into(),
             selectable,
             scale,
-            webhook: spec["conversion"]["strategy"] == "Webhook",
+            webhook: Webhook::read(definition),
             deprecation,
             checks: OnceLock::new(),
         })),

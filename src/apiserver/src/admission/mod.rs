@@ -19,6 +19,7 @@ mod rounds;
 mod runtime_class;
 mod service_account;
 mod taint_new_nodes;
+mod webhook;
 
 use std::sync::Arc;
 
@@ -129,7 +130,9 @@ pub fn plugins(objects: &Arc<dyn Objects>, authorizers: &Arc<Authorizers>) -> Ve
         Arc::new(default_class::DefaultIngressClass { objects: objects() }),
         Arc::new(role_escalation::RoleEscalation { authorizers: Arc::clone(authorizers) }),
         Arc::new(policies::mutating::MutatingAdmissionPolicy::new(objects(), Arc::clone(authorizers))),
+        Arc::new(webhook::MutatingAdmissionWebhook::new(objects(), Arc::clone(authorizers))),
         Arc::new(policies::validating::ValidatingAdmissionPolicy::new(objects(), Arc::clone(authorizers))),
+        Arc::new(webhook::ValidatingAdmissionWebhook::new(objects(), Arc::clone(authorizers))),
     ]
 }
 

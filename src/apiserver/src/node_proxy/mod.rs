@@ -46,6 +46,7 @@ pub(crate) async fn answer(shared: &Shared, cx: Context, request: Request) -> Re
 
 async fn pass(shared: &Shared, cx: &Context, mut request: Request) -> Result<Response, Status> {
     may_stream(shared, cx)?;
+    shared.registry.connect(cx).await?;
     let target = target::find(&*shared.registry, cx)?;
     let proxied = cx.info.subresource == "proxy";
     let upgrade = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));

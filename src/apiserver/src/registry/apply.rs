@@ -105,10 +105,10 @@ pub async fn apply(
         let write = Write { inner, target, cx, admitted: false, dry_run: options.dry_run };
         let is_new = target.collection.get(&target.key()).is_none();
         let written = if is_new && target.subresource.is_empty() {
-            let object = configured(&write, options, &config, None)?;
+            let object = manage::replay(&write, |versions| configured(&write, options, &config, None, versions)).await??;
             create::insert(inner, target, cx, object, options, false, Manage::Settled).await
         } else {
-            let make = &mut |old: &Value| configured(&write, options, &config, Some(old)).map(|object| target.inward(object));
+            let make = &mut |old: &Value, versions: &KindVersions<'_>| configured(&write, options, &config, Some(old), versions);
             update::change(inner, target, cx, options, false, Manage::Settled, make).await
         };
         let written = match written {
@@ -116,22 +116,26 @@ pub async fn apply(
             other => other?,
         };
         config.warn(cx, options.field_validation);
-        return Ok(answer(if written.created { 201 } else { 200 }, target, format, include(cx)?, written.json));
+        return answer(inner, if written.created { 201 } else { 200 }, target, format, include(cx)?, written.json).await;
     }
     Err(target.conflict(update::MODIFIED))
 }
 
-/// The object that a configuration makes of the stored one, in the version of the path, with its managers.
-fn configured(write: &Write<'_>, options: &WriteOptions, config: &Configuration, old: Option<&Value>) -> Result<Value, Status> {
+/// The object that a configuration makes of the one there is, both in the version of the path, with its managers.
+fn configured(
+    write: &Write<'_>,
+    options: &WriteOptions,
+    config: &Configuration,
+    old: Option<&Value>,
+    versions: &KindVersions<'_>,
+) -> Result<Value, Status> {
     let (target, resource) = (write.target, &write.target.resource);
     let live = match old {
-        Some(old) => manage::unmanaged(target.outward(old.clone())),
+        Some(old) => manage::unmanaged(old.clone()),
         None => structural::zero(&resource.schema),
     };
     let known = old.map(manage::managers).unwrap_or_default();
-    let versions = KindVersions::new(write.inner.catalogue.now(), target);
-    let (mut object, managed_fields) =
-        merged(write, options, (&resource.schema, &resource.api_version()), &live, config, known, &versions)?;
+    let (mut object, managed_fields) = merged(write, options, (&resource.schema, &resource.api_version()), &live, config, known, versions)?;
     let managed_fields = managed_fields.write();
     structural::prune(&resource.schema, &mut object).map_err(|error| body::refused(&error, None))?;
     config.check_doubled(options.field_validation)?;

@@ -44,7 +44,7 @@ pub async fn bind(inner: &Inner, target: &Target, cx: &Context, bytes: &Bytes, f
     let pods = Target::of(&inner.catalogue.now(), &inner.cache, "", "pods", &target.namespace, &name).ok_or_else(super::target::unknown)?;
     let pods = Target { subresource: "binding".into(), ..pods };
     Write { inner, target: &pods, cx, admitted: false, dry_run: options.dry_run }.admit(Operation::Create, &mut binding).await?;
-    update::change(inner, &pods, cx, &options, true, Manage::Keep, &mut |old| bound(&pods, old, &binding, Timestamp::now())).await?;
+    update::change(inner, &pods, cx, &options, true, Manage::Keep, &mut |old, _| bound(&pods, old, &binding, Timestamp::now())).await?;
     let plain = Format { shape: output::format::Shape::Whole, ..format.clone() };
     let mut status = success(&Details::default());
     if let Some(map) = status.as_object_mut() {

@@ -55,7 +55,8 @@ impl Registry {
         }
     }
 
-    /// Changes an object that is there; no plugin is asked. `make` gets it as it is stored and may be called again when another write was first.
+    /// Changes an object that is there; no plugin is asked. `make` gets it in the preferred version and may be called again when
+    /// another write was first.
     pub async fn change(
         &self,
         group: &str,
@@ -74,7 +75,7 @@ impl Inner {
     pub(crate) async fn change_own(&self, target: &Target, make: &mut (dyn FnMut(&Value) -> Value + Send)) -> Result<Bytes, Status> {
         let options = write::internal_options();
         let cx = own_context(target, "patch", http::Method::PATCH);
-        update::change(self, target, &cx, &options, true, Manage::Track, &mut |old| Ok(make(old))).await.map(|written| written.json)
+        update::change(self, target, &cx, &options, true, Manage::Track, &mut |old, _| Ok(make(old))).await.map(|written| written.json)
     }
 
     /// Deletes an object in the name of the server; no plugin is asked, and that it is gone already is no error.

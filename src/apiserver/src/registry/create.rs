@@ -36,7 +36,7 @@ pub async fn create(inner: &Inner, target: &Target, cx: &Context, body: &Bytes, 
     let expected = Expected { group: &resource.group, version: &resource.version, kind: &resource.kind, schema: &resource.schema };
     let object = body::object(cx, body, expected, options.field_validation)?;
     let written = insert(inner, target, cx, object, &options, false, Manage::Track).await?;
-    Ok(answer(201, target, format, include(cx)?, written.json))
+    answer(inner, 201, target, format, include(cx)?, written.json).await
 }
 
 /// Creates an object (canonical, in the version of the path).
@@ -56,10 +56,10 @@ pub async fn insert(
     defaulting::apply(&target.resource, &mut object);
     if manage == Manage::Track {
         let write = Write { inner, target, cx, admitted, dry_run: options.dry_run };
-        let managed_fields = manage::created(&write, options, &object);
+        let managed_fields = manage::replay(&write, |versions| manage::created(&write, options, &object, versions)).await?;
         manage::set(&mut object, managed_fields);
     }
-    let object = target.inward(object);
+    let object = inner.inward(target, object).await?;
     let base = meta::text(&object, "generateName").to_owned();
     let generates = meta::text(&object, "name").is_empty() && !base.is_empty();
     for attempt in 1.. {

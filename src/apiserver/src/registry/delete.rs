@@ -74,7 +74,7 @@ pub async fn delete(inner: &Inner, target: &Target, cx: &Context, body: &Bytes, 
     }
     // Upstream's sign that dependents are still to go.
     let code = if !deleted.gone && options.orphan_dependents == Some(false) { 202 } else { 200 };
-    Ok(answer(code, target, format, include(cx)?, deleted.json))
+    answer(inner, code, target, format, include(cx)?, deleted.json).await
 }
 
 /// Tables and partial metadata are made of objects, not of a Status.
@@ -306,8 +306,9 @@ pub async fn delete_collection(
             Err(status) if status.code == 404 => {}
             Err(status) => return Err(status),
         }
-        items.push(target.outward(object.value()));
+        items.push(object.value());
     }
+    let mut items = inner.outward(target, items).await?;
     for item in items.iter_mut().filter(|_| !target.resource.custom).filter_map(Value::as_object_mut) {
         item.remove("kind");
         item.remove("apiVersion");

@@ -14,7 +14,7 @@ use super::{
     Inner,
     body::{self, Expected},
     delete::{self, success},
-    manage::Manage,
+    manage::{KindVersions, Manage},
     options::{DeleteOptions, WriteOptions},
     target::Target,
     update,
@@ -100,7 +100,7 @@ async fn spend(inner: &Inner, pod: &Target, cx: &Context, object: &Value, dry_ru
     let target = Target { subresource: "status".into(), ..target };
     let ready = is_ready(object);
     let options = WriteOptions { dry_run, ..WriteOptions::default() };
-    let make = &mut |old: &Value| spent(old, &pod.name, ready, Timestamp::now());
+    let make = &mut |old: &Value, _: &KindVersions<'_>| spent(old, &pod.name, ready, Timestamp::now());
     update::change(inner, &target, cx, &options, true, Manage::Keep, make).await.map(drop)
 }
 

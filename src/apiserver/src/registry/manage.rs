@@ -1,11 +1,12 @@
 //! Who manages the fields of what is written: `metadata.managedFields` of every write.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use coracle_api::{
     apply::{self, Act, Managers, Reach, Versions},
     catalogue::{self, Catalogue, Resource},
     schema::Schema,
+    status::Status,
     structural,
 };
 use http::header::USER_AGENT;
@@ -14,9 +15,13 @@ use serde_json::Value;
 
 use super::{options::WriteOptions, target::Target, write::Write};
 use crate::{
+    admission::Kinds as _,
     request::Context,
     strategy::{meta, reach},
 };
+
+/// Rounds of conversions for one write: a few per version that somebody manages fields in.
+const MAX_REPLAYS: usize = 32;
 
 /// How a write is told in `managedFields`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,15 +35,26 @@ pub enum Manage {
 }
 
 /// The versions of a target's kind.
+///
+/// Managers are told apart without waiting for anybody, but a definition's webhook may have to say what an object is in another version.
+/// Then that conversion is missing for now, is asked for afterwards, and the whole is done again: see [`replay`].
 pub struct KindVersions<'a> {
     catalogue: Arc<Catalogue>,
     target: &'a Target,
+    asked: Mutex<Asked>,
+}
+
+/// Conversions that a webhook makes.
+#[derive(Default)]
+struct Asked {
+    missing: Vec<(Value, Arc<Resource>)>,
+    known: Vec<(Value, String, Value)>,
 }
 
 impl<'a> KindVersions<'a> {
     /// Of a target.
     pub fn new(catalogue: Arc<Catalogue>, target: &'a Target) -> Self {
-        Self { catalogue, target }
+        Self { catalogue, target, asked: Mutex::default() }
     }
 
     /// The resource that serves this version of the kind.
@@ -61,8 +77,44 @@ impl Versions for KindVersions<'_> {
         if from == to {
             return Some(object.clone());
         }
-        Some(catalogue::convert(self.resource(from)?, self.resource(to)?, object.clone()))
+        let (before, after) = (self.resource(from)?, self.resource(to)?);
+        if !self.target.asks() {
+            return Some(catalogue::convert(before, after, object.clone()));
+        }
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, _, known)) = asked.known.iter().find(|(known, version, _)| version == to && known == object) {
+            return Some(known.clone());
+        }
+        asked.missing.push((object.clone(), Arc::clone(after)));
+        None
     }
+}
+
+impl KindVersions<'_> {
+    fn missing(&self) -> Vec<(Value, Arc<Resource>)> {
+        std::mem::take(&mut self.asked.lock().unwrap_or_else(PoisonError::into_inner).missing)
+    }
+
+    fn learn(&self, object: Value, to: &Resource, converted: Value) {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).known.push((object, to.api_version(), converted));
+    }
+}
+
+/// Calls `run` until it has had every conversion that it asks for.
+pub async fn replay<T>(write: &Write<'_>, mut run: impl FnMut(&KindVersions<'_>) -> T) -> Result<T, Status> {
+    let versions = KindVersions::new(write.inner.catalogue.now(), write.target);
+    for _ in 0..MAX_REPLAYS {
+        let done = run(&versions);
+        let missing = versions.missing();
+        if missing.is_empty() {
+            return Ok(done);
+        }
+        for (object, to) in missing {
+            let converted = write.inner.convert(&to, object.clone()).await?;
+            versions.learn(object, &to, converted);
+        }
+    }
+    Err(Status::internal("the managers of this object wrote in too many versions"))
 }
 
 /// The manager of a request: what it says, or what its client calls itself.
@@ -101,17 +153,16 @@ pub fn set(object: &mut Value, managed_fields: Value) {
 }
 
 /// The `managedFields` of a new object, which is in the version of the path.
-pub fn created(write: &Write<'_>, options: &WriteOptions, object: &Value) -> Value {
+pub fn created(write: &Write<'_>, options: &WriteOptions, object: &Value, versions: &KindVersions<'_>) -> Value {
     let given = &object["metadata"]["managedFields"];
     let known = if apply::is_reset(given) { Managers::default() } else { Managers::read(given).unwrap_or_default() };
     let resource = &write.target.resource;
-    let versions = KindVersions::new(write.inner.catalogue.now(), write.target);
     let nothing = structural::zero(&resource.schema);
-    track(write, options, (&resource.schema, &resource.api_version()), (&nothing, object), known, &versions).write()
+    track(write, options, (&resource.schema, &resource.api_version()), (&nothing, object), known, versions).write()
 }
 
-/// The `managedFields` after an update; both objects in the stored version, `new` with what the client sent of them.
-pub fn updated(write: &Write<'_>, options: &WriteOptions, old: &Value, new: &Value) -> Value {
+/// The `managedFields` after an update; both objects in the version of the path, `new` with what the client sent of them.
+pub fn updated(write: &Write<'_>, options: &WriteOptions, old: &Value, new: &Value, versions: &KindVersions<'_>) -> Value {
     let given = &new["metadata"]["managedFields"];
     // A client that does not know of managedFields, or sends what cannot be read, changes none; nobody changes them by a subresource.
     let told = if write.target.subresource.is_empty() { Some(given) } else { None };
@@ -124,12 +175,7 @@ pub fn updated(write: &Write<'_>, options: &WriteOptions, old: &Value, new: &Val
         return Value::Null;
     }
     let resource = &write.target.resource;
-    let (kind, versions) = ((&*resource.schema, &*resource.api_version()), KindVersions::new(write.inner.catalogue.now(), write.target));
-    if write.target.as_stored() {
-        return track(write, options, kind, (old, new), known, &versions).write();
-    }
-    let outward = |object: &Value| write.target.outward(object.clone());
-    track(write, options, kind, (&outward(old), &outward(new)), known, &versions).write()
+    track(write, options, (&resource.schema, &resource.api_version()), (old, new), known, versions).write()
 }
 
 /// The managers after the request has made `new` of `old`, both of this schema and version.

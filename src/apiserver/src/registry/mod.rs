@@ -4,12 +4,13 @@ mod apply;
 mod binding;
 pub(crate) mod body;
 mod bootstrap;
-mod chance;
+pub(crate) mod chance;
+mod connect;
+mod convert;
 mod create;
 mod delete;
 mod eviction;
 mod expiry;
-mod kinds;
 mod manage;
 pub(crate) mod options;
 mod patch;
@@ -35,6 +36,7 @@ use coracle_store::Store;
 use http::Response;
 use tokio_util::task::AbortOnDropHandle;
 
+use convert::Converter;
 pub(crate) use target::Target;
 
 use crate::{
@@ -81,6 +83,7 @@ pub(crate) struct Inner {
     store: Arc<dyn Store>,
     pub(crate) catalogue: Live,
     admission: Vec<Arc<dyn Plugin>>,
+    converter: Arc<Converter>,
     services: Services,
     _expiry: AbortOnDropHandle<()>,
     definitions: OnceLock<AbortOnDropHandle<()>>,
@@ -89,6 +92,12 @@ pub(crate) struct Inner {
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Registry").field("cache", &self.inner.cache).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner").field("cache", &self.cache).finish_non_exhaustive()
     }
 }
 
@@ -116,7 +125,8 @@ impl Registry {
         let expiry = AbortOnDropHandle::new(tokio::spawn(expiry::run(cache.clone(), Arc::clone(&store))));
         let catalogue = Live::default();
         let definitions = definitions::Book::open(&cache, &catalogue);
-        let inner = Inner { cache, store, catalogue, admission, services, _expiry: expiry, definitions: OnceLock::new() };
+        let converter = Arc::new(Converter::new(&cache));
+        let inner = Inner { cache, store, catalogue, admission, converter, services, _expiry: expiry, definitions: OnceLock::new() };
         let registry = Self { inner: Arc::new(inner) };
         let follow = tokio::spawn(definitions::run(Arc::downgrade(&registry.inner), definitions));
         registry.inner.definitions.get_or_init(|| AbortOnDropHandle::new(follow));
@@ -148,15 +158,9 @@ impl Inner {
         cx.warnings.extend(validation::warnings::deprecation(&target.resource).map(str::to_owned));
         let defined = target.resource.definition.as_ref();
         cx.warnings.extend(defined.and_then(|d| d.deprecation.clone()));
-        if !target.as_stored() && defined.is_some_and(|d| d.webhook) {
-            let (version, kind) = (target.resource.api_version(), &target.resource.kind);
-            return Err(Status::internal(format!(
-                "conversion webhook for {version}, Kind={kind} failed: this server calls no conversion webhooks yet"
-            )));
-        }
         let verb = cx.info.verb.as_str();
         let format = Format::negotiate_objects(&cx.headers, cx.param("pretty"), verb == "watch", target.resource.custom)?;
-        let (cache, format) = (&self.cache, &format);
+        let format = &format;
         if !target.subresource.is_empty() {
             let served = target.resource.subresource(&target.subresource).ok_or_else(|| target.unserved())?;
             if !served.verbs.iter().any(|v| v == verb) {
@@ -170,8 +174,8 @@ impl Inner {
         }
         let whole_cluster = target.resource.namespaced && target.namespace.is_empty();
         match verb {
-            "get" => read::get(cache, &target, cx, format).await,
-            "list" => read::list(cache, &target, cx, format).await,
+            "get" => read::get(self, &target, cx, format).await,
+            "list" => read::list(self, &target, cx, format).await,
             "watch" => watch::watch(self, &target, cx, format).await,
             "create" | "deletecollection" if whole_cluster => Err(target::not_allowed()),
             "create" if target.is("", "bindings") => binding::bind(self, &target, cx, body, format).await,
@@ -194,7 +198,7 @@ impl Inner {
             _ => {}
         }
         match cx.info.verb.as_str() {
-            "get" => read::get(&self.cache, target, cx, format).await,
+            "get" => read::get(self, target, cx, format).await,
             "update" | "patch" | "delete" if target.name.is_empty() => Err(target::not_allowed()),
             "update" => update::update(self, target, cx, body, format).await,
             "patch" => patch::patch(self, target, cx, body, format).await,

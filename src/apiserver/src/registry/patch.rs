@@ -118,14 +118,14 @@ pub async fn patch(inner: &Inner, target: &Target, cx: &Context, body: &Bytes, f
     if options.field_validation == FieldValidation::Warn {
         cx.warnings.extend(doubled);
     }
-    let written = update::change(inner, target, cx, &options, false, Manage::Track, &mut |old| {
-        let mut object = patched(&patch, &target.outward(old.clone()), expected, options.field_validation, cx)?;
+    let written = update::change(inner, target, cx, &options, false, Manage::Track, &mut |old, _| {
+        let mut object = patched(&patch, old, expected, options.field_validation, cx)?;
         check_identity(target, &mut object)?;
         defaulting::apply(resource, &mut object);
-        Ok(target.inward(object))
+        Ok(object)
     })
     .await?;
-    Ok(answer(200, target, format, include(cx)?, written.json))
+    answer(inner, 200, target, format, include(cx)?, written.json).await
 }
 
 /// A patch may not rename or move.

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::{
+    Inner,
     options::{ListOptions, VersionMatch},
     select::Selection,
     target::Target,
@@ -85,7 +86,8 @@ pub async fn wait_for(cache: &Cache, revision: u64) -> Result<(), Status> {
 }
 
 /// GET of one object.
-pub async fn get(cache: &Cache, target: &Target, cx: &Context, format: &Format) -> Result<Response<Body>, Status> {
+pub async fn get(inner: &Inner, target: &Target, cx: &Context, format: &Format) -> Result<Response<Body>, Status> {
+    let cache = &inner.cache;
     match cx.param("resourceVersion").unwrap_or_default() {
         "" => cache.catch_up().await,
         "0" => {}
@@ -95,7 +97,7 @@ pub async fn get(cache: &Cache, target: &Target, cx: &Context, format: &Format) 
         }
     }
     let object = target.collection.get(&target.key()).ok_or_else(|| target.not_found())?;
-    Ok(answer(200, target, format, include(cx)?, object.json()))
+    answer(inner, 200, target, format, include(cx)?, object.json()).await
 }
 
 /// `?includeObject=` of a request.
@@ -106,13 +108,21 @@ pub fn include(cx: &Context) -> Result<Include, Status> {
 }
 
 /// One object (JSON in its stored version) in the form that was asked for.
-pub fn answer(code: u16, target: &Target, format: &Format, include: Include, json: Bytes) -> Response<Body> {
-    if format.media == Media::Json && format.shape == Shape::Whole && !format.pretty && target.as_stored() {
-        return output::respond(code, "application/json", json);
+pub async fn answer(
+    inner: &Inner,
+    code: u16,
+    target: &Target,
+    format: &Format,
+    include: Include,
+    json: Bytes,
+) -> Result<Response<Body>, Status> {
+    if format.media == Media::Json && format.shape == Shape::Whole && !format.pretty && target.is_shown(&json) {
+        return Ok(output::respond(code, "application/json", json));
     }
     // The bytes come from the cache or from our own encoder.
-    let object = target.outward(serde_json::from_slice(&json).unwrap_or_default());
-    match &format.shape {
+    let object: Value = serde_json::from_slice(&json).unwrap_or_default();
+    let object = inner.shown(target, &object).await?;
+    Ok(match &format.shape {
         Shape::Whole => output::value(code, format, &object, |object| protobuf::encode(&target.resource.schema, object)),
         Shape::Partial(version) => plain(code, format, &transform::partial(&object, version), target),
         Shape::Table(version) => {
@@ -120,7 +130,7 @@ pub fn answer(code: u16, target: &Target, format: &Format, include: Include, jso
             let row = transform::row(&target.resource, &object, version, include, Timestamp::now());
             plain(code, format, &transform::table(version, metadata, Some(transform::headings(&target.resource)), vec![row]), target)
         }
-    }
+    })
 }
 
 /// Tables and partial metadata: of the meta group.
@@ -135,12 +145,13 @@ fn list_meta(revision: &str) -> Map<String, Value> {
 }
 
 /// LIST of a collection.
-pub async fn list(cache: &Cache, target: &Target, cx: &Context, format: &Format) -> Result<Response<Body>, Status> {
+pub async fn list(inner: &Inner, target: &Target, cx: &Context, format: &Format) -> Result<Response<Body>, Status> {
     let options = ListOptions::read(cx)?;
     let selection = Selection::of(target, &options)?;
-    let page = page(cache, target, &options, &selection).await?;
+    let page = page(&inner.cache, target, &options, &selection).await?;
     let include = include(cx)?;
-    if format.media == Media::Json && format.shape == Shape::Whole && !format.pretty && target.as_stored() {
+    let shown = target.as_stored() && (!target.asks() || page.objects.iter().all(|object| target.is_shown(&object.json())));
+    if format.media == Media::Json && format.shape == Shape::Whole && !format.pretty && shown {
         let head = Head {
             kind: target.resource.list_kind.clone(),
             api_version: target.resource.api_version(),
@@ -149,7 +160,14 @@ pub async fn list(cache: &Cache, target: &Target, cx: &Context, format: &Format)
         };
         return Ok(list::respond_list(head, page.objects, gzip::accepted(&cx.headers)));
     }
-    let objects = page.objects.iter().map(|object| target.outward(object.value()));
+    // What needs no conversion is decoded one at a time.
+    let objects = match shown {
+        true => Objects::Held(page.objects.iter()),
+        false => {
+            let values = page.objects.iter().map(|object| object.value()).collect();
+            Objects::Converted(inner.outward(target, values).await?.into_iter())
+        }
+    };
     let now = Timestamp::now();
     Ok(match &format.shape {
         Shape::Whole => {
@@ -170,6 +188,23 @@ pub async fn list(cache: &Cache, target: &Target, cx: &Context, format: &Format)
             plain(200, format, &transform::table(version, page.metadata, Some(headings), rows), target)
         }
     })
+}
+
+/// The objects of a list.
+enum Objects<'p> {
+    Held(std::slice::Iter<'p, Arc<Object>>),
+    Converted(std::vec::IntoIter<Value>),
+}
+
+impl Iterator for Objects<'_> {
+    type Item = Value;
+
+    fn next(&mut self) -> Option<Value> {
+        match self {
+            Self::Held(objects) => objects.next().map(|object| object.value()),
+            Self::Converted(values) => values.next(),
+        }
+    }
 }
 
 /// An object as an item of a list: built-in kinds have no kind and apiVersion there.

@@ -159,7 +159,7 @@ pub async fn set(inner: &Inner, target: &Target, cx: &Context, bytes: &Bytes, fo
     let replicas_at = |version: &str| kind_versions.resource(version).map(|resource| replicas(resource));
     // What the main resource's update would do, generation included.
     let main = Target { subresource: String::new(), ..target.clone() };
-    let written = update::change(inner, &main, cx, &options, false, Manage::Settled, &mut |old| {
+    let written = update::change(inner, &main, cx, &options, false, Manage::Settled, &mut |old, _| {
         let (live, parent) = (of(old, &Paths::of(&target.resource)), manage::managers(old));
         let known = to_scale(&parent, &replicas_at);
         let versions = ScaleVersions(schema);
@@ -181,7 +181,7 @@ pub async fn set(inner: &Inner, target: &Target, cx: &Context, bytes: &Bytes, fo
             }
         };
         let mut new = scaled(target, old, &scale)?;
-        let managers = from_scale(&parent, managers, &target.stored.api_version(), &replicas_at);
+        let managers = from_scale(&parent, managers, &target.resource.api_version(), &replicas_at);
         manage::set(&mut new, managers.write());
         Ok(new)
     })

@@ -16,7 +16,7 @@ use super::{
     Inner,
     body::{self, Expected},
     create,
-    manage::{self, Manage},
+    manage::{self, KindVersions, Manage},
     options::WriteOptions,
     read::{answer, include},
     target::Target,
@@ -48,18 +48,16 @@ pub async fn update(inner: &Inner, target: &Target, cx: &Context, body: &Bytes, 
         return Err(Status::bad_request(format!("the name of the object ({name}) does not match the name on the URL ({})", target.name)));
     }
     defaulting::apply(&target.resource, &mut object);
-    let object = target.inward(object);
-    let written = change(inner, target, cx, &options, false, Manage::Track, &mut |_| Ok(object.clone())).await;
+    let written = change(inner, target, cx, &options, false, Manage::Track, &mut |_, _| Ok(object.clone())).await;
     let written = match written {
         Err(status) if status.code == 404 && upserts(inner, target, cx) && is_about(&status, target) => {
-            let mut object = target.outward(object);
             meta::of(&mut object).remove("resourceVersion");
             meta::of(&mut object).remove("uid");
             create::insert(inner, target, cx, object, &options, false, Manage::Track).await?
         }
         other => other?,
     };
-    Ok(answer(if written.created { 201 } else { 200 }, target, format, include(cx)?, written.json))
+    answer(inner, if written.created { 201 } else { 200 }, target, format, include(cx)?, written.json).await
 }
 
 fn upserts(inner: &Inner, target: &Target, cx: &Context) -> bool {
@@ -72,8 +70,9 @@ fn is_about(status: &Status, target: &Target) -> bool {
     status.details.as_ref().is_some_and(|d| d.kind == target.resource.plural && d.name == target.name)
 }
 
-/// What a change makes of the object as it is, both in the stored version; called anew for each attempt.
-pub type Make<'m> = dyn FnMut(&Value) -> Result<Value, Status> + Send + 'm;
+/// What a change makes of the object as it is, both in the version of the path; called anew for each attempt, and whenever a conversion
+/// that it asked for is there.
+pub type Make<'m> = dyn FnMut(&Value, &KindVersions<'_>) -> Result<Value, Status> + Send + 'm;
 
 /// Changes an object.
 pub async fn change(
@@ -88,17 +87,22 @@ pub async fn change(
     let write = Write { inner, target, cx, admitted, dry_run: options.dry_run };
     for _ in 0..MAX_ATTEMPTS {
         let held = target.collection.get(&target.key()).ok_or_else(|| target.not_found())?;
-        let old = held.value();
-        let mut new = make(&old)?;
-        preconditions(&write, &held, &new)?;
-        match manage {
-            Manage::Keep => manage::set(&mut new, old["metadata"]["managedFields"].clone()),
-            Manage::Track => {
-                let managed_fields = manage::updated(&write, options, &old, &new);
-                manage::set(&mut new, managed_fields);
+        let old = inner.inward(target, held.value()).await?;
+        let shown = inner.shown(target, &old).await?;
+        let new = manage::replay(&write, |versions| {
+            let mut new = make(&shown, versions)?;
+            preconditions(&write, &held, &new)?;
+            match manage {
+                Manage::Keep => manage::set(&mut new, shown["metadata"]["managedFields"].clone()),
+                Manage::Track => {
+                    let managed_fields = manage::updated(&write, options, &shown, &new, versions);
+                    manage::set(&mut new, managed_fields);
+                }
+                Manage::Settled => {}
             }
-            Manage::Settled => {}
-        }
+            Ok::<_, Status>(new)
+        });
+        let new = inner.inward(target, new.await??).await?;
         if let Some(written) = attempt(&write, &held, &old, new).await? {
             return Ok(written);
         }

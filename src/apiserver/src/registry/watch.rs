@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::{
     Inner,
+    convert::Converter,
     options::ListOptions,
     read::{self, include},
     select::Selection,
@@ -42,7 +43,7 @@ const MIN_TIMEOUT: Duration = Duration::from_secs(1800);
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// A bookmark comes this long before the watch ends.
 const LAST_BOOKMARK: Duration = Duration::from_secs(2);
-/// Events of one batch are sent as one piece up to this size.
+/// Events of one batch are sent as one piece up to about this size, and converted by one call.
 const PIECE_BYTES: usize = 64 << 10;
 /// Marks the bookmark after the initial events.
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
@@ -58,6 +59,8 @@ enum Start {
 /// Everything that one watch needs until it ends.
 struct Stage {
     cache: Cache,
+    live: Live,
+    converter: Arc<Converter>,
     target: Target,
     selection: Selection,
     watcher: Watcher,
@@ -73,9 +76,8 @@ struct Stage {
     definition: Option<Definition>,
 }
 
-/// Where to look for the resource again.
+/// When to look for the resource again.
 struct Definition {
-    live: Live,
     changes: tokio::sync::watch::Receiver<u64>,
     options: ListOptions,
 }
@@ -122,6 +124,8 @@ pub async fn watch(inner: &Inner, target: &Target, cx: &Context, format: &Format
     let now = Instant::now();
     let stage = Stage {
         cache: cache.clone(),
+        live: inner.catalogue.clone(),
+        converter: Arc::clone(&inner.converter),
         target: target.clone(),
         selection,
         watcher: cache.watch(&target.stored.group, &target.stored.plural, begin),
@@ -132,11 +136,7 @@ pub async fn watch(inner: &Inner, target: &Target, cx: &Context, format: &Format
         next_bookmark: now + BOOKMARK_EVERY,
         ends: now + timeout,
         last_bookmark_sent: timeout <= LAST_BOOKMARK,
-        definition: target.resource.custom.then(|| Definition {
-            live: inner.catalogue.clone(),
-            changes: inner.catalogue.changes(),
-            options,
-        }),
+        definition: target.resource.custom.then(|| Definition { changes: inner.catalogue.changes(), options }),
     };
     let mut response = Response::new(Body::new(StreamBody::new(frames(stage))));
     let content_type = match format.media {
@@ -172,7 +172,7 @@ impl Stage {
         if let Some((start, revision)) = self.start.take() {
             self.begin(start, revision).await?;
         }
-        if let Some(piece) = self.initial() {
+        if let Some(piece) = self.initial().await? {
             return Ok(Some(piece));
         }
         loop {
@@ -193,7 +193,7 @@ impl Stage {
                     return Ok(Some(self.encoder.bookmark(self.watcher.position(), false)));
                 }
             };
-            let piece = self.write(&changes);
+            let piece = self.write(&changes).await?;
             if !piece.is_empty() {
                 return Ok(Some(piece));
             }
@@ -202,8 +202,8 @@ impl Stage {
 
     /// Goes on with the resource as it is served now; false when it is not any more.
     fn look_again(&mut self) -> bool {
-        let Some(Definition { live, options, .. }) = &self.definition else { return true };
-        let catalogue = live.now();
+        let Some(Definition { options, .. }) = &self.definition else { return true };
+        let catalogue = self.live.now();
         let old = &self.target.resource;
         let Some(new) = catalogue.resource(&old.group, &old.version, &old.plural).filter(|new| new.namespaced == old.namespaced) else {
             return false;
@@ -236,41 +236,86 @@ impl Stage {
     }
 
     /// The next piece of the initial events; `None` when all are told.
-    fn initial(&mut self) -> Option<Bytes> {
-        let initial = self.initial.as_mut()?;
-        let mut out = Vec::new();
-        while out.len() < PIECE_BYTES {
-            let Some(object) = initial.objects.next() else {
-                if initial.mark_end {
-                    out.extend_from_slice(&self.encoder.bookmark(initial.revision, true));
+    async fn initial(&mut self) -> Result<Option<Bytes>, Status> {
+        while let Some(initial) = self.initial.as_mut() {
+            let mut events = Vec::new();
+            let mut bytes = 0;
+            while bytes < PIECE_BYTES
+                && let Some(object) = initial.objects.next()
+            {
+                if self.selection.matches(&object) {
+                    bytes += object.size();
+                    events.push(Told { action: Action::Added, revision: object.revision(), object });
                 }
+            }
+            let at_end = bytes < PIECE_BYTES;
+            let mark = (at_end && initial.mark_end).then_some(initial.revision);
+            if at_end {
                 self.initial = None;
-                break;
-            };
-            if self.selection.matches(&object) {
-                self.encoder.event(Action::Added, &object, object.revision(), &mut out);
+            }
+            let mut out = self.tell(&events).await?;
+            if let Some(revision) = mark {
+                out.extend_from_slice(&self.encoder.bookmark(revision, true));
+            }
+            if !out.is_empty() {
+                return Ok(Some(out.into()));
             }
         }
-        (!out.is_empty()).then(|| out.into())
+        Ok(None)
     }
 
-    fn write(&mut self, changes: &[Arc<Change>]) -> Bytes {
+    async fn write(&mut self, changes: &[Arc<Change>]) -> Result<Bytes, Status> {
         let selected: Vec<(&Change, Action)> =
             changes.iter().filter_map(|change| Some((&**change, self.selection.action(change)?))).collect();
         if let [(change, action)] = selected[..] {
             // The usual case, and the one that shares bytes among all watchers.
-            if self.encoder.plain() && (action == Action::Deleted) == (change.action == Action::Deleted) {
-                return change.object.event(action);
+            if self.encoder.plain(&change.object) && (action == Action::Deleted) == (change.action == Action::Deleted) {
+                return Ok(change.object.event(action));
             }
         }
-        let mut out = Vec::with_capacity(PIECE_BYTES.min(selected.len() * 2048));
-        for (change, action) in selected {
+        let told = selected.into_iter().map(|(change, action)| {
             // Who leaves a selection is shown as it last was in it.
             let left = action == Action::Deleted && change.action != Action::Deleted;
             let object = change.previous.as_ref().filter(|_| left).unwrap_or(&change.object);
-            self.encoder.event(action, object, change.revision, &mut out);
+            Told { action, revision: change.revision, object: Arc::clone(object) }
+        });
+        let told: Vec<Told> = told.collect();
+        self.tell(&told).await.map(Bytes::from)
+    }
+
+    /// The bytes of some events; what has another version than the watch is converted first, all of it at once.
+    async fn tell(&mut self, events: &[Told]) -> Result<Vec<u8>, Status> {
+        let values = events.iter().filter(|event| !self.encoder.plain(&event.object)).map(|event| event.object.value()).collect::<Vec<_>>();
+        let mut converted =
+            if values.is_empty() { values } else { self.converter.outward(&self.live, &self.target, values).await? }.into_iter();
+        let mut out = Vec::with_capacity(PIECE_BYTES.min(events.len() * 2048));
+        for event in events {
+            if self.encoder.plain(&event.object) {
+                event.write(&mut out);
+            } else if let Some(value) = converted.next() {
+                self.encoder.event(event.action, value, event.revision, &mut out);
+            }
         }
-        out.into()
+        Ok(out)
+    }
+}
+
+/// An event that a watcher is told of.
+struct Told {
+    action: Action,
+    /// Of the change, which may be later than the object.
+    revision: u64,
+    object: Arc<Object>,
+}
+
+impl Told {
+    /// The cache's own bytes.
+    fn write(&self, out: &mut Vec<u8>) {
+        if self.revision == self.object.revision() {
+            self.object.write_event(self.action, out);
+        } else {
+            out.extend_from_slice(&self.object.event_at(self.action, self.revision));
+        }
     }
 }
 
@@ -288,24 +333,16 @@ fn gone(expired: Expired) -> Status {
 }
 
 impl Encoder {
-    /// Whether events are the cache's own bytes.
-    fn plain(&self) -> bool {
-        self.format.media == Media::Json && self.format.shape == Shape::Whole && self.target.as_stored()
+    /// Whether an object's events are the cache's own bytes.
+    fn plain(&self, object: &Object) -> bool {
+        let bytes = self.format.media == Media::Json && self.format.shape == Shape::Whole && self.target.as_stored();
+        bytes && (!self.target.asks() || self.target.is_shown(&object.json()))
     }
 
-    /// Appends the event of an object.
-    fn event(&mut self, action: Action, object: &Object, revision: u64, out: &mut Vec<u8>) {
-        if self.plain() {
-            if revision == object.revision() {
-                object.write_event(action, out);
-            } else {
-                out.extend_from_slice(&object.event_at(action, revision));
-            }
-            return;
-        }
-        let mut value = object.value();
+    /// Appends the event of an object in the version of the watch.
+    fn event(&mut self, action: Action, mut value: Value, revision: u64, out: &mut Vec<u8>) {
         value["metadata"]["resourceVersion"] = revision.to_string().into();
-        let value = self.shaped(self.target.outward(value));
+        let value = self.shaped(value);
         self.write(action.word(), &value, out);
     }
 

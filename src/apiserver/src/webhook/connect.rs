@@ -1,0 +1,96 @@
+//! New connections to a webhook's server: a Service's endpoint is chosen anew for each.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::Uri;
+use hyper_util::{
+    client::legacy::connect::{Connected, Connection},
+    rt::TokioIo,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tower::Service;
+
+use super::{
+    place::{Host, Place},
+    resolve,
+};
+use crate::objects::Objects;
+
+/// Dials one place, whatever the URI says.
+#[derive(Clone)]
+pub(super) struct Dial {
+    place: Arc<Place>,
+    objects: Arc<dyn Objects>,
+}
+
+impl Dial {
+    pub fn new(place: Place, objects: Arc<dyn Objects>) -> Self {
+        Self { place: Arc::new(place), objects }
+    }
+
+    async fn dial(self) -> io::Result<TokioIo<Tls>> {
+        let Place { address, server_name, tls } = &*self.place;
+        let (host, port) = match &address.host {
+            Host::Direct(host) => (host.clone(), address.port),
+            Host::Service { namespace, name } => {
+                resolve::endpoint(&*self.objects, namespace, name, address.port).map_err(io::Error::other)?
+            }
+        };
+        let stream = TcpStream::connect((host.as_str(), port)).await?;
+        stream.set_nodelay(true)?;
+        let stream = TlsConnector::from(Arc::clone(tls)).connect(server_name.clone(), stream).await?;
+        Ok(TokioIo::new(Tls(stream)))
+    }
+}
+
+impl Service<Uri> for Dial {
+    type Response = TokioIo<Tls>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Tls>>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        Box::pin(self.clone().dial())
+    }
+}
+
+/// A connection.
+pub(super) struct Tls(TlsStream<TcpStream>);
+
+impl Connection for Tls {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl AsyncRead for Tls {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Tls {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
