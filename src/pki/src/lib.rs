@@ -4,8 +4,8 @@
 //! What is kept are the three authorities and the key that signs ServiceAccount tokens.
 
 pub mod authority;
-mod der;
 pub mod bundle;
+mod der;
 mod files;
 mod issue;
 pub mod jwk;

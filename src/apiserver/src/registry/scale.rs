@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use coracle_api::{
-    apply::{Path, Versions, from_scale, to_scale},
+    apply::{Managers, Path, Versions, from_scale, to_scale},
     catalogue::Resource,
     protobuf,
     schema::Schema,
@@ -27,6 +27,7 @@ use super::{
     write::Write,
 };
 use crate::{
+    admission::Operation,
     body::Body,
     output::{self, format::Format},
     request::Context,
@@ -157,11 +158,9 @@ pub async fn set(inner: &Inner, target: &Target, cx: &Context, bytes: &Bytes, fo
     let write = Write { inner, target, cx, admitted: false, dry_run: options.dry_run };
     let kind_versions = KindVersions::new(inner.catalogue.now(), target);
     let replicas_at = |version: &str| kind_versions.resource(version).map(|resource| replicas(resource));
-    // What the main resource's update would do, generation included.
-    let main = Target { subresource: String::new(), ..target.clone() };
-    let written = update::change(inner, &main, cx, &options, false, Manage::Settled, &mut |old, _| {
-        let (live, parent) = (of(old, &Paths::of(&target.resource)), manage::managers(old));
-        let known = to_scale(&parent, &replicas_at);
+    // What the request asks of an object: its scale as it is, as it will be, and who manages that.
+    let wished = |old: &Value| -> Result<(Value, Value, Managers), Status> {
+        let (live, known) = (of(old, &Paths::of(&target.resource)), to_scale(&manage::managers(old), &replicas_at));
         let versions = ScaleVersions(schema);
         let (scale, managers) = match &wish {
             Wish::Apply(config) => {
@@ -180,8 +179,24 @@ pub async fn set(inner: &Inner, target: &Target, cx: &Context, bytes: &Bytes, fo
                 (scale.clone(), managers)
             }
         };
+        Ok((live, scale, managers))
+    };
+    // Plugins see scales, not what is scaled.
+    let held = target.collection.get(&target.key()).ok_or_else(|| target.not_found())?.value();
+    let (live, mut scale, _) = wished(&*inner.shown(target, &held).await?)?;
+    let asked = scale["spec"]["replicas"].clone();
+    write.mutate(Operation::Update, &mut scale, Some(&live)).await?;
+    write.validate(Operation::Update, Some(&scale), Some(&live)).await?;
+    let changed = Some(scale["spec"]["replicas"].take()).filter(|replicas| *replicas != asked);
+    // What the main resource's update would do, generation included.
+    let main = Target { subresource: String::new(), ..target.clone() };
+    let written = update::change(inner, &main, cx, &options, true, Manage::Settled, &mut |old, _| {
+        let (_, mut scale, managers) = wished(old)?;
+        if let Some(replicas) = &changed {
+            scale["spec"]["replicas"] = replicas.clone();
+        }
         let mut new = scaled(target, old, &scale)?;
-        let managers = from_scale(&parent, managers, &target.resource.api_version(), &replicas_at);
+        let managers = from_scale(&manage::managers(old), managers, &target.resource.api_version(), &replicas_at);
         manage::set(&mut new, managers.write());
         Ok(new)
     })
