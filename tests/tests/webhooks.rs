@@ -203,7 +203,7 @@ fn only_who_is_meant(stage: &Stage) {
     stage.kubectl.ok(&["create", "configmap", "elsewhere", "--from-literal=a=1"]);
     stage.map("unmarked", json!({})).expect("created");
     let why = stage.kubectl.fails(&["label", "cm", "unmarked", "-n", "hooks", "checked=yes"]);
-    assert!(why.contains("nothing passes here") && why.contains("BadRequest"), "{why}");
+    assert!(why.contains("nothing passes here"), "{why}");
     stage.clear();
 }
 

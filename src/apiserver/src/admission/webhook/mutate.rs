@@ -92,13 +92,17 @@ impl MutatingAdmissionWebhook {
         let versioned = has_object && is_whole(write.resource, &write.info.subresource);
         let sight = Sight::new(write, &*self.objects, &self.authorizers);
         let mut shown = Shown { old: None };
+        // As it came, once it has been brought to another version; it stays so unless somebody changes it.
+        let mut original = None;
+        let mut dirty = false;
         for hook in hooks {
             let Some(invocation) = sight.select(hook, has_object.then_some(&*object))? else { continue };
             if second && !memory.again.contains(&hook.uid) {
                 continue;
             }
-            if versioned {
-                bring(write, &invocation.resource, object).await?;
+            if versioned && object["apiVersion"] != invocation.resource.api_version() {
+                original = original.or_else(|| Some(object.clone()));
+                *object = write.kinds.convert(&invocation.resource, object.take()).await?;
             }
             let old = shown.old(write, &invocation.resource).await?;
             if !sight.holds(hook, &invocation, has_object.then_some(&*object), old)? {
@@ -123,6 +127,7 @@ impl MutatingAdmissionWebhook {
                 }
             };
             if changed {
+                dirty = true;
                 memory.changed();
                 write.rounds.again();
             }
@@ -130,9 +135,13 @@ impl MutatingAdmissionWebhook {
                 memory.asked.push(hook.uid.clone());
             }
         }
-        if versioned {
-            let catalogue = write.kinds.catalogue();
-            bring(write, catalogue.stored(write.resource), object).await?;
+        match original {
+            Some(original) if !dirty => *object = original,
+            Some(_) => {
+                let catalogue = write.kinds.catalogue();
+                *object = write.kinds.convert(catalogue.stored(write.resource), object.take()).await?;
+            }
+            None => {}
         }
         // Who is not there to look again needs no memory.
         if !second && has_object && !(memory.asked.is_empty() && memory.again.is_empty()) {
@@ -141,14 +150,6 @@ impl MutatingAdmissionWebhook {
         }
         Ok(())
     }
-}
-
-/// Makes the object one of this version, unless it is.
-async fn bring(write: &Attributes<'_>, to: &Arc<Resource>, object: &mut Value) -> Result<(), Status> {
-    if object["apiVersion"] != to.api_version() {
-        *object = write.kinds.convert(to, object.take()).await?;
-    }
-    Ok(())
 }
 
 /// The object before, in the version that it was last shown in.
