@@ -1,5 +1,6 @@
 //! The vocabulary of Kubernetes: kinds, schemas, codecs, defaulting, validation, merges, selectors. Pure.
 
+pub mod amounts;
 pub mod apply;
 pub mod catalogue;
 pub mod cel;
@@ -13,6 +14,7 @@ pub mod patch;
 pub mod protobuf;
 pub mod quality;
 pub mod quantity;
+pub mod quota;
 pub mod schema;
 pub mod selector;
 pub mod status;

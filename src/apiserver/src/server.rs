@@ -174,7 +174,9 @@ impl ApiServer {
             let objects: Arc<dyn crate::objects::Objects> = Arc::new(cache.clone());
             let both = Authorizers { node: NodeAuthorizer::new(Arc::clone(&objects)), rbac: RbacAuthorizer::new(Arc::clone(&objects)) };
             let both = Arc::clone(authorizers.insert(Arc::new(both)));
-            admission::plugins(&objects, &both)
+            let mut plugins = admission::plugins(&objects, &both);
+            plugins.push(admission::resource_quota::ResourceQuota::new(cache.clone(), Arc::clone(&store)));
+            plugins
         };
         let registry_config = registry::Config {
             service_cidr: config.service_cidr.clone(),

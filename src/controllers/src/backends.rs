@@ -71,7 +71,7 @@ pub fn hostname(service: &Service, pod: &Pod) -> Option<String> {
 }
 
 /// A port of the Service as this pod has it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Port {
     /// Name of the Service's port; may be empty.
     pub name: String,

@@ -4,10 +4,14 @@ pub mod backends;
 pub mod baseline;
 pub mod bootstraptoken;
 pub mod certificates;
+pub mod clusterrole;
+pub mod condition;
 pub mod config;
 pub mod deployment;
+pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
+pub mod endpointslicemirroring;
 pub mod execute;
 pub mod gc;
 pub mod inventory;
@@ -25,7 +29,9 @@ pub mod protection;
 pub mod queue;
 pub mod record;
 pub mod replicaset;
+pub mod resourcequota;
 pub mod runner;
+pub mod servicecidr;
 pub mod tokensecret;
 pub mod waiting;
 pub mod writer;
@@ -82,9 +88,11 @@ struct House {
 impl House {
     fn workloads(&self, tasks: &mut JoinSet<()>) {
         self.start(tasks, "replicaset-controller", replicaset::ReplicaSets::new);
+        self.start(tasks, "replication-controller", replicaset::ReplicationControllers::new);
         self.start(tasks, "deployment-controller", deployment::Deployments::new);
         self.start(tasks, "endpoint-slice-controller", endpointslice::EndpointSlices::new);
         self.start(tasks, "endpoint-controller", endpoints::EndpointsOfServices::new);
+        self.start(tasks, "endpoint-slice-mirroring-controller", endpointslicemirroring::Mirrors::new);
     }
 
     fn nodes(&self, tasks: &mut JoinSet<()>) {
@@ -108,6 +116,15 @@ impl House {
         self.start(tasks, "persistentvolumeclaim-protection-controller", protection::Protection::of_claims);
         self.start(tasks, "persistentvolume-protection-controller", protection::Protection::of_volumes);
         self.start(tasks, "volumeattributesclass-protection-controller", protection::Protection::of_classes);
+        self.start(tasks, "clusterrole-aggregation-controller", clusterrole::Aggregations::new);
+        self.start(tasks, "service-cidr-controller", servicecidr::ServiceCidrs::new);
+        let (client, known) = (self.client.clone(), inventory.clone());
+        self.start(tasks, "disruption-controller", |informers, wakeups| disruption::Budgets::new(client, informers, known, wakeups));
+        self.start(tasks, "disruption-controller", disruption::stale::StaleTargets::new);
+        let (client, known) = (self.client.clone(), inventory.clone());
+        self.start(tasks, "resourcequota-controller", |informers, wakeups| {
+            resourcequota::ResourceQuotas::new(client, informers, known, wakeups)
+        });
         let (client, known) = (self.client.clone(), inventory.clone());
         self.start(tasks, "garbage-collector-controller", |_, wakeups| gc::GarbageCollector::new(client, known, wakeups));
     }

@@ -53,6 +53,11 @@ pub enum Waiting {
         /// Who does.
         by: String,
     },
+    /// An address of a Service that is in no other range.
+    AddressFree {
+        /// The address.
+        address: std::net::IpAddr,
+    },
     /// Nothing but time.
     Time {
         /// Until then.
@@ -72,6 +77,7 @@ impl fmt::Display for Waiting {
             Waiting::Heartbeat { since } => write!(f, "the node has given no sign of life since {since}"),
             Waiting::DependentsGone { left } => write!(f, "{left} dependents are still there"),
             Waiting::Unused { by } => write!(f, "{by} uses it"),
+            Waiting::AddressFree { address } => write!(f, "address {address} is in use and in no other range"),
             Waiting::Time { until } => write!(f, "until {until}"),
         }
     }

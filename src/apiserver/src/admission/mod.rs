@@ -14,6 +14,7 @@ mod node_restriction;
 mod pod_security;
 mod policies;
 mod priority;
+pub mod resource_quota;
 mod role_escalation;
 mod rounds;
 mod runtime_class;
@@ -106,6 +107,20 @@ pub trait Plugin: Send + Sync + std::fmt::Debug {
     async fn validate(&self, _write: &Attributes<'_>, _object: Option<&Value>) -> Result<(), Status> {
         Ok(())
     }
+    /// Whether it ever takes something for a write.
+    fn reserves(&self) -> bool {
+        false
+    }
+    /// Takes what a write needs, once nobody refuses it any more; or refuses it, as there is not enough.
+    async fn reserve(&self, _write: &Attributes<'_>, _object: &Value) -> Result<Option<Box<dyn Reserved>>, Status> {
+        Ok(None)
+    }
+}
+
+/// What a plugin took for a write: dropped, it is given back.
+pub trait Reserved: Send + std::fmt::Debug {
+    /// The write stands, and can be seen.
+    fn keep(self: Box<Self>);
 }
 
 /// The plugins of a server, in upstream's order.

@@ -16,6 +16,11 @@ impl Bitmap {
         Self { words: vec![0; size.div_ceil(64)], size, used: 0, dynamic_from: dynamic_from.min(size) }
     }
 
+    /// The bound.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
     /// How many are taken.
     pub fn used(&self) -> usize {
         self.used

@@ -1,8 +1,9 @@
 //! Cluster addresses and node ports of Services: given once each, taken back when the Service goes. What is given is read off the Services
-//! themselves at start, so nothing else has to survive.
+//! themselves at start, so nothing else has to survive; the IPAddress objects say it to others.
 
 pub mod bitmap;
 pub mod range;
+pub mod records;
 
 use std::{
     net::IpAddr,
@@ -10,6 +11,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use ipnet::IpNet;
 use serde_json::Value;
 
 use bitmap::Bitmap;
@@ -79,9 +81,19 @@ pub enum AllocateError {
 
 #[derive(Debug)]
 struct Pools {
-    ranges: Vec<Range>,
+    /// Those of the configuration first.
+    ranges: Vec<Offer>,
+    /// How many of them are of the configuration.
+    configured: usize,
     first_port: u16,
     ports: Bitmap,
+}
+
+#[derive(Debug)]
+struct Offer {
+    range: Range,
+    /// Whether new addresses are given of it: one that goes keeps those that are given.
+    open: bool,
 }
 
 /// The allocator; clones share it.
@@ -98,7 +110,9 @@ impl Services {
         let size = usize::from(node_ports.end().saturating_sub(*node_ports.start())) + 1;
         // Upstream: a thirty-second of the range, at least 16, at most 128.
         let dynamic_from = if size < 16 { 0 } else { (size / 32).clamp(16, 128) };
-        let pools = Pools { ranges, first_port: *node_ports.start(), ports: Bitmap::new(size, dynamic_from) };
+        let configured = ranges.len();
+        let ranges = ranges.into_iter().map(|range| Offer { range, open: true }).collect();
+        let pools = Pools { ranges, configured, first_port: *node_ports.start(), ports: Bitmap::new(size, dynamic_from) };
         Ok(Self { pools: Arc::new(Mutex::new(pools)), port_bounds: node_ports })
     }
 
@@ -108,19 +122,49 @@ impl Services {
 
     /// The families that addresses can be had of, the cluster's own first.
     pub fn families(&self) -> Vec<&'static str> {
-        self.lock().ranges.iter().map(Range::family).collect()
+        let pools = self.lock();
+        pools.ranges.iter().take(pools.configured).map(|offer| offer.range.family()).collect()
     }
 
     /// The first address of the first range: the one of the Service `kubernetes`.
     pub fn first_address(&self) -> Option<IpAddr> {
-        self.lock().ranges.first().map(Range::first)
+        self.lock().ranges.first().map(|offer| offer.range.first())
+    }
+
+    /// Offers these networks beside those of the configuration; `open` ones give new addresses. `taken` are the addresses that somebody has.
+    pub fn offer(&self, networks: &[(IpNet, bool)], taken: impl IntoIterator<Item = IpAddr>) {
+        let mut pools = self.lock();
+        // Also what is on its way, and in no Service yet.
+        let taken: Vec<IpAddr> = pools.ranges.iter().flat_map(|offer| offer.range.given()).chain(taken).collect();
+        let configured = pools.configured;
+        let mut others = pools.ranges.split_off(configured);
+        for (network, open) in networks {
+            let network = network.trunc();
+            if pools.ranges.iter().any(|offer| offer.range.network() == network) {
+                continue;
+            }
+            let known = others.iter().position(|offer| offer.range.network() == network).map(|at| others.remove(at).range);
+            let fresh = || {
+                let mut range = Range::of(network)?;
+                for address in &taken {
+                    range.take(*address);
+                }
+                Some(range)
+            };
+            pools.ranges.extend(known.or_else(fresh).map(|range| Offer { range, open: *open }));
+        }
+    }
+
+    /// Somebody has this address.
+    pub fn mark(&self, address: IpAddr) {
+        self.lock().mark(address);
     }
 
     /// Marks what a stored Service holds; what is outside of the ranges is left alone.
     pub fn restore(&self, holding: &Holding) {
         let mut pools = self.lock();
         for address in &holding.addresses {
-            pools.ranges.iter_mut().any(|range| range.take(*address));
+            pools.mark(*address);
         }
         for port in &holding.ports {
             pools.take_port(*port);
@@ -139,7 +183,7 @@ impl Services {
         }
         let mut pools = self.lock();
         for address in &holding.addresses {
-            pools.ranges.iter_mut().for_each(|range| range.release(*address));
+            pools.ranges.iter_mut().for_each(|offer| offer.range.release(*address));
         }
         for port in &holding.ports {
             if let Some(at) = port.checked_sub(pools.first_port) {
@@ -150,6 +194,17 @@ impl Services {
 }
 
 impl Pools {
+    /// Takes an address in all ranges that have it.
+    fn mark(&mut self, address: IpAddr) {
+        for offer in &mut self.ranges {
+            offer.range.take(address);
+        }
+    }
+
+    fn is_taken(&self, address: IpAddr) -> bool {
+        self.ranges.iter().any(|offer| offer.range.has(address))
+    }
+
     fn take_port(&mut self, port: u16) -> bool {
         port.checked_sub(self.first_port).is_some_and(|at| self.ports.take(at.into()))
     }
@@ -166,10 +221,13 @@ impl Reservation {
     /// Takes this address.
     pub fn address(&mut self, address: IpAddr) -> Result<(), AllocateError> {
         let mut pools = self.services.lock();
-        let range = pools.ranges.iter_mut().find(|range| range.contains(address)).ok_or(AllocateError::OutOfRange)?;
-        if !range.take(address) {
+        if !pools.ranges.iter().any(|offer| offer.open && offer.range.contains(address)) {
+            return Err(AllocateError::OutOfRange);
+        }
+        if pools.is_taken(address) {
             return Err(AllocateError::AddressTaken);
         }
+        pools.mark(address);
         drop(pools);
         self.taken.addresses.push(address);
         Ok(())
@@ -178,8 +236,14 @@ impl Reservation {
     /// Takes any address of a family.
     pub fn any_address(&mut self, family: &str, random: u64) -> Result<IpAddr, AllocateError> {
         let mut pools = self.services.lock();
-        let range = pools.ranges.iter_mut().find(|range| range.family() == family).ok_or(AllocateError::OutOfRange)?;
-        let address = range.take_any(random).ok_or(AllocateError::Full)?;
+        let offered = |offer: &Offer| offer.open && offer.range.family() == family;
+        if !pools.ranges.iter().any(offered) {
+            return Err(AllocateError::OutOfRange);
+        }
+        let mut offers = pools.ranges.iter_mut().filter(|offer| offered(offer));
+        // One that is taken in an overlapping range is taken here, too: they are always marked together.
+        let address = offers.find_map(|offer| offer.range.take_any(random)).ok_or(AllocateError::Full)?;
+        pools.mark(address);
         drop(pools);
         self.taken.addresses.push(address);
         Ok(address)
@@ -259,6 +323,35 @@ mod tests {
         assert_eq!(services.begin().any_port(1), Err(AllocateError::Full));
         services.release(&Holding { addresses: vec![], ports: vec![30007] });
         assert_eq!(services.begin().any_port(1), Ok(30007));
+    }
+
+    #[test]
+    fn ranges_come_and_go_and_share_what_is_taken() {
+        let services = Services::new("10.43.0.0/30", 30000..=30009).unwrap();
+        let net = |text: &str| text.parse::<IpNet>().unwrap();
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let keep = |wanted: Option<&str>| {
+            let mut write = services.begin();
+            let got = match wanted {
+                Some(address) => write.address(ip(address)).map(|()| ip(address)),
+                None => write.any_address("IPv4", 0),
+            };
+            write.keep();
+            got
+        };
+        assert!(keep(None).is_ok() && keep(None).is_ok());
+        assert_eq!(keep(None), Err(AllocateError::Full));
+        assert_eq!(keep(Some("10.44.0.1")), Err(AllocateError::OutOfRange));
+        let taken = || [ip("10.43.0.1"), ip("10.43.0.2")];
+        services.offer(&[(net("10.43.0.0/29"), true), (net("10.43.0.0/30"), true)], taken());
+        let more: HashSet<_> = (0..4).map(|_| keep(None).unwrap()).collect();
+        // The /30's broadcast address is an ordinary one of the /29.
+        assert!(more.len() == 4 && taken().iter().all(|address| !more.contains(address)), "{more:?}");
+        assert_eq!(keep(None), Err(AllocateError::Full));
+        services.release(&Holding { addresses: vec![ip("10.43.0.5")], ports: vec![] });
+        services.offer(&[(net("10.43.0.0/29"), false)], taken());
+        assert_eq!((keep(None), keep(Some("10.43.0.5"))), (Err(AllocateError::Full), Err(AllocateError::OutOfRange)));
+        assert_eq!(services.families(), ["IPv4"]);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
+
 use super::bitmap::Bitmap;
 
 /// Larger ranges are used up to this many addresses: upstream's bound for IPv6, 8 KiB of bitmap.
@@ -15,9 +17,7 @@ pub struct RangeError(pub String);
 /// The addresses of a CIDR that Services can have.
 #[derive(Debug)]
 pub struct Range {
-    base: u128,
-    v6: bool,
-    bits: u8,
+    network: IpNet,
     taken: Bitmap,
 }
 
@@ -25,29 +25,38 @@ impl Range {
     /// Of `10.43.0.0/16`.
     pub fn parse(text: &str) -> Result<Self, RangeError> {
         let bad = || RangeError(text.to_owned());
-        let (address, bits) = text.trim().split_once('/').ok_or_else(bad)?;
-        let (address, bits): (IpAddr, u8) = (address.parse().map_err(|_| bad())?, bits.parse().map_err(|_| bad())?);
-        let (number, width) = number(address);
-        if bits > width || width - bits < 2 {
-            return Err(bad());
+        let network: IpNet = text.trim().parse().map_err(|_| bad())?;
+        Self::of(network).ok_or_else(bad)
+    }
+
+    /// Of a network; `None` when it has no room for a Service.
+    pub fn of(network: IpNet) -> Option<Self> {
+        let network = network.trunc();
+        let free_bits = network.max_prefix_len() - network.prefix_len();
+        if free_bits < 2 {
+            return None;
         }
-        let span = if width - bits >= 127 { u128::MAX } else { 1u128 << (width - bits) };
-        let base = number / span * span;
-        let size = usize::try_from(span.min(MAX_ADDRESSES)).map_err(|_| bad())?;
+        let span = 1u128.checked_shl(free_bits.into()).unwrap_or(u128::MAX);
+        let size = usize::try_from(span.min(MAX_ADDRESSES)).ok()?;
         // Upstream: at least 16, a sixteenth of small ranges, at most 256 for those who choose themselves.
         let dynamic_from = (size / 16).clamp(16, 256);
         let mut taken = Bitmap::new(size, dynamic_from);
         // The network itself, and IPv4's broadcast address.
         taken.take(0);
-        if !address.is_ipv6() && span <= MAX_ADDRESSES {
+        if network.addr().is_ipv4() && span <= MAX_ADDRESSES {
             taken.take(size - 1);
         }
-        Ok(Self { base, v6: address.is_ipv6(), bits, taken })
+        Some(Self { network, taken })
+    }
+
+    /// The network.
+    pub fn network(&self) -> IpNet {
+        self.network
     }
 
     /// `IPv4` or `IPv6`.
     pub fn family(&self) -> &'static str {
-        if self.v6 { "IPv6" } else { "IPv4" }
+        if self.network.addr().is_ipv6() { "IPv6" } else { "IPv4" }
     }
 
     /// The range's first address for a Service: the one of `kubernetes`.
@@ -57,23 +66,34 @@ impl Range {
 
     /// Whether an address is in the range.
     pub fn contains(&self, address: IpAddr) -> bool {
-        let (number, width) = number(address);
-        address.is_ipv6() == self.v6 && (self.bits == 0 || (number ^ self.base) >> (width - self.bits) == 0)
+        self.network.contains(&address)
     }
 
     fn at(&self, address: IpAddr) -> Option<usize> {
         if !self.contains(address) {
             return None;
         }
-        usize::try_from(number(address).0 - self.base).ok()
+        usize::try_from(number(address) - number(self.network.addr())).ok()
     }
 
     fn address(&self, at: usize) -> IpAddr {
-        let number = self.base + at as u128;
+        let number = number(self.network.addr()) + at as u128;
         match u32::try_from(number) {
-            Ok(number) if !self.v6 => Ipv4Addr::from(number).into(),
+            Ok(number) if self.network.addr().is_ipv4() => Ipv4Addr::from(number).into(),
             _ => Ipv6Addr::from(number).into(),
         }
+    }
+
+    /// Whether an address is taken; one beyond the part that is given out is not.
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.at(address).is_some_and(|at| self.taken.has(at))
+    }
+
+    /// All that are taken by somebody.
+    pub fn given(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let broadcast = self.network.addr().is_ipv4().then(|| self.network.broadcast());
+        let given = (1..self.taken.size()).filter(|at| self.taken.has(*at)).map(|at| self.address(at));
+        given.filter(move |address| Some(*address) != broadcast)
     }
 
     /// Takes an address; false when it is taken or not in the range.
@@ -88,16 +108,17 @@ impl Range {
 
     /// Gives one back; never the network or the broadcast address.
     pub fn release(&mut self, address: IpAddr) {
-        if let Some(at) = self.at(address).filter(|at| *at > 0) {
+        let broadcast = self.network.addr().is_ipv4() && address == self.network.broadcast();
+        if let Some(at) = self.at(address).filter(|at| *at > 0 && !broadcast) {
             self.taken.release(at);
         }
     }
 }
 
-fn number(address: IpAddr) -> (u128, u8) {
+fn number(address: IpAddr) -> u128 {
     match address {
-        IpAddr::V4(v4) => (u32::from(v4).into(), 32),
-        IpAddr::V6(v6) => (v6.into(), 128),
+        IpAddr::V4(v4) => u32::from(v4).into(),
+        IpAddr::V6(v6) => v6.into(),
     }
 }
 
@@ -113,7 +134,8 @@ mod tests {
         assert_eq!(got, (1..7).map(|i| format!("10.43.0.{i}")).collect::<Vec<_>>());
         range.release("10.43.0.3".parse().unwrap());
         range.release("10.43.0.0".parse().unwrap());
-        assert_eq!(range.take_any(0), Some("10.43.0.3".parse().unwrap()));
+        range.release("10.43.0.7".parse().unwrap());
+        assert_eq!((range.take_any(0), range.take_any(0)), (Some("10.43.0.3".parse().unwrap()), None));
         assert!(!range.take("10.44.0.1".parse().unwrap()) && !range.take("fd00::1".parse().unwrap()));
     }
 

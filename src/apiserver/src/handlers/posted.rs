@@ -23,7 +23,7 @@ pub struct Posted {
 
 /// Reads a body by the rules that hold for every write.
 pub fn read(cx: &Context, expected: Expected<'_>, body: &Bytes) -> Result<Posted, Status> {
-    let format = Format::negotiate(&cx.headers, cx.param("pretty"), false)?;
+    let format = Format::negotiate_whole(&cx.headers, cx.param("pretty"))?;
     let options = WriteOptions::read(cx, "CreateOptions")?;
     let mut object = body::object(cx, body, expected, options.field_validation)?;
     if !object["metadata"].is_object() {

@@ -56,6 +56,11 @@ impl Format {
         Self::first(headers, pretty, watch, |format| !(custom && format.media == Media::Protobuf && format.shape == Shape::Whole))
     }
 
+    /// As [`Self::negotiate`], for what is never stored: there is nothing that a table or bare metadata could be made of.
+    pub fn negotiate_whole(headers: &HeaderMap, pretty: Option<&str>) -> Result<Self, Status> {
+        Self::first(headers, pretty, false, |format| format.shape == Shape::Whole)
+    }
+
     /// The first thing acceptable to the client; `watch` answers are streams, which YAML cannot be.
     pub fn negotiate(headers: &HeaderMap, pretty: Option<&str>, watch: bool) -> Result<Self, Status> {
         Self::first(headers, pretty, watch, |_| true)
@@ -152,6 +157,9 @@ mod tests {
         check("text/html, */*", Some((Media::Json, Shape::Whole)));
         check("application/*", None);
         check("text/html", None);
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, "application/json;as=Table;v=v1;g=meta.k8s.io".parse().unwrap());
+        assert_eq!(Format::negotiate_whole(&headers, None).unwrap_err().code, 406);
         let partial = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
         check(partial, Some((Media::Json, Shape::Partial("v1".into()))));
     }

@@ -17,7 +17,7 @@ use super::{
     write::{Put, Write, Written},
 };
 use crate::{
-    admission::Operation,
+    admission::{Operation, Reserved},
     body::Body,
     output::format::Format,
     request::Context,
@@ -91,7 +91,7 @@ async fn insert_named(write: &Write<'_>, mut object: Value) -> Result<Written, S
     }
     write.warn(&object, None);
     let reservation = write.reserve(&mut object, None)?;
-    write.validate(Operation::Create, Some(&object), None).await?;
+    let taken = write.judge(Operation::Create, &object, None).await?;
     if write.kind().is_definition() && target.collection.len() >= MAX_DEFINITIONS {
         let why = format!("there are {MAX_DEFINITIONS} already, and each takes memory");
         return Err(Status::forbidden(&target.resource.group, &target.resource.plural, &target.name, &why));
@@ -101,7 +101,10 @@ async fn insert_named(write: &Write<'_>, mut object: Value) -> Result<Written, S
         return Err(exists());
     }
     match write.put(&object, None, reservation).await? {
-        Put::Done(json) => Ok(Written { json, created: true }),
+        Put::Done(json) => {
+            taken.into_iter().for_each(Reserved::keep);
+            Ok(Written { json, created: true })
+        }
         Put::Lost => Err(exists()),
     }
 }

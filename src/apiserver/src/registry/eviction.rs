@@ -8,7 +8,7 @@ use coracle_api::{
 };
 use http::Response;
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     Inner,
@@ -23,6 +23,7 @@ use super::{
 use crate::{
     admission::Operation,
     body::Body,
+    cache::object::Object,
     output::{self, format::Format},
     request::Context,
     strategy::meta,
@@ -30,6 +31,9 @@ use crate::{
 
 /// Pods that a budget remembers as on their way out. Upstream's bound.
 const MAX_DISRUPTED_PODS: usize = 2000;
+
+/// Condition of pods that are taken away by somebody else than their owner.
+const TARGET: &str = "DisruptionTarget";
 
 /// Answers a POST of an Eviction.
 pub async fn evict(inner: &Inner, target: &Target, cx: &Context, bytes: &Bytes, format: &Format) -> Result<Response<Body>, Status> {
@@ -52,6 +56,12 @@ pub async fn evict(inner: &Inner, target: &Target, cx: &Context, bytes: &Bytes, 
         spend(inner, &pod, cx, &object, options.dry_run).await?;
     }
     options.uid.get_or_insert_with(|| held.uid().to_owned());
+    let as_seen = options.resource_version.as_ref().is_none_or(|revision| *revision == held.revision().to_string());
+    if !options.dry_run && as_seen && !meta::is_deleting(&object) {
+        let revision = say_why(inner, &pod, cx, &held).await?;
+        // The caller's condition held; our own word does not break it.
+        options.resource_version = options.resource_version.map(|_| revision);
+    }
     delete::remove(inner, &pod, cx, &options, true).await?;
     let plain = Format { shape: output::format::Shape::Whole, ..format.clone() };
     let mut status = success(&Details::default());
@@ -60,6 +70,30 @@ pub async fn evict(inner: &Inner, target: &Target, cx: &Context, bytes: &Bytes, 
         map.insert("code".into(), 201.into());
     }
     Ok(output::value(201, &plain, &status, |value| output::message(catalogue::builtin(), "Status", value)))
+}
+
+/// Tells in the pod's conditions that it goes by an eviction, for those who ask later why it ended. The revision that has it.
+async fn say_why(inner: &Inner, pod: &Target, cx: &Context, held: &Object) -> Result<String, Status> {
+    let target = Target { subresource: "status".into(), ..pod.clone() };
+    let now = Timestamp::now();
+    let make = &mut |old: &Value, _: &KindVersions<'_>| {
+        if meta::text(old, "uid") != held.uid() {
+            return Err(pod.not_found());
+        }
+        let mut new = old.clone();
+        let conditions = meta::map(&mut new, "status").entry("conditions").or_insert_with(|| json!([]));
+        if let Some(conditions) = conditions.as_array_mut() {
+            conditions.retain(|condition| condition["type"] != TARGET);
+            conditions.push(json!({
+                "type": TARGET, "status": "True", "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting",
+                "lastProbeTime": null, "lastTransitionTime": meta::time(now),
+            }));
+        }
+        Ok(new)
+    };
+    let written = update::change(inner, &target, cx, &WriteOptions::default(), true, Manage::Keep, make).await?;
+    let object: Value = serde_json::from_slice(&written.json).unwrap_or_default();
+    Ok(meta::text(&object, "resourceVersion").to_owned())
 }
 
 /// Whether budgets have a say: not for pods that have ended, were never started or go already.

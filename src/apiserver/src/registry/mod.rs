@@ -34,6 +34,7 @@ use bytes::Bytes;
 use coracle_api::{catalogue::Catalogue, status::Status, validation};
 use coracle_store::Store;
 use http::Response;
+use jiff::SignedDuration;
 use tokio_util::task::AbortOnDropHandle;
 
 use convert::Converter;
@@ -41,7 +42,7 @@ pub(crate) use target::Target;
 
 use crate::{
     admission::Plugin,
-    allocator::{Holding, Services, range::RangeError},
+    allocator::{Holding, Services, range::RangeError, records::Records},
     body::Body,
     cache::{self, Cache, collection::Bounds},
     catalogue::Live,
@@ -85,6 +86,8 @@ pub(crate) struct Inner {
     admission: Vec<Arc<dyn Plugin>>,
     converter: Arc<Converter>,
     services: Services,
+    addresses: Records,
+    _addresses: AbortOnDropHandle<()>,
     _expiry: AbortOnDropHandle<()>,
     definitions: OnceLock<AbortOnDropHandle<()>>,
 }
@@ -121,12 +124,26 @@ impl Registry {
         for service in cache.list("", "services", "").objects {
             services.restore(&Holding::of(&service.value()));
         }
+        let addresses = Records::new(cache.clone(), Arc::clone(&store), services.clone());
+        addresses.repair(SignedDuration::ZERO).await;
+        let keeper = AbortOnDropHandle::new(tokio::spawn(addresses.clone().run()));
         let admission = admission(&cache);
         let expiry = AbortOnDropHandle::new(tokio::spawn(expiry::run(cache.clone(), Arc::clone(&store))));
         let catalogue = Live::default();
         let definitions = definitions::Book::open(&cache, &catalogue);
         let converter = Arc::new(Converter::new(&cache));
-        let inner = Inner { cache, store, catalogue, admission, converter, services, _expiry: expiry, definitions: OnceLock::new() };
+        let inner = Inner {
+            cache,
+            store,
+            catalogue,
+            admission,
+            converter,
+            services,
+            addresses,
+            _addresses: keeper,
+            _expiry: expiry,
+            definitions: OnceLock::new(),
+        };
         let registry = Self { inner: Arc::new(inner) };
         let follow = tokio::spawn(definitions::run(Arc::downgrade(&registry.inner), definitions));
         registry.inner.definitions.get_or_init(|| AbortOnDropHandle::new(follow));

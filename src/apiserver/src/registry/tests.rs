@@ -284,3 +284,58 @@ async fn writers_that_race_all_win_in_turn() {
     let end = server.ok("get", "v1/a/configmaps/m", Value::Null).await;
     assert_eq!(end["data"].as_object().unwrap().len(), 9);
 }
+
+#[tokio::test]
+async fn an_address_has_its_record_as_long_as_its_service() {
+    let server = server().await;
+    let service = |name: &str, ip: Option<&str>| json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": {"clusterIP": ip, "ports": [{"port": 80}]}});
+    let (code, made) = server.send("create", "v1/a/services", service("web", None)).await;
+    assert_eq!(code, 201, "{made}");
+    let ip = made["spec"]["clusterIP"].as_str().unwrap().to_owned();
+    let path = format!("networking.k8s.io/v1/-/ipaddresses/{ip}");
+    let (code, record) = server.send("get", &path, Value::Null).await;
+    assert_eq!((code, &record["spec"]["parentRef"]), (200, &json!({"resource": "services", "namespace": "a", "name": "web"})), "{record}");
+    assert_eq!(
+        record["metadata"]["labels"],
+        json!({"ipaddress.kubernetes.io/ip-family": "IPv4", "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io"})
+    );
+    // What somebody takes away comes back; what somebody wrote by hand is not given out.
+    let gone = async |path: &str| {
+        let mut changes = server.registry.cache().subscribe("networking.k8s.io", "ipaddresses");
+        while server.send("get", path, Value::Null).await.0 != 404 {
+            changes.next().await.unwrap();
+        }
+    };
+    let mut changes = server.registry.cache().subscribe("networking.k8s.io", "ipaddresses");
+    assert_eq!(server.send("delete", &path, Value::Null).await.0, 200);
+    while server.registry.cache().list("networking.k8s.io", "ipaddresses", "").objects.is_empty() {
+        changes.next().await.unwrap();
+    }
+    assert_eq!(server.send("get", &path, Value::Null).await.1["spec"], record["spec"]);
+    assert_eq!(server.send("delete", "v1/a/services/web", Value::Null).await.0, 200);
+    tokio::time::timeout(Duration::from_secs(20), gone(&path)).await.unwrap();
+    assert_eq!(server.send("create", "v1/a/services", service("again", Some(&ip))).await.0, 201);
+    // A write that fails leaves no record behind.
+    assert_eq!(server.send("create", "v1/a/services", service("again", Some("10.43.0.77"))).await.0, 409);
+    assert_eq!(server.send("get", "networking.k8s.io/v1/-/ipaddresses/10.43.0.77", Value::Null).await.0, 404);
+}
+
+#[tokio::test]
+async fn a_service_cidr_that_people_add_gives_addresses() {
+    let server = server().await;
+    let service = |name: &str| json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": {"clusterIP": "10.99.0.5", "ports": [{"port": 80}]}});
+    assert_eq!(server.send("create", "v1/a/services", service("early")).await.0, 422);
+    let cidr = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "more"}, "spec": {"cidrs": ["10.99.0.0/24"]}});
+    let (code, answer) = server.send("create", "networking.k8s.io/v1/-/servicecidrs", cidr).await;
+    assert_eq!(code, 201, "{answer}");
+    let allowed = async {
+        loop {
+            match server.send("create", "v1/a/services", service("late")).await {
+                (201, _) => break,
+                (code, answer) => assert_eq!(code, 422, "{answer}"),
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), allowed).await.unwrap();
+}

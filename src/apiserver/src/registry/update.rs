@@ -23,7 +23,7 @@ use super::{
     write::{Put, Write, Written},
 };
 use crate::{
-    admission::Operation,
+    admission::{Operation, Reserved},
     body::Body,
     cache::object::Object,
     output::format::Format,
@@ -134,7 +134,7 @@ async fn attempt(write: &Write<'_>, held: &Arc<Object>, old: &Value, mut new: Va
         return Err(target.invalid(causes));
     }
     write.warn(&new, Some(old));
-    write.validate(Operation::Update, Some(&new), Some(old)).await?;
+    let taken = write.judge(Operation::Update, &new, Some(old)).await?;
     if deleted_by(&new, old, kind) {
         let deleted = write.delete(held).await?;
         return Ok(deleted.then(|| Written { json: held_json(&new, held), created: false }));
@@ -145,7 +145,10 @@ async fn attempt(write: &Write<'_>, held: &Arc<Object>, old: &Value, mut new: Va
         return Ok(Some(Written { json: held.json(), created: false }));
     }
     Ok(match write.put(&new, Some(held), reservation).await? {
-        Put::Done(json) => Some(Written { json, created: false }),
+        Put::Done(json) => {
+            taken.into_iter().for_each(Reserved::keep);
+            Some(Written { json, created: false })
+        }
         Put::Lost => None,
     })
 }

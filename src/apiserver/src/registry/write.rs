@@ -13,7 +13,7 @@ use super::{
     target::Target,
 };
 use crate::{
-    admission::{Asked, Attributes, Operation, Rounds},
+    admission::{Asked, Attributes, Operation, Reserved, Rounds},
     allocator::{Holding, Reservation},
     cache::object::{self, Object},
     request::{Context, RequestInfo},
@@ -109,6 +109,23 @@ impl Write<'_> {
         }
     }
 
+    /// Lets the plugins refuse, then take what the write needs; that is given back unless it is kept.
+    pub async fn judge(&self, operation: Operation, object: &Value, old: Option<&Value>) -> Result<Vec<Box<dyn Reserved>>, Status> {
+        let mut taken = Vec::new();
+        if self.admitted {
+            return Ok(taken);
+        }
+        let seen = self.seen(operation, Some(object), old);
+        let write = self.attributes(&seen, None);
+        for plugin in &self.inner.admission {
+            plugin.validate(&write, Some(object)).await?;
+        }
+        for plugin in self.inner.admission.iter().filter(|plugin| plugin.reserves()) {
+            taken.extend(plugin.reserve(&write, object).await?);
+        }
+        Ok(taken)
+    }
+
     /// Lets the plugins refuse.
     pub async fn validate(&self, operation: Operation, object: Option<&Value>, old: Option<&Value>) -> Result<(), Status> {
         if self.admitted {
@@ -191,8 +208,17 @@ impl Write<'_> {
             return Ok(Put::Done(object::with_revision(&value, old.map(|old| old.revision()))));
         }
         let expect = old.map_or(Expect::Absent, |old| Expect::Revision(old.revision()));
+        let held = || old.map(|old| Holding::of(&old.value())).unwrap_or_default();
+        let fresh = reservation.as_ref().map(|_| Holding::of(object).without(&held()).addresses).unwrap_or_default();
+        if !fresh.is_empty() {
+            self.inner.addresses.write(object, &fresh).await?;
+        }
         let durability = if self.kind().is_lazy() { Durability::Lazy } else { Durability::Sync };
-        match self.inner.store.put(&self.target.store_key(), value.clone(), expect, durability).await {
+        let put = self.inner.store.put(&self.target.store_key(), value.clone(), expect, durability).await;
+        if put.is_err() && !fresh.is_empty() {
+            self.inner.addresses.remove(&self.target.namespace, &self.target.name, &fresh).await;
+        }
+        match put {
             Ok(revision) => {
                 if let Some(reservation) = reservation {
                     reservation.keep();

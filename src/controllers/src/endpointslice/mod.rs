@@ -83,7 +83,8 @@ impl Controller for EndpointSlices {
     }
 }
 
-fn service_key(slice: &EndpointSlice) -> Option<Key> {
+/// The Service of a slice, by its label.
+pub fn service_key(slice: &EndpointSlice) -> Option<Key> {
     let name = slice.metadata.labels.as_ref()?.get(plan::SERVICE_LABEL)?;
     Some(Key::new(slice.metadata.namespace.as_deref()?, Arc::<str>::from(name.as_str())))
 }

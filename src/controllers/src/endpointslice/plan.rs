@@ -88,25 +88,31 @@ fn alive(slices: &[Arc<EndpointSlice>]) -> impl Iterator<Item = &EndpointSlice> 
     slices.iter().map(AsRef::as_ref).filter(|s| s.metadata.deletion_timestamp.is_none())
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Family {
+/// The kind of address that a slice holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
     V4,
+    /// IPv6.
     V6,
 }
 
 impl Family {
-    fn as_str(self) -> &'static str {
+    /// As `addressType` says it.
+    pub fn as_str(self) -> &'static str {
         match self {
             Family::V4 => "IPv4",
             Family::V6 => "IPv6",
         }
     }
 
+    /// Of an address.
+    pub fn of_ip(address: IpAddr) -> Self {
+        if address.is_ipv4() { Family::V4 } else { Family::V6 }
+    }
+
     fn of(address: &str) -> Option<Self> {
-        match address.parse().ok()? {
-            IpAddr::V4(_) => Some(Family::V4),
-            IpAddr::V6(_) => Some(Family::V6),
-        }
+        address.parse().ok().map(Self::of_ip)
     }
 }
 
@@ -248,7 +254,8 @@ fn identity(endpoint: &Endpoint) -> String {
     endpoint.target_ref.as_ref().and_then(|t| t.uid.clone()).unwrap_or_else(|| endpoint.addresses.join(","))
 }
 
-fn slice_ports(slice: &EndpointSlice) -> Vec<Port> {
+/// The ports of a slice.
+pub fn slice_ports(slice: &EndpointSlice) -> Vec<Port> {
     let mut ports: Vec<Port> = slice
         .ports
         .iter()
@@ -264,7 +271,8 @@ fn slice_ports(slice: &EndpointSlice) -> Vec<Port> {
     ports
 }
 
-fn endpoint_ports(ports: &[Port]) -> Vec<EndpointPort> {
+/// The same as a slice says them.
+pub fn endpoint_ports(ports: &[Port]) -> Vec<EndpointPort> {
     ports
         .iter()
         .map(|p| EndpointPort {

@@ -115,6 +115,19 @@ impl Graph {
         self.spaces.get(name).into_iter().flatten().filter_map(|uid| self.nodes.get(uid).cloned()).collect()
     }
 
+    /// How many objects of each kind, by group and plural, are in a namespace.
+    pub fn count(&self, namespace: &str) -> HashMap<(String, String), usize> {
+        let mut by_kind: HashMap<*const ApiResource, (&ApiResource, usize)> = HashMap::new();
+        for node in self.spaces.get(namespace).into_iter().flatten().filter_map(|uid| self.nodes.get(uid)) {
+            by_kind.entry(Arc::as_ptr(&node.kind)).or_insert((&node.kind, 0)).1 += 1;
+        }
+        let mut counts = HashMap::new();
+        for (kind, count) in by_kind.into_values() {
+            *counts.entry((kind.group.clone(), kind.plural.clone())).or_insert(0) += count;
+        }
+        counts
+    }
+
     /// All objects.
     pub fn all(&self) -> impl Iterator<Item = Arc<Node>> + '_ {
         self.nodes.values().cloned()

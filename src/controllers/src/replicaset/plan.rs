@@ -1,4 +1,4 @@
-//! ReplicaSet: as many pods as its spec asks for, no more and no fewer.
+//! ReplicaSet and ReplicationController: as many pods as its spec asks for, no more and no fewer.
 
 use std::sync::Arc;
 
@@ -6,17 +6,20 @@ use coracle_client::events::reference;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{
-        apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus},
+        apps::v1::{ReplicaSetCondition, ReplicaSetStatus},
         core::v1::{Pod, PodTemplateSpec},
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 
-use super::rank::surplus;
+use super::{
+    kind::{Replicated, Wanted},
+    rank::surplus,
+};
 use crate::{
     execute::Failure,
-    owner::{Claim, claim, controller_of, controller_ref, owning_selector},
-    plan::{Announce, Create, Delete, Patch, Plan, Target, soonest},
+    owner::{Claim, claim, controller_of, controller_ref},
+    plan::{Announce, Create, Delete, Plan, Target, soonest},
     pods::{available_at, is_active, is_ready, is_terminating},
     waiting::Waiting,
 };
@@ -26,9 +29,9 @@ const BURST_PODS: usize = 500;
 
 /// What the runner saw. Why it looked is not in here: the same sight gives the same plan.
 #[derive(Clone, Copy, Debug)]
-pub struct Observed<'a> {
+pub struct Observed<'a, K> {
     /// The set.
-    pub set: &'a ReplicaSet,
+    pub set: &'a K,
     /// Its pods, and those of its namespace that nobody controls.
     pub pods: &'a [Arc<Pod>],
     /// Now, in whole seconds.
@@ -38,14 +41,12 @@ pub struct Observed<'a> {
 }
 
 /// The next step towards `set.spec`; `Plan::default()` when there is none.
-pub fn plan(seen: &Observed<'_>) -> Plan {
+pub fn plan<K: Replicated>(seen: &Observed<'_, K>) -> Plan {
     let set = seen.set;
-    let Some((spec, selector)) = set.spec.as_ref().and_then(|spec| Some((spec, owning_selector(&spec.selector)?))) else {
-        return Plan::default();
-    };
+    let Some(spec) = set.wanted() else { return Plan::default() };
     let (mut ours, mut plan) = (Vec::new(), Plan::default());
     for pod in seen.pods.iter().filter(|pod| is_active(pod)) {
-        match claim(set, &selector, &**pod) {
+        match claim(set, &spec.selector, &**pod) {
             Claim::Ours => ours.push(pod.as_ref()),
             Claim::Adopt(patch) => {
                 ours.push(pod);
@@ -55,34 +56,35 @@ pub fn plan(seen: &Observed<'_>) -> Plan {
             Claim::Foreign => {}
         }
     }
-    let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
-    if set.metadata.deletion_timestamp.is_none() {
+    let wanted = usize::try_from(spec.replicas).unwrap_or(0);
+    let leaving = set.meta().deletion_timestamp.is_some();
+    if !leaving {
         let missing = wanted.saturating_sub(ours.len()).min(BURST_PODS);
         if missing > 0 {
-            plan.creates = vec![new_pod(set, spec.template.as_ref()); missing];
+            plan.creates = vec![new_pod(set, spec.template); missing];
         }
         let doomed = surplus(&ours, ours.len().saturating_sub(wanted).min(BURST_PODS), seen.now);
         plan.deletes = doomed.into_iter().map(|pod| delete(set, pod)).collect();
     }
-    let min_ready = spec.min_ready_seconds.unwrap_or(0);
-    let status = status(seen, &ours, wanted, min_ready);
+    let min_ready = spec.min_ready_seconds;
+    let status = status(seen, &spec, &ours, wanted);
     let available = status.available_replicas.unwrap_or(0);
-    if set.metadata.deletion_timestamp.is_none() && available < spec.replicas.unwrap_or(1) {
-        plan.waiting.push(Waiting::PodsAvailable { missing: spec.replicas.unwrap_or(1) - available, wanted: spec.replicas.unwrap_or(1) });
+    if !leaving && available < spec.replicas {
+        plan.waiting.push(Waiting::PodsAvailable { missing: spec.replicas - available, wanted: spec.replicas });
     }
-    plan.status = Patch::status(Target::of(set), set.status.as_ref(), &status);
+    plan.status = set.tell(status);
     plan.requeue_at =
         ours.iter().filter_map(|pod| available_at(pod, min_ready)).filter(|at| *at > seen.now).fold(None, |a, b| soonest(a, Some(b)));
     plan
 }
 
-fn new_pod(set: &ReplicaSet, template: Option<&PodTemplateSpec>) -> Create {
+fn new_pod<K: Replicated>(set: &K, template: Option<&PodTemplateSpec>) -> Create {
     let template = template.cloned().unwrap_or_default();
     let meta = template.metadata.unwrap_or_default();
     let pod = Pod {
         metadata: ObjectMeta {
-            generate_name: Some(format!("{}-", set.metadata.name.as_deref().unwrap_or_default())),
-            namespace: set.metadata.namespace.clone(),
+            generate_name: Some(format!("{}-", set.meta().name.as_deref().unwrap_or_default())),
+            namespace: set.meta().namespace.clone(),
             labels: meta.labels,
             annotations: meta.annotations,
             finalizers: meta.finalizers,
@@ -99,7 +101,7 @@ fn new_pod(set: &ReplicaSet, template: Option<&PodTemplateSpec>) -> Create {
     })
 }
 
-fn delete(set: &ReplicaSet, pod: &Pod) -> Delete {
+fn delete<K: Replicated>(set: &K, pod: &Pod) -> Delete {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     Delete::one(Target::of(pod)).announced(Announce {
         regarding: reference(set),
@@ -108,8 +110,9 @@ fn delete(set: &ReplicaSet, pod: &Pod) -> Delete {
     })
 }
 
-fn status(seen: &Observed<'_>, ours: &[&Pod], wanted: usize, min_ready: i32) -> ReplicaSetStatus {
-    let template = seen.set.spec.as_ref().and_then(|s| s.template.as_ref()).and_then(|t| t.metadata.as_ref());
+fn status<K: Replicated>(seen: &Observed<'_, K>, spec: &Wanted<'_>, ours: &[&Pod], wanted: usize) -> ReplicaSetStatus {
+    let min_ready = spec.min_ready_seconds;
+    let template = spec.template.and_then(|t| t.metadata.as_ref());
     let labels = template.and_then(|m| m.labels.clone()).unwrap_or_default();
     let labelled = |pod: &Pod| {
         let own = pod.metadata.labels.as_ref();
@@ -117,7 +120,7 @@ fn status(seen: &Observed<'_>, ours: &[&Pod], wanted: usize, min_ready: i32) -> 
     };
     let terminating = seen.pods.iter().filter(|pod| {
         let owner = controller_of(&pod.metadata).map(|o| o.uid.as_str());
-        is_terminating(pod) && owner.is_some() && owner == seen.set.metadata.uid.as_deref()
+        is_terminating(pod) && owner.is_some() && owner == seen.set.meta().uid.as_deref()
     });
     let conditions = conditions(seen, ours.len(), wanted);
     ReplicaSetStatus {
@@ -126,14 +129,14 @@ fn status(seen: &Observed<'_>, ours: &[&Pod], wanted: usize, min_ready: i32) -> 
         ready_replicas: some_count(ours.iter().filter(|pod| is_ready(pod)).count()),
         available_replicas: some_count(ours.iter().filter(|p| available_at(p, min_ready).is_some_and(|at| at <= seen.now)).count()),
         terminating_replicas: Some(count(terminating.count())),
-        observed_generation: seen.set.metadata.generation,
+        observed_generation: seen.set.meta().generation,
         conditions: Some(conditions).filter(|c| !c.is_empty()),
     }
 }
 
 /// ReplicaFailure comes with a refusal, and goes when there is nothing left to create or delete.
-fn conditions(seen: &Observed<'_>, have: usize, wanted: usize) -> Vec<ReplicaSetCondition> {
-    let mut conditions = seen.set.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
+fn conditions<K: Replicated>(seen: &Observed<'_, K>, have: usize, wanted: usize) -> Vec<ReplicaSetCondition> {
+    let mut conditions = seen.set.conditions();
     if have == wanted {
         conditions.retain(|c| c.type_ != "ReplicaFailure");
     } else if let Some(failed) = seen.failed.filter(|f| !f.refused.is_conflict() && !f.refused.namespace_ends)

@@ -1,6 +1,5 @@
 //! LimitRanger: containers get what the LimitRanges of their namespace give those that ask for nothing, and nobody asks for more or less than they allow.
 
-mod amounts;
 mod defaults;
 #[cfg(test)]
 mod tests;
@@ -8,12 +7,15 @@ mod tests;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use coracle_api::{quantity::Quantity, status::Status};
+use coracle_api::{
+    amounts::{Amounts, of_claim, of_container, of_pod},
+    quantity::Quantity,
+    status::Status,
+};
 use serde_json::Value;
 
 use super::{Attributes, Operation, Plugin, refuse};
 use crate::objects::Objects;
-use amounts::{Amounts, of_claim, of_container, of_pod};
 
 /// The plugin.
 #[derive(Debug)]

@@ -5,6 +5,9 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::LabelSelector,
 };
 use proptest::prelude::*;
+use serde_json::json;
+
+use k8s_openapi::api::apps::v1::ReplicaSet;
 
 use super::*;
 use crate::model::Model;
@@ -249,7 +252,7 @@ pub fn turn(model: &Model) -> bool {
             let mut pods = model.seen::<Pod>();
             pods.retain(|p| controller_of(&p.metadata).is_none_or(|o| Some(o.uid.as_str()) == uid));
             let failed = past.failures.iter().find(|f| f.kind == "Pod" && matches!(f.verb, "create" | "delete"));
-            plan(&Observed { set: &set, pods: &pods, now, failed })
+            plan(&Observed { set: &*set, pods: &pods, now, failed })
         });
     }
     wrote
@@ -343,4 +346,25 @@ fn the_empty_selector_owns_nothing() {
     let mut all = set(2);
     all.spec.as_mut().unwrap().selector = LabelSelector::default();
     assert_eq!(plan(&Observed { set: &all, pods: &[pod("a", "orphan")], now: at(1_000), failed: None }), Plan::default());
+}
+
+#[test]
+fn a_replication_controller_is_the_same_in_older_words() {
+    let template = json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let controller: k8s_openapi::api::core::v1::ReplicationController = serde_json::from_value(json!({
+        "metadata": {"name": "web", "namespace": "d", "uid": "rc", "resourceVersion": "1", "generation": 1},
+        "spec": {"replicas": 2, "selector": {"app": "web"}, "template": template}, "status": {"replicas": 0}}))
+    .unwrap();
+    let plan = plan(&Observed { set: &controller, pods: &[pod("0", "ready orphan")], now: at(1_000), failed: None });
+    assert_eq!((plan.patches.len(), plan.creates.len()), (1, 1));
+    let owner = &plan.creates[0].object["metadata"]["ownerReferences"][0];
+    assert_eq!((&owner["apiVersion"], &owner["kind"]), (&json!("v1"), &json!("ReplicationController")));
+    let status = &plan.status.unwrap().body["status"];
+    assert_eq!(
+        (&status["replicas"], &status["availableReplicas"], &status["terminatingReplicas"]),
+        (&json!(1), &json!(1), &serde_json::Value::Null)
+    );
+    let mut all = controller;
+    all.spec.get_or_insert_default().selector = Some(Default::default());
+    assert_eq!(super::plan(&Observed { set: &all, pods: &[pod("a", "orphan")], now: at(1_000), failed: None }), Plan::default());
 }

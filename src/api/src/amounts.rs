@@ -2,17 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use coracle_api::quantity::Quantity;
 use serde_json::Value;
 
+use crate::quantity::Quantity;
+
 /// By the name of the resource.
-type Map = BTreeMap<String, Quantity>;
+pub type Map = BTreeMap<String, Quantity>;
 
 /// Requests and limits.
 #[derive(Debug, Default)]
 pub struct Amounts {
-    requests: Map,
-    limits: Map,
+    /// What is asked for at least.
+    pub requests: Map,
+    /// What is taken at most.
+    pub limits: Map,
 }
 
 impl Amounts {
@@ -27,12 +30,14 @@ impl Amounts {
     }
 }
 
-fn read(map: &Value) -> Map {
+/// The quantities of a map; what is none is left out.
+pub fn read(map: &Value) -> Map {
     let entries = map.as_object().into_iter().flatten();
     entries.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.parse().ok()?))).collect()
 }
 
-fn add(sum: &mut Map, more: &Map) {
+/// Adds up, resource by resource.
+pub fn add(sum: &mut Map, more: &Map) {
     for (name, amount) in more {
         let total = sum.get(name).map_or(*amount, |own| own.plus(*amount));
         sum.insert(name.clone(), total);
@@ -59,18 +64,45 @@ pub fn of_claim(spec: &Value) -> Amounts {
     of_container(spec)
 }
 
-/// Of a whole pod: its containers together, or the largest moment of its start, or what it says itself.
+/// Of a whole pod as its spec asks: its containers together, or the largest moment of its start, or what it says itself.
 pub fn of_pod(spec: &Value) -> Amounts {
+    sum(spec, &|container, field| read(&container["resources"][field]))
+}
+
+/// Of a whole pod as it runs: while it is resized, a container counts with the larger of what it asks for and what it still has.
+pub fn of_running_pod(pod: &Value) -> Amounts {
+    let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+    let refused = conditions.into_iter().any(|c| c["type"] == "PodResizePending" && c["status"] == "True" && c["reason"] == "Infeasible");
+    let statuses = ["containerStatuses", "initContainerStatuses"];
+    let has = |container: &Value| {
+        let all = statuses.iter().flat_map(|list| pod["status"][*list].as_array().into_iter().flatten());
+        all.into_iter().find(|status| status["name"] == container["name"] && status["resources"].is_object())
+    };
+    sum(&pod["spec"], &|container, field| {
+        let asked = read(&container["resources"][field]);
+        let Some(status) = has(container) else { return asked };
+        let mut own = read(&status["resources"][field]);
+        if field == "requests" {
+            at_least(&mut own, &read(&status["allocatedResources"]));
+        }
+        if !refused {
+            at_least(&mut own, &asked);
+        }
+        own
+    })
+}
+
+fn sum(spec: &Value, of: &dyn Fn(&Value, &str) -> Map) -> Amounts {
     let mut out = Amounts::default();
     for (total, field) in [(&mut out.requests, "requests"), (&mut out.limits, "limits")] {
         let list = |name: &str| spec[name].as_array().map(Vec::as_slice).unwrap_or_default();
         for container in list("containers") {
-            add(total, &read(&container["resources"][field]));
+            add(total, &of(container, field));
         }
         // Sidecars stay; other init containers run one after the other, beside the sidecars before them.
         let (mut sidecars, mut start) = (Map::new(), Map::new());
         for container in list("initContainers") {
-            let own = read(&container["resources"][field]);
+            let own = of(container, field);
             let mut now = sidecars.clone();
             add(&mut now, &own);
             at_least(&mut start, &now);
