@@ -9,6 +9,7 @@ use crate::{
     output::{self, format::Format},
     registry::{
         body::{self, Expected},
+        manage,
         options::WriteOptions,
     },
     request::Context,
@@ -25,10 +26,13 @@ pub struct Posted {
 pub fn read(cx: &Context, expected: Expected<'_>, body: &Bytes) -> Result<Posted, Status> {
     let format = Format::negotiate_whole(&cx.headers, cx.param("pretty"))?;
     let options = WriteOptions::read(cx, "CreateOptions")?;
+    let (schema, api_version) = (expected.schema, format!("{}/{}", expected.group, expected.version));
     let mut object = body::object(cx, body, expected, options.field_validation)?;
     if !object["metadata"].is_object() {
         object["metadata"] = json!({});
     }
+    let managed_fields = manage::posted(cx, &options, (schema, &api_version), &object);
+    manage::set(&mut object, managed_fields);
     Ok(Posted { object, format })
 }
 

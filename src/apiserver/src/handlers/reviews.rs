@@ -12,7 +12,7 @@ use super::posted;
 use crate::{
     answer,
     authorization::Decision,
-    registry::body::Expected,
+    registry::{body::Expected, manage},
     request::{Context, User},
     server::Shared,
 };
@@ -29,10 +29,15 @@ async fn review(shared: &Shared, cx: &Context, resource: &Resource, body: &Bytes
     let review = &mut posted.object;
     let status = match kind {
         "TokenReview" => token(shared, &review["spec"]).await?,
-        "SelfSubjectReview" => json!({"userInfo": user_info(&cx.user)}),
+        "SelfSubjectReview" => {
+            manage::set(review, Value::Null);
+            json!({"userInfo": user_info(&cx.user)})
+        }
         "SelfSubjectRulesReview" => {
             let status = rules(shared, cx, &review["spec"])?;
+            // The answer is another object than the question.
             review["spec"] = json!({});
+            manage::set(review, Value::Null);
             status
         }
         _ => {

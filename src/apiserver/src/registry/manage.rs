@@ -192,6 +192,26 @@ pub fn track(
     apply::track(schema, old, new, known, &act, versions)
 }
 
+/// The `managedFields` of an object that is answered and never stored: a review, a token request.
+pub fn posted(cx: &Context, options: &WriteOptions, (schema, api_version): (&Schema, &str), object: &Value) -> Value {
+    let (manager, now, nothing) = (manager(cx, options), meta::time(Timestamp::now()), structural::zero(schema));
+    let act = Act { manager: &manager, api_version, subresource: &cx.info.subresource, now: &now, reach: &Reach::Whole };
+    apply::track(schema, &nothing, object, Managers::default(), &act, &OneVersion).write()
+}
+
+/// A kind of which nobody has written another version.
+struct OneVersion;
+
+impl Versions for OneVersion {
+    fn schema(&self, _: &str) -> Option<Arc<Schema>> {
+        None
+    }
+
+    fn convert(&self, _: &Value, _: &str, _: &str) -> Option<Value> {
+        None
+    }
+}
+
 /// Whether two `managedFields` differ in nothing but times.
 pub fn same_but_times(a: &Value, b: &Value) -> bool {
     let timeless = |value: &Value| -> Option<Vec<Value>> {

@@ -11,7 +11,7 @@ mod create;
 mod delete;
 mod eviction;
 mod expiry;
-mod manage;
+pub(crate) mod manage;
 pub(crate) mod options;
 mod patch;
 mod read;

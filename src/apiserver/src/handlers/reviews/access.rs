@@ -115,11 +115,13 @@ fn requirements(selector: &Value, field: &str, labels: bool, out: &mut Vec<Cause
         let values = strings(&requirement["values"]);
         if labels {
             if let Err(error) = coracle_api::names::qualified(&key) {
-                out.push(Cause {
-                    reason: "FieldValueInvalid",
-                    field: format!("{at}.key"),
-                    message: format!("Invalid value: {key:?}: {error}"),
-                });
+                let cause =
+                    Cause { reason: "FieldValueInvalid", field: format!("{at}.key"), message: format!("Invalid value: {key:?}: {error}") };
+                // Of nothing upstream says both that it is empty and that it has the wrong form.
+                if key.is_empty() {
+                    out.push(cause.clone());
+                }
+                out.push(cause);
             }
         } else if key.is_empty() {
             out.push(Cause {
