@@ -1,6 +1,6 @@
 //! Asks another server over HTTPS: an issuer for its keys, a webhook for its verdict. One request on a connection of its own, bounded in time and size.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode, Uri, header::HOST};
@@ -166,14 +166,14 @@ impl Remote {
             Ok((head.status, whole.to_bytes()))
         };
         // The connection lives as long as the answer is awaited, and no longer.
+        let mut answered = pin!(answered);
         tokio::select! {
             biased;
-            answer = answered => answer,
-            ended = connection => Err(ended.err().map_or_else(
-                || RemoteError::Connect { host: host.clone(), source: io::ErrorKind::ConnectionAborted.into() },
-                broken,
-            )),
+            answer = answered.as_mut() => return answer,
+            _ = connection => {}
         }
+        // Who answers and closes ends both at once: the answer is there, or never will be.
+        answered.await
     }
 }
 

@@ -206,6 +206,23 @@ async fn keys_without_end_are_not_read_to_their_end() {
 }
 
 #[tokio::test]
+async fn who_answers_and_closes_has_answered() {
+    let text = "x".repeat(100_000);
+    let expected = text.clone();
+    let handler = move |_| {
+        let answer = web::json(&json!(text));
+        async move { answer }.boxed()
+    };
+    let web = Web::start_with(handler, false).await;
+    let remote = remote::Remote::new(&remote::Trust { authority: web.authority.clone(), ..Default::default() }).expect("a client");
+    for _ in 0..20 {
+        let request = http::Request::get(web.url()).body(Bytes::new()).expect("a request");
+        let (status, body) = remote.ask(request, Duration::from_secs(10), 1 << 20).await.expect("an answer");
+        assert_eq!((status, serde_json::from_slice::<Value>(&body).expect("JSON")), (http::StatusCode::OK, json!(expected)));
+    }
+}
+
+#[tokio::test]
 async fn discovery_must_be_the_issuers_own() {
     let issuer = TestIssuer::start().await;
     let discovery = format!("{}/.well-known/openid-configuration", issuer.web.url());

@@ -36,6 +36,11 @@ pub struct Web {
 impl Web {
     /// Answers by a function from request to answer.
     pub async fn start(handler: impl Fn(Request<Bytes>) -> BoxFuture<'static, Answer> + Send + Sync + 'static) -> Self {
+        Self::start_with(handler, true).await
+    }
+
+    /// The same; `keeps`: a connection stays after its answer.
+    pub async fn start_with(handler: impl Fn(Request<Bytes>) -> BoxFuture<'static, Answer> + Send + Sync + 'static, keeps: bool) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let authority = Authority::open(directory.path()).expect("authorities");
         let pair = authority.issue_server(&["localhost".to_owned()], &[]).expect("a certificate");
@@ -62,7 +67,8 @@ impl Web {
                             Ok::<_, hyper::Error>(handler(Request::from_parts(head, body)).await)
                         }
                     });
-                    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                    let _ =
+                        hyper::server::conn::http1::Builder::new().keep_alive(keeps).serve_connection(TokioIo::new(stream), service).await;
                 });
             }
         });
