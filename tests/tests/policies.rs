@@ -122,7 +122,8 @@ fn changes(kubectl: &Kubectl) {
 }
 
 fn mistakes(kubectl: &Kubectl) {
-    let confused = LIMIT.replace("object.spec.replicas <= variables.most", "object.spec.replicas > '1'").replace("limit.example.com", "confused");
+    let confused =
+        LIMIT.replace("object.spec.replicas <= variables.most", "object.spec.replicas > '1'").replace("limit.example.com", "confused");
     kubectl.apply(&confused);
     let policy = "validatingadmissionpolicy/confused";
     kubectl.wait(policy, "jsonpath={.status.observedGeneration}=1");

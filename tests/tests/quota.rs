@@ -118,8 +118,8 @@ fn many_at_once_do_not_exceed_a_quota(kubectl: &Arc<Kubectl>) {
 }
 
 fn objects_are_counted_by_kind(kubectl: &Kubectl) {
-    kubectl.apply(DEFINITION);
-    kubectl.ok(&["wait", "crd/widgets.example.com", "--for=condition=Established", "--timeout=60s"]);
+    // Counted once the controller knows the kind.
+    used(kubectl, "count/widgets.example.com", "0");
     kubectl.apply(&widget("a"));
     let text = refused(kubectl, &widget("b"));
     assert!(text.contains("requested: count/widgets.example.com=1"), "{text}");
@@ -192,6 +192,8 @@ fn what_a_namespace_may_take_and_who_keeps_it_so() {
     let kubectl = Arc::new(server.kubectl());
     kubectl.ok(&["create", "namespace", "quota"]);
     kubectl.ok(&["-n", "quota", "wait", "configmap/kube-root-ca.crt", "--for=create", "--timeout=60s"]);
+    kubectl.apply(DEFINITION);
+    kubectl.ok(&["wait", "crd/widgets.example.com", "--for=condition=Established", "--timeout=60s"]);
     kubectl.stdin(&["-n", "quota", "apply", "-f", "-"], QUOTA);
     many_at_once_do_not_exceed_a_quota(&kubectl);
     objects_are_counted_by_kind(&kubectl);
