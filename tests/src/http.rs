@@ -14,7 +14,8 @@ use crate::Kubectl;
 #[derive(Debug)]
 pub struct Proxy {
     child: Child,
-    port: u16,
+    /// Where it listens.
+    pub port: u16,
 }
 
 impl Proxy {
@@ -29,9 +30,18 @@ impl Proxy {
 
     /// One request; the status code and the body, which is JSON.
     pub fn ask(&self, method: &str, path: &str, content_type: &str, body: &[u8]) -> (u16, Value) {
+        self.send(method, path, &format!("Content-Type: {content_type}"), body)
+    }
+
+    /// A GET of another form of a document.
+    pub fn read_as(&self, path: &str, accept: &str) -> (u16, Value) {
+        self.send("GET", path, &format!("Accept: {accept}"), b"")
+    }
+
+    fn send(&self, method: &str, path: &str, header: &str, body: &[u8]) -> (u16, Value) {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("the proxy listens");
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{header}\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
         stream.write_all(head.as_bytes()).expect("sent");

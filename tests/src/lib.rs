@@ -2,6 +2,7 @@
 //!
 //! `CORACLE_BIN` names the program under test (`sh packaging/build.sh` leaves it at dist/coracle).
 
+pub mod extension;
 pub mod http;
 pub mod image;
 pub mod kubectl;

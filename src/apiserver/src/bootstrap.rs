@@ -10,7 +10,10 @@ use coracle_api::{catalogue::bootstrap, status::Status};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 
-use crate::server::{Config, Shared};
+use crate::{
+    aggregation::{FRONT_PROXY, register},
+    server::{Config, Shared},
+};
 
 /// Writes at once: they share the store's syncs.
 const AT_ONCE: usize = 64;
@@ -31,6 +34,7 @@ pub(crate) async fn run(shared: &Shared, config: &Config, service_ips: &[IpAddr]
     create_all(shared, namespaces()).await?;
     // Roles and priority classes; a namespaced one lies in a namespace that now exists.
     settle_all(shared, bootstrap::objects()).await?;
+    create_all(shared, register::wanted(&shared.catalogue()).iter().map(register::Wanted::object).collect()).await?;
     create_all(shared, network(config, service_ips, shared.advertised.port())).await?;
     create_all(shared, vec![extension_authentication(config)]).await?;
     if config.advertise_address.is_loopback() || config.advertise_address.is_unspecified() {
@@ -93,7 +97,7 @@ fn extension_authentication(config: &Config) -> Value {
         "data": {
             "client-ca-file": config.authority.client_ca_pem(),
             "requestheader-client-ca-file": config.authority.front_proxy_ca_pem(),
-            "requestheader-allowed-names": list(&["system:auth-proxy"]),
+            "requestheader-allowed-names": list(&[FRONT_PROXY]),
             "requestheader-username-headers": list(&["X-Remote-User"]),
             "requestheader-uid-headers": list(&["X-Remote-Uid"]),
             "requestheader-group-headers": list(&["X-Remote-Group"]),

@@ -1,6 +1,7 @@
 //! The Kubernetes API server: HTTP, authentication, authorization, admission, registry, watch cache.
 
 pub mod admission;
+mod aggregation;
 pub mod allocator;
 mod answer;
 pub mod authentication;

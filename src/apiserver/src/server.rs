@@ -19,10 +19,14 @@ use coracle_pki::{
 };
 use coracle_store::Store;
 use tokio::{net::TcpListener, time::timeout};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
 
 use crate::{
     admission,
+    aggregation::{self, Aggregation},
     authentication::{self, Authenticator, FrontProxy, certificate::Verifier, service_account::Tokens},
     authorization::{Authorizers, masters, node::NodeAuthorizer, rbac::RbacAuthorizer},
     bootstrap::{self, BootstrapError},
@@ -115,6 +119,7 @@ pub(crate) struct Shared {
     pub metrics: Metrics,
     pub documents: Documents,
     pub nodes: NodeClient,
+    pub aggregation: Arc<Aggregation>,
     pub tokens: Arc<Tokens>,
     /// Ends streams.
     pub stop: CancellationToken,
@@ -148,6 +153,7 @@ pub struct ApiServer {
     router: Router,
     address: SocketAddr,
     connections: TaskTracker,
+    _aggregation: AbortOnDropHandle<()>,
 }
 
 impl ApiServer {
@@ -190,6 +196,7 @@ impl ApiServer {
             Arc::new(Authorizers { node, rbac })
         });
 
+        let aggregation = Aggregation::open(&config.authority, &provider, &*objects).map_err(StartError::Certificate)?;
         let issuer = format!("https://kubernetes.default.svc.{}", config.cluster_domain);
         let tokens = Arc::new(Tokens::new(Arc::clone(&config.authority), Arc::clone(&objects), issuer));
         let verifiers = (verifier, front_proxy);
@@ -197,6 +204,7 @@ impl ApiServer {
             Authenticator::new(verifiers, Arc::clone(&tokens), objects, config.bootstrap_token.as_deref(), &config.authentication);
         let shared = Arc::new(Shared {
             authenticator: authenticator.map_err(StartError::Authentication)?,
+            aggregation: Arc::new(aggregation),
             nodes: NodeClient::new(&config.authority, identity, &provider).map_err(StartError::Tls)?,
             registry,
             authorizers,
@@ -215,8 +223,11 @@ impl ApiServer {
             connections.spawn(authentication::follow(Arc::clone(&shared), file, shared.stop.clone()));
         }
         connections.spawn(listener::run(listener, tls, router.clone(), shared.stop.clone(), connections.clone()));
-        let server = Self { shared, router, address, connections };
-        if let Err(error) = bootstrap::run(&server.shared, &config, &first_service_ips).await {
+        let started = bootstrap::run(&shared, &config, &first_service_ips).await;
+        let following = aggregation::run(Arc::clone(&shared.aggregation), shared.registry.clone());
+        let following = AbortOnDropHandle::new(tokio::spawn(following));
+        let server = Self { shared, router, address, connections, _aggregation: following };
+        if let Err(error) = started {
             server.shutdown().await;
             return Err(StartError::Bootstrap(error));
         }

@@ -213,6 +213,11 @@ impl Authority {
         Ok(pem("CERTIFICATE", &der))
     }
 
+    /// The certificate by which extension API servers know the aggregating proxy, at a given time.
+    pub fn issue_front_proxy_at(&self, common_name: &str, now: Timestamp) -> Result<Pair, IssueError> {
+        issue::leaf(&self.front_proxy.issuer, common_name, &Usage::Client { organisations: Vec::new() }, now, self.leaf_life)
+    }
+
     /// What clients trust the cluster's servers by (`certificate-authority-data`, `kube-root-ca.crt`).
     pub fn server_ca_pem(&self) -> &str {
         &self.server.pem

@@ -36,8 +36,12 @@ pub enum TrustError {
 pub fn client_config(pem: &[u8], provider: &Arc<CryptoProvider>) -> Result<ClientConfig, TrustError> {
     let builder =
         ClientConfig::builder_with_provider(Arc::clone(provider)).with_safe_default_protocol_versions().map_err(TrustError::Tls)?;
-    let verifier = Bundle::new(pem, provider)?;
-    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
+    Ok(builder.dangerous().with_custom_certificate_verifier(verifier(pem, provider)?).with_no_client_auth())
+}
+
+/// Believes this bundle (PEM); an empty one means the system's.
+pub fn verifier(pem: &[u8], provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, TrustError> {
+    Ok(Arc::new(Bundle::new(pem, provider)?))
 }
 
 /// Verifies by the chain to an authority. A certificate that is itself in the bundle is its own authority, as Go's TLS has it: webhooks

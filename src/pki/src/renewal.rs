@@ -23,6 +23,7 @@ use crate::authority::{Authority, IssueError, Pair};
 enum Subject {
     Server { names: Vec<String>, ips: Vec<IpAddr> },
     Client { common_name: String, organisations: Vec<String> },
+    FrontProxy { common_name: String },
 }
 
 struct Current {
@@ -66,6 +67,11 @@ impl Renewing {
     pub fn client(authority: Arc<Authority>, common_name: &str, organisations: &[String]) -> Result<Self, RenewalError> {
         let subject = Subject::Client { common_name: common_name.to_owned(), organisations: organisations.to_vec() };
         Self::new(authority, subject, Timestamp::now)
+    }
+
+    /// The client certificate of the aggregating proxy, of the authority that vouches for nothing else.
+    pub fn front_proxy(authority: Arc<Authority>, common_name: &str) -> Result<Self, RenewalError> {
+        Self::new(authority, Subject::FrontProxy { common_name: common_name.to_owned() }, Timestamp::now)
     }
 
     fn new(authority: Arc<Authority>, subject: Subject, clock: fn() -> Timestamp) -> Result<Self, RenewalError> {
@@ -114,6 +120,7 @@ fn issue(authority: &Authority, subject: &Subject, now: Timestamp) -> Result<Cur
     let pair = match subject {
         Subject::Server { names, ips } => authority.issue_server_at(names, ips, now),
         Subject::Client { common_name, organisations } => authority.issue_client_at(common_name, organisations, now),
+        Subject::FrontProxy { common_name } => authority.issue_front_proxy_at(common_name, now),
     };
     let Pair { certificate, key, issued, expires, .. } = pair.map_err(RenewalError::Issue)?;
     let key = any_supported_type(&key).map_err(RenewalError::Key)?;

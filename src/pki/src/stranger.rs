@@ -17,12 +17,16 @@ use rustls::{
 
 /// A client that shows no certificate and takes any.
 pub fn client_config(provider: &Arc<CryptoProvider>) -> Result<ClientConfig, Error> {
-    let schemes = provider.signature_verification_algorithms.supported_schemes();
     let builder = ClientConfig::builder_with_provider(Arc::clone(provider)).with_safe_default_protocol_versions()?;
-    let mut config = builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone { schemes })).with_no_client_auth();
+    let mut config = builder.dangerous().with_custom_certificate_verifier(verifier(provider)).with_no_client_auth();
     // A pod's address is the next pod's tomorrow.
     config.resumption = Resumption::disabled();
     Ok(config)
+}
+
+/// Takes any certificate: for clients whose user has said so (`insecureSkipTLSVerify`).
+pub fn verifier(provider: &CryptoProvider) -> Arc<dyn ServerCertVerifier> {
+    Arc::new(Anyone { schemes: provider.signature_verification_algorithms.supported_schemes() })
 }
 
 #[derive(Debug)]

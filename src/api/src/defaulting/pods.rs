@@ -11,6 +11,10 @@ pub(super) const PROCEDURES: &[(&str, Procedure)] = &[
     ("core.v1.PodSpec", pod_spec),
     ("core.v1.Container", container),
     ("core.v1.EphemeralContainer", container),
+    ("core.v1.ImageVolumeSource", |source| {
+        let policy = if is_latest(text(source, "reference")) { "Always" } else { "IfNotPresent" };
+        set(source, "pullPolicy", policy);
+    }),
     ("core.v1.Volume", volume),
     ("core.v1.PodStatus", pod_status),
     ("core.v1.Lifecycle", |lifecycle| drop(lifecycle.remove("stopSignal"))),
@@ -110,6 +114,9 @@ fn sum_of_requests(spec: &Fields) -> Fields {
 
 /// The older name of the service account says the same as the newer one.
 fn pod_spec(spec: &mut Fields) {
+    if spec.get("terminationGracePeriodSeconds").and_then(Value::as_i64).is_some_and(|seconds| seconds < 0) {
+        spec.insert("terminationGracePeriodSeconds".into(), 1.into());
+    }
     let name = match text(spec, "serviceAccountName") {
         "" => text(spec, "serviceAccount"),
         name => name,
@@ -126,10 +133,14 @@ fn container(container: &mut Fields) {
     set(container, "imagePullPolicy", policy);
 }
 
+/// Characters of an image's name; a longer one is none.
+const MAX_IMAGE_NAME: usize = 255;
+
 /// An image that may change under its name: tagged `latest`, or neither tagged nor pinned by digest.
 fn is_latest(image: &str) -> bool {
     let (name, digest) = image.split_once('@').map_or((image, ""), |(name, digest)| (name, digest));
     let valid = !name.is_empty()
+        && name.len() <= MAX_IMAGE_NAME
         && !name.split('/').next_back().unwrap_or_default().is_empty()
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:[]".contains(&b))
         && !name.rsplit('/').next().unwrap_or_default().split(':').next().unwrap_or_default().bytes().any(|b| b.is_ascii_uppercase())

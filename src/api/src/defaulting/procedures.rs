@@ -9,12 +9,12 @@ use super::{Fields, Procedure, has_members, object, object_or_new, set, text};
 pub(super) const PROCEDURES: &[(&str, Procedure)] = &[
     ("core.v1.Namespace", namespace),
     ("core.v1.Secret", secret),
+    ("core.v1.Service", service),
     ("core.v1.ServiceSpec", service_spec),
     ("core.v1.ServicePort", service_port),
     ("core.v1.LimitRangeItem", limit_range_item),
     ("core.v1.NodeSpec", node_spec),
     ("core.v1.NodeStatus", node_status),
-    ("core.v1.PersistentVolumeClaimSpec", claim_spec),
     ("core.v1.ReplicationController", replication_controller),
     ("apps.v1.DeploymentStrategy", rolling_update),
     ("apps.v1.DaemonSetUpdateStrategy", rolling_update),
@@ -50,6 +50,17 @@ fn secret(secret: &mut Fields) {
         for (key, value) in plain {
             let encoded = base64::engine::general_purpose::STANDARD.encode(value.as_str().unwrap_or_default());
             data.insert(key, encoded.into());
+        }
+    }
+}
+
+/// An address of a load balancer is the packets' own, unless it says that something stands between.
+fn service(service: &mut Fields) {
+    let balances = service.get("spec").is_some_and(|spec| spec["type"] == "LoadBalancer");
+    let ingress = service.get_mut("status").and_then(|status| status.pointer_mut("/loadBalancer/ingress")).and_then(Value::as_array_mut);
+    for entry in ingress.into_iter().flatten().filter(|_| balances).filter_map(Value::as_object_mut) {
+        if !text(entry, "ip").is_empty() {
+            set(entry, "ipMode", "VIP");
         }
     }
 }
@@ -111,7 +122,8 @@ fn node_spec(spec: &mut Fields) {
     let first = spec.get("podCIDRs").and_then(|list| list.get(0)).cloned();
     match (text(spec, "podCIDR"), first) {
         ("", Some(range)) => drop(spec.insert("podCIDR".into(), range)),
-        (range, None) if !range.is_empty() => {
+        // Who knows only the older field changes both.
+        (range, first) if !range.is_empty() && first.as_ref().is_none_or(|first| first != range) => {
             let ranges = json!([range]);
             spec.insert("podCIDRs".into(), ranges);
         }
@@ -124,28 +136,6 @@ fn node_status(status: &mut Fields) {
         && let Some(capacity) = status.get("capacity").cloned()
     {
         status.insert("allocatable".into(), capacity);
-    }
-}
-
-/// The older and the newer field for what a claim is filled from say the same where both can.
-fn claim_spec(spec: &mut Fields) {
-    let of_old_kind = |source: &Value| {
-        let text = |name: &str| source.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-        matches!((text("apiGroup").as_str(), text("kind").as_str()), ("", _) | ("snapshot.storage.k8s.io", "VolumeSnapshot"))
-    };
-    if spec.get("dataSource").is_some_and(|source| !of_old_kind(source)) {
-        spec.remove("dataSource");
-    }
-    match (spec.get("dataSource").cloned(), spec.get("dataSourceRef").cloned()) {
-        (Some(source), None) => drop(spec.insert("dataSourceRef".into(), source)),
-        (None, Some(reference)) if reference.get("namespace").is_none() => {
-            let core = reference.get("apiGroup").and_then(Value::as_str).unwrap_or_default().is_empty();
-            let kind = reference.get("kind").and_then(Value::as_str).unwrap_or_default();
-            if (core && kind == "PersistentVolumeClaim") || kind == "VolumeSnapshot" {
-                spec.insert("dataSource".into(), reference);
-            }
-        }
-        _ => {}
     }
 }
 

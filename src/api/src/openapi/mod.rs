@@ -4,6 +4,7 @@
 
 mod descriptions;
 mod gnostic;
+pub mod merge;
 mod paths;
 mod schemas;
 
@@ -78,14 +79,14 @@ pub fn v3(catalogue: &Catalogue, group: &str, version: &str) -> Option<Vec<u8>> 
     Some(document.to_string().into_bytes())
 }
 
-/// `/openapi/v2` as JSON.
-pub fn v2(catalogue: &Catalogue) -> Vec<u8> {
-    v2_document(catalogue).to_string().into_bytes()
+/// `/openapi/v2` as JSON, with what further servers have (see [`merge`]).
+pub fn v2(catalogue: &Catalogue, further: &[Value]) -> Vec<u8> {
+    merge::all(v2_document(catalogue), further).to_string().into_bytes()
 }
 
 /// `/openapi/v2` as gnostic protobuf (`application/com.github.proto-openapi.spec.v2@v1.0+protobuf`).
-pub fn v2_protobuf(catalogue: &Catalogue) -> Vec<u8> {
-    gnostic::document(&v2_document(catalogue))
+pub fn v2_protobuf(catalogue: &Catalogue, further: &[Value]) -> Vec<u8> {
+    gnostic::document(&merge::all(v2_document(catalogue), further))
 }
 
 fn v2_document(catalogue: &Catalogue) -> Value {

@@ -39,7 +39,7 @@ fn every_reference_leads_somewhere() {
         }
     }
     let mut documents: Vec<Value> = group_versions(builtin()).into_iter().map(|(g, v)| document(g, v)).collect();
-    documents.push(serde_json::from_slice(&v2(builtin())).unwrap());
+    documents.push(serde_json::from_slice(&v2(builtin(), &[])).unwrap());
     for document in documents {
         let mut all = Vec::new();
         references(&document, &mut all);
@@ -60,7 +60,7 @@ fn the_index_names_every_document() {
 
 #[test]
 fn the_older_form_is_protobuf_too() {
-    let body = v2_protobuf(builtin());
+    let body = v2_protobuf(builtin(), &[]);
     assert!(body.starts_with(b"\x0a\x032.0"));
     assert!(body.len() > 100_000);
 }

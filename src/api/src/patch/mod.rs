@@ -31,11 +31,52 @@ pub fn json(object: &mut Value, patch: &Value) -> Result<(), PatchError> {
     }
     // Operations that nobody knows can be read, but not done.
     let refuse = if operations.iter().all(Value::is_object) { PatchError::Inapplicable } else { PatchError::Malformed };
-    let patch: json_patch::Patch = serde_json::from_value(patch.clone()).map_err(|e| refuse(e.to_string()))?;
     let mut patched = object.clone();
-    json_patch::patch(&mut patched, &patch).map_err(|e| PatchError::Inapplicable(e.to_string()))?;
+    if operations.iter().any(counts_from_the_end) {
+        for operation in operations {
+            let operation: json_patch::Patch =
+                serde_json::from_value(Value::from(vec![from_the_start(&patched, operation)])).map_err(|e| refuse(e.to_string()))?;
+            json_patch::patch(&mut patched, &operation).map_err(|e| PatchError::Inapplicable(e.to_string()))?;
+        }
+    } else {
+        let patch: json_patch::Patch = serde_json::from_value(patch.clone()).map_err(|e| refuse(e.to_string()))?;
+        json_patch::patch(&mut patched, &patch).map_err(|e| PatchError::Inapplicable(e.to_string()))?;
+    }
     *object = patched;
     Ok(())
+}
+
+/// Places of an operation.
+const PLACES: [&str; 2] = ["path", "from"];
+
+/// Whether a place in an operation may be counted from the end of a list, which RFC 6902 does not know and upstream does: `/a/-1`.
+fn counts_from_the_end(operation: &Value) -> bool {
+    let negative = |segment: &str| segment.strip_prefix('-').is_some_and(|digits| digits.starts_with(|c: char| c.is_ascii_digit()));
+    PLACES.iter().filter_map(|place| operation[*place].as_str()).any(|path| path.split('/').any(negative))
+}
+
+/// The operation with places as RFC 6902 counts them.
+fn from_the_start(object: &Value, operation: &Value) -> Value {
+    let mut out = operation.clone();
+    for place in PLACES {
+        let Some(path) = operation[place].as_str() else { continue };
+        // What is added after the last element is one more.
+        let more = usize::from(operation["op"] == "add" && place == "path");
+        let (mut counted, segments) = (String::new(), path.split('/').skip(1).collect::<Vec<_>>());
+        for (i, segment) in segments.iter().enumerate() {
+            let length = object.pointer(&counted).and_then(Value::as_array).map(Vec::len);
+            let last = i + 1 == segments.len();
+            let back = segment.strip_prefix('-').and_then(|digits| digits.parse::<usize>().ok());
+            let index = length.zip(back).and_then(|(length, back)| (length + if last { more } else { 0 }).checked_sub(back));
+            counted.push('/');
+            match index {
+                Some(index) => counted.push_str(&index.to_string()),
+                None => counted.push_str(segment),
+            }
+        }
+        out[place] = counted.into();
+    }
+    out
 }
 
 /// Applies a JSON merge patch: null removes, objects merge, all else replaces.
@@ -61,6 +102,20 @@ mod tests {
         let failed = json(&mut object, &json!([{"op": "remove", "path": "/a"}, {"op": "test", "path": "/x", "value": 1}]));
         assert!(matches!(failed, Err(PatchError::Inapplicable(_))));
         assert_eq!(object, json!({"a": [1, 3]}));
+    }
+
+    #[test]
+    fn lists_are_counted_from_both_ends() {
+        let check = |operation: Value, expected: Value| {
+            let mut object = json!({"l": [1, {"m": [2]}, 3]});
+            let applied = json(&mut object, &json!([operation]));
+            assert_eq!(applied.map_or(Value::Null, |()| object["l"].clone()), expected, "{operation}");
+        };
+        check(json!({"op": "remove", "path": "/l/-1"}), json!([1, {"m": [2]}]));
+        check(json!({"op": "add", "path": "/l/-1", "value": 4}), json!([1, {"m": [2]}, 3, 4]));
+        check(json!({"op": "replace", "path": "/l/-2/m/-1", "value": 5}), json!([1, {"m": [5]}, 3]));
+        check(json!({"op": "remove", "path": "/l/-4"}), Value::Null);
+        check(json!({"op": "remove", "path": "/-1"}), Value::Null);
     }
 
     #[test]

@@ -9,8 +9,8 @@ use crate::schema::{Property, Schema, Type};
 
 pub(crate) use scalar::{format_duration, format_time, parse_duration};
 
-/// Makes `value` canonical. Returns the paths of what the schema does not know (`spec.foo`), which are gone from `value`; names that differ
-/// in case only are taken and returned as well (upstream takes them unless validation is strict). A value of a wrong type is an error.
+/// Makes `value` canonical. Returns the paths of what the schema does not know (`spec.foo`), also in case only, which are gone from `value`.
+/// A value of a wrong type is an error.
 pub fn prune(schema: &Schema, value: &mut Value) -> Result<Vec<String>, DecodeError> {
     let mut unknown = Vec::new();
     canonical(schema, value, Path::Root, &mut unknown)?;
@@ -136,15 +136,7 @@ fn object(schema: &Schema, fields: &mut Map<String, Value>, path: Path<'_>, unkn
         if unknown.len() < MAX_REPORTED_FIELDS {
             unknown.push(path.member(&name).to_string());
         }
-        let Some(mut value) = fields.remove(&name) else { continue };
-        let known = schema.properties().iter().find(|p| p.name.eq_ignore_ascii_case(&name) && !schema.custom);
-        if let Some(property) = known
-            && !fields.contains_key(&*property.name)
-        {
-            canonical(property.schema(), &mut value, path.member(&name), unknown)?;
-            drops |= !kept(property, &value);
-            fields.insert(property.name.to_string(), value);
-        }
+        fields.remove(&name);
     }
     if drops {
         fields.retain(|name, value| schema.field(name).is_none_or(|property| kept(property, value)));

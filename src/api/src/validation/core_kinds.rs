@@ -47,7 +47,6 @@ pub(super) fn check(resource: &Resource, object: &Field<'_>, old: Option<&Value>
         }
         "resourcequotas" => quota(&object.at("spec")),
         "replicationcontrollers" if subresource != "status" => workloads::replication_controller(&object.at("spec")),
-        "events" => event(object, resource.group.is_empty()),
         "leases" => lease(&object.at("spec")),
         "priorityclasses" => priority_class(object, old),
         "runtimeclasses" => runtime_class(object),
@@ -74,7 +73,7 @@ fn config_map(map: &Field<'_>, old: Option<&Value>) {
         total += entry.text().len() / 4 * 3;
     });
     if total > MAX_DATA_BYTES {
-        map.holding(&Value::Null).too_long(MAX_DATA_BYTES);
+        map.called("[]").too_long(MAX_DATA_BYTES);
     }
     if let Some(old) = old.filter(|o| o["immutable"] == true) {
         kept(map, old, &["data", "binaryData"]);
@@ -294,50 +293,6 @@ fn quota(spec: &Field<'_>) {
             }
             "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
             _ => operator.invalid("not a valid selector operator"),
-        }
-    }
-}
-
-fn event(event: &Field<'_>, core: bool) {
-    let metadata = event.at("metadata");
-    let involved = event.called("involvedObject");
-    let object = involved.holding(event.at(if core { "involvedObject" } else { "regarding" }).value());
-    let namespace = object.at("namespace");
-    let own = metadata.at("namespace").text();
-    let wanted = if namespace.is_empty() { "default" } else { namespace.text() };
-    if own != wanted && !(namespace.is_empty() && own == "kube-system") && !own.is_empty() {
-        namespace.invalid("does not match event.namespace");
-    }
-    // Events of the new kind say more, and must.
-    if event.at("eventTime").exists() {
-        let controller = event.called("reportingController");
-        let controller = controller.holding(event.at(if core { "reportingComponent" } else { "reportingController" }).value());
-        if controller.is_empty() {
-            controller.required("");
-        } else {
-            controller.all_invalid(qualified_name(controller.text()));
-        }
-        let limits = [("reportingInstance", 128), ("action", 128), ("reason", 128)];
-        for (name, limit) in limits {
-            let field = event.at(name);
-            if field.is_empty() {
-                field.required("");
-            } else if field.text().len() > limit {
-                field.invalid(&format!("can have at most {limit} characters"));
-            }
-        }
-        let kind = event.at("type");
-        if !matches!(kind.text(), "Normal" | "Warning") {
-            kind.invalid("must be Normal or Warning");
-        }
-        let series = event.at("series");
-        if series.exists() {
-            if series.at("count").number() < 2 {
-                series.at("count").invalid("should be at least 2");
-            }
-            if !series.at("lastObservedTime").exists() {
-                series.at("lastObservedTime").required("");
-            }
         }
     }
 }

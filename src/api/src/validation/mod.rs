@@ -6,6 +6,7 @@ mod core_kinds;
 mod custom;
 mod definition;
 mod devices;
+mod events;
 mod extensions;
 mod field;
 mod general;
@@ -53,13 +54,18 @@ pub fn update(resource: &Resource, new: &Value, old: &Value, subresource: &str) 
     causes.into_inner()
 }
 
+/// What else is wrong with an object that is stored in one version and written by a client of another, `asked`; `object` is as it is stored.
+pub fn asked(asked: &Resource, object: &Value, old: Option<&Value>, subresource: &str) -> Vec<Cause> {
+    if asked.plural == "events" && !asked.custom && subresource.is_empty() { events::check(asked, object, old) } else { Vec::new() }
+}
+
 /// Kinds that upstream looks at as at new objects and as at changed ones: what is wrong is told twice.
 fn looked_at_twice(resource: &Resource) -> bool {
     !resource.custom && matches!((resource.group.as_str(), resource.plural.as_str()), ("", "persistentvolumes") | ("batch", "jobs"))
 }
 
 /// Fields that may never change once the object exists, of kinds that have no other rule about change.
-const UNCHANGING: [(&str, &[&str]); 9] = [
+const UNCHANGING: [(&str, &[&str]); 8] = [
     ("controllerrevisions", &["data"]),
     ("resourceclaims", &["spec"]),
     ("resourceclaimtemplates", &["spec"]),
@@ -67,16 +73,11 @@ const UNCHANGING: [(&str, &[&str]); 9] = [
     ("csidrivers", &["spec.attachRequired", "spec.volumeLifecycleModes"]),
     ("csistoragecapacities", &["nodeTopology", "storageClassName"]),
     ("resourcequotas", &["spec.scopes"]),
-    ("events", &["involvedObject", "related", "eventTime", "message", "reason", "action", "reportingInstance"]),
     ("runtimeclasses", &["handler"]),
 ];
 
 fn unchanging(resource: &Resource, object: &Field<'_>, old: &Value) {
     let Some((_, paths)) = UNCHANGING.iter().find(|(plural, _)| !resource.custom && resource.plural == *plural) else { return };
-    // Events of the first kind may be rewritten: only those with a time of their own are final.
-    if resource.plural == "events" && old["eventTime"].is_null() {
-        return;
-    }
     for path in *paths {
         let names: Vec<&str> = path.split('.').collect();
         compare(object, old, &names);
@@ -86,15 +87,6 @@ fn unchanging(resource: &Resource, object: &Field<'_>, old: &Value) {
 fn compare(field: &Field<'_>, old: &Value, names: &[&str]) {
     match names {
         [] => rules::immutable(field, old),
-        // In the newer version the message has another name, in causes it has not.
-        ["message"] if field.at("note").exists() || !old["note"].is_null() => {
-            let told = field.called("message");
-            rules::immutable(&told.holding(field.at("note").value()), &old["note"]);
-        }
-        ["involvedObject"] if !field.at("involvedObject").exists() => {
-            let told = field.called("involvedObject");
-            rules::immutable(&told.holding(field.at("regarding").value()), &old["regarding"]);
-        }
         [name, rest @ ..] => compare(&field.at(name), &old[*name], rest),
     }
 }

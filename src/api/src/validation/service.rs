@@ -43,7 +43,7 @@ pub(super) fn check(service: &Field<'_>, old: Option<&Value>, subresource: &str)
         }
         _ => {}
     }
-    ports(&spec);
+    ports(&spec, old.is_none());
     labels(&spec.at("selector"));
     let affinity = spec.at("sessionAffinity");
     affinity.required_one_of(&["ClientIP", "None"]);
@@ -57,7 +57,7 @@ pub(super) fn check(service: &Field<'_>, old: Option<&Value>, subresource: &str)
     } else if affinity.text() == "None" && config.exists() {
         config.forbidden("must not be set when session affinity is None");
     }
-    addresses(&spec);
+    addresses(&spec, old);
     spec.at("externalIPs").each(|_, address| {
         if is_ip(address.text()) {
             let parsed: Option<std::net::IpAddr> = address.text().parse().ok();
@@ -77,12 +77,15 @@ pub(super) fn check(service: &Field<'_>, old: Option<&Value>, subresource: &str)
     traffic(&spec, kind);
 }
 
-fn ports(spec: &Field<'_>) {
+fn ports(spec: &Field<'_>, new: bool) {
     let list = spec.at("ports");
     let several = list.list().len() > 1;
     let mut names: Vec<String> = Vec::new();
     let mut seen: Vec<(i64, String)> = Vec::new();
-    let mut node_ports: Vec<(i64, String)> = Vec::new();
+    // With the port that each was given to first.
+    let mut node_ports: Vec<(i64, String, i64)> = Vec::new();
+    let given = spec.at("type").text() == "NodePort"
+        || (spec.at("type").text() == "LoadBalancer" && spec.at("allocateLoadBalancerNodePorts").value() != false);
     list.each(|_, entry| {
         let (name, number, protocol) = (entry.at("name"), entry.at("port"), entry.at("protocol"));
         if several && name.is_empty() {
@@ -99,20 +102,27 @@ fn ports(spec: &Field<'_>) {
         port(&entry.at("targetPort"));
         entry.at("appProtocol").may_be_qualified();
         let key = (number.number(), protocol.text().to_owned());
+        let node = entry.at("nodePort");
         if seen.contains(&key) {
             entry.duplicate();
+            // Both are given the same node port.
+            if new && given && node.number() == 0 {
+                node.duplicate();
+            }
         }
         seen.push(key);
-        let node = entry.at("nodePort");
         if node.number() != 0 {
-            let key = (node.number(), protocol.text().to_owned());
             if matches!(spec.at("type").text(), "ClusterIP" | "ExternalName") {
                 node.forbidden("may not be used when `type` is 'ClusterIP'");
             }
-            if node_ports.contains(&key) {
-                node.duplicate();
+            let mut others = node_ports.iter().filter(|(known, of, _)| (*known, of.as_str()) == (node.number(), protocol.text()));
+            match others.next() {
+                None => {}
+                // Another port has taken it already.
+                Some((.., first)) if new && *first != number.number() => node.invalid("provided port is already allocated"),
+                Some(_) => node.duplicate(),
             }
-            node_ports.push(key);
+            node_ports.push((node.number(), protocol.text().to_owned(), number.number()));
         }
     });
 }
@@ -125,7 +135,7 @@ impl Field<'_> {
     }
 }
 
-fn addresses(spec: &Field<'_>) {
+fn addresses(spec: &Field<'_>, old: Option<&Value>) {
     let families = spec.at("ipFamilies");
     families.each(|_, family| family.one_of(&["IPv4", "IPv6"]));
     spec.at("ipFamilyPolicy").optional_one_of(&["PreferDualStack", "RequireDualStack", "SingleStack"]);
@@ -134,12 +144,19 @@ fn addresses(spec: &Field<'_>) {
     let single = Value::from(vec![spec.at("clusterIP").value().clone()]);
     let only = ips.is_empty() && !spec.at("clusterIP").is_empty() && spec.at("type").text() != "ExternalName";
     let ips = if only { ips.holding(&single) } else { ips };
+    let before = old.map_or(&Value::Null, |old| &old["spec"]);
+    let kept = spec.at("type").text() != "ExternalName" && before["type"] != "ExternalName";
     ips.each(|i, address| {
+        let found = address.found();
         let none = address.text() == "None";
         if none && i > 0 {
             address.invalid("'None' must be the first and only value");
         } else if !none && !address.is_empty() {
             ip(&address);
+        }
+        let changed = before["clusterIPs"][0].is_string() && &before["clusterIPs"][0] != address.value();
+        if i == 0 && kept && changed && address.found() == found {
+            address.invalid("may not change once set");
         }
     });
 }
@@ -165,6 +182,10 @@ fn balancing(spec: &Field<'_>, kind: &str, old: Option<&Value>) {
         class.forbidden("may only be used when `type` is 'LoadBalancer'");
     } else if class.exists() {
         class.all_invalid(qualified_name(class.text()));
+        if old.is_some() {
+            // Upstream looks at an update as at a new object too.
+            class.all_invalid(qualified_name(class.text()));
+        }
     }
     if let Some(old) = old
         && kind == "LoadBalancer"
@@ -266,7 +287,11 @@ pub(super) fn endpoint_slice(slice: &Field<'_>, old: Option<&Value>) {
     if let Some(old) = old {
         super::rules::immutable(&kind, &old["addressType"]);
     }
-    slice.at("endpoints").each(|_, endpoint| {
+    let endpoints = slice.at("endpoints");
+    // What was taken once stays.
+    let unchanged = old.is_some_and(|old| &old["endpoints"] == endpoints.value());
+    let checked = if unchanged { endpoints.holding(&Value::Null) } else { endpoints };
+    checked.each(|_, endpoint| {
         let addresses = endpoint.at("addresses");
         if addresses.is_empty() {
             addresses.required("must contain at least 1 address");
@@ -274,9 +299,15 @@ pub(super) fn endpoint_slice(slice: &Field<'_>, old: Option<&Value>) {
             addresses.invalid("must have at most 100 items");
         }
         addresses.each(|_, address| match kind.text() {
-            "IPv4" if address.text().parse::<std::net::Ipv4Addr>().is_err() => address.invalid("must be an IPv4 address"),
-            "IPv6" if address.text().parse::<std::net::Ipv6Addr>().is_err() => address.invalid("must be an IPv6 address"),
-            "IPv4" | "IPv6" => usable_ip(&address),
+            "IPv4" | "IPv6" => match address.text().parse::<std::net::IpAddr>() {
+                Err(_) => address.invalid("must be a valid IP address"),
+                Ok(ip) => {
+                    if ip.is_ipv4() != (kind.text() == "IPv4") {
+                        addresses.invalid(&format!("must be an {} address", kind.text()));
+                    }
+                    usable_ip(&address);
+                }
+            },
             "FQDN" if address.is_empty() => address.required(""),
             "FQDN" => {
                 address.valid_by(names::dns_subdomain);

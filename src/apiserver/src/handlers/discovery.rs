@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::{Router, extract::State, response::Response};
+use axum::{
+    Router,
+    extract::{Request, State},
+    response::Response,
+};
 use coracle_api::discovery;
 use http::{HeaderValue, header::ACCEPT};
 use serde_json::Value;
@@ -12,6 +16,7 @@ use super::{
     route::{Named, read_only},
 };
 use crate::{
+    aggregation::forward,
     answer,
     output::{self, format::Format},
     request::Context,
@@ -41,7 +46,9 @@ async fn groups(State(shared): State<Arc<Shared>>, cx: Context) -> Response {
     if accepts_aggregated(&cx) {
         return aggregated(&shared, &cx, false);
     }
-    document(&shared, &cx, Some(discovery::groups(&shared.catalogue())))
+    let catalogue = shared.catalogue();
+    let groups = shared.aggregation.groups(&catalogue).unwrap_or_else(|| discovery::groups(&catalogue));
+    document(&shared, &cx, Some(groups))
 }
 
 async fn core_resources(State(shared): State<Arc<Shared>>, Named(version): Named<String>, cx: Context) -> Response {
@@ -49,16 +56,28 @@ async fn core_resources(State(shared): State<Arc<Shared>>, Named(version): Named
 }
 
 async fn group(State(shared): State<Arc<Shared>>, Named(group): Named<String>, cx: Context) -> Response {
-    document(&shared, &cx, discovery::group(&shared.catalogue(), &group))
+    let catalogue = shared.catalogue();
+    let found = shared.aggregation.group(&catalogue, &group).or_else(|| discovery::group(&catalogue, &group));
+    document(&shared, &cx, found)
 }
 
-async fn resources(State(shared): State<Arc<Shared>>, Named((group, version)): Named<(String, String)>, cx: Context) -> Response {
+async fn resources(
+    State(shared): State<Arc<Shared>>,
+    Named((group, version)): Named<(String, String)>,
+    cx: Context,
+    request: Request,
+) -> Response {
+    if let Some(remote) = shared.aggregation.remote(&group, &version) {
+        return forward::answer(&shared, &remote, &cx, request).await;
+    }
     document(&shared, &cx, discovery::resources(&shared.catalogue(), &group, &version))
 }
 
 /// Everything at once, of the core or of all other groups.
 fn aggregated(shared: &Shared, cx: &Context, core: bool) -> Response {
-    let document = discovery::aggregated(&shared.catalogue(), core).to_string();
+    let catalogue = shared.catalogue();
+    let others = if core { None } else { shared.aggregation.aggregated(&catalogue) };
+    let document = others.unwrap_or_else(|| discovery::aggregated(&catalogue, core)).to_string();
     etag::answer(cx, &etag::of(document.as_bytes()), document, AGGREGATED)
 }
 

@@ -38,6 +38,7 @@ async fn answer(State(shared): State<Arc<Shared>>) -> Response {
             paths.push(format!("/apis/{}/{}", resource.group, resource.version));
         }
     }
+    paths.extend(shared.aggregation.paths());
     paths.sort_unstable();
     paths.dedup();
     answer::json(StatusCode::OK, &json!({ "paths": paths }))

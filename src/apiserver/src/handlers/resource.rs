@@ -13,6 +13,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use super::{reviews, token_request};
 use crate::{
+    aggregation::forward,
     answer,
     body::Body,
     node_proxy,
@@ -24,6 +25,11 @@ use crate::{
 /// The answer to a request that no route takes.
 pub async fn answer(State(shared): State<Arc<Shared>>, cx: Context, request: Request) -> Response {
     let info = &cx.info;
+    if info.is_resource
+        && let Some(remote) = shared.aggregation.remote(&info.group, &info.version)
+    {
+        return forward::answer(&shared, &remote, &cx, request).await;
+    }
     let catalogue = shared.catalogue();
     if !info.is_resource || catalogue.versions(&info.group).iter().all(|version| *version != info.version) {
         return answer::page_not_found();

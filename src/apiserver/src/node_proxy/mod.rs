@@ -47,6 +47,11 @@ pub(crate) async fn answer(shared: &Shared, cx: Context, request: Request) -> Re
 async fn pass(shared: &Shared, cx: &Context, mut request: Request) -> Result<Response, Status> {
     may_stream(shared, cx)?;
     shared.registry.connect(cx).await?;
+    if target::is_silent(&*shared.registry, cx)? {
+        let mut nothing = Response::new(full(""));
+        *nothing.status_mut() = StatusCode::NO_CONTENT;
+        return Ok(nothing);
+    }
     let target = target::find(&*shared.registry, cx)?;
     let proxied = cx.info.subresource == "proxy";
     let upgrade = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
@@ -94,20 +99,26 @@ fn outward(target: &Target, request: Request) -> Result<Request, Status> {
     parts.uri = path.into();
     parts.version = http::Version::HTTP_11;
     parts.extensions = http::Extensions::new();
-    parts.headers.remove(AUTHORIZATION);
-    let upgrade = parts.headers.get(UPGRADE).cloned();
-    strip(&mut parts.headers);
-    if let Some(protocol) = upgrade {
-        parts.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-        parts.headers.insert(UPGRADE, protocol);
-    }
-    let host = target.authority().parse().map_err(|_| Status::internal(format!("{:?} is not a host", target.authority())))?;
-    parts.headers.insert(HOST, host);
+    onward(&mut parts.headers, &target.authority())?;
     Ok(Request::from_parts(parts, body))
 }
 
+/// Headers as a backend of this address gets them: none of the caller's credentials, and what is about the connection to it.
+pub(crate) fn onward(headers: &mut HeaderMap, authority: &str) -> Result<(), Status> {
+    headers.remove(AUTHORIZATION);
+    let upgrade = headers.get(UPGRADE).cloned();
+    strip(headers);
+    if let Some(protocol) = upgrade {
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, protocol);
+    }
+    let host = authority.parse().map_err(|_| Status::internal(format!("{authority:?} is not a host")))?;
+    headers.insert(HOST, host);
+    Ok(())
+}
+
 /// Takes off what is about one connection, also what its sender names so.
-fn strip(headers: &mut HeaderMap) {
+pub(crate) fn strip(headers: &mut HeaderMap) {
     let named = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
     let named: Vec<HeaderName> = named.filter_map(|name| name.trim().parse().ok()).collect();
     for name in HOP_BY_HOP.map(HeaderName::from_static).into_iter().chain(named) {
@@ -135,7 +146,7 @@ async fn send(stream: Stream, request: Request) -> Result<http::Response<hyper::
 }
 
 /// Copies both ways until one side ends or the server does.
-async fn join(near: hyper::upgrade::OnUpgrade, far: hyper::upgrade::OnUpgrade, stop: tokio_util::sync::CancellationToken) {
+pub(crate) async fn join(near: hyper::upgrade::OnUpgrade, far: hyper::upgrade::OnUpgrade, stop: tokio_util::sync::CancellationToken) {
     let copied = async {
         let (near, far) = tokio::try_join!(near, far).map_err(std::io::Error::other)?;
         tokio::io::copy_bidirectional(&mut TokioIo::new(near), &mut TokioIo::new(far)).await

@@ -83,6 +83,17 @@ pub(super) fn find(objects: &dyn Objects, cx: &Context) -> Result<Target, Status
     }
 }
 
+/// Whether the log of a pod is asked for that no node has yet: it is empty.
+pub(super) fn is_silent(objects: &dyn Objects, cx: &Context) -> Result<bool, Status> {
+    if (cx.info.resource.as_str(), cx.info.subresource.as_str()) != ("pods", "log") {
+        return Ok(false);
+    }
+    let name = cx.info.name.as_str();
+    let pod = objects.get("", "pods", &cx.info.namespace, name).ok_or_else(|| Status::not_found("", "pods", name))?;
+    container(&pod, cx.param("container"))?;
+    Ok(pod["spec"]["nodeName"].as_str().unwrap_or_default().is_empty())
+}
+
 /// The parameters of exec and attach under the names that nodes know them by.
 fn stream_query(query: &[(String, String)]) -> Vec<(String, String)> {
     let mut out = Vec::new();

@@ -52,21 +52,30 @@ impl Format {
     }
 
     /// As [`Self::negotiate`], for a resource; the objects of a `custom` one are never written as protobuf.
-    pub fn negotiate_objects(headers: &HeaderMap, pretty: Option<&str>, watch: bool, custom: bool) -> Result<Self, Status> {
-        Self::first(headers, pretty, watch, |format| !(custom && format.media == Media::Protobuf && format.shape == Shape::Whole))
+    pub fn negotiate_objects(headers: &HeaderMap, pretty: Option<&str>, verb: &str, custom: bool) -> Result<Self, Status> {
+        let will_do = |format: &Self| !(custom && format.media == Media::Protobuf && format.shape == Shape::Whole);
+        let (format, shape) = Self::first(headers, pretty, verb == "watch", will_do)?;
+        // One object is no list of them, nor the other way round; only then is it looked at what was chosen.
+        let fits = match shape.as_str() {
+            "PartialObjectMetadata" => verb != "list",
+            "PartialObjectMetadataList" => !matches!(verb, "get" | "create" | "update" | "patch"),
+            _ => true,
+        };
+        if fits { Ok(format) } else { Err(Status::new(406, "NotAcceptable", format!("the answer cannot be shown as {shape}"))) }
     }
 
     /// As [`Self::negotiate`], for what is never stored: there is nothing that a table or bare metadata could be made of.
     pub fn negotiate_whole(headers: &HeaderMap, pretty: Option<&str>) -> Result<Self, Status> {
-        Self::first(headers, pretty, false, |format| format.shape == Shape::Whole)
+        Self::first(headers, pretty, false, |format| format.shape == Shape::Whole).map(|(format, _)| format)
     }
 
     /// The first thing acceptable to the client; `watch` answers are streams, which YAML cannot be.
     pub fn negotiate(headers: &HeaderMap, pretty: Option<&str>, watch: bool) -> Result<Self, Status> {
-        Self::first(headers, pretty, watch, |_| true)
+        Self::first(headers, pretty, watch, |_| true).map(|(format, _)| format)
     }
 
-    fn first(headers: &HeaderMap, pretty: Option<&str>, watch: bool, will_do: impl Fn(&Self) -> bool) -> Result<Self, Status> {
+    /// With what the chosen clause asks to be shown `as`.
+    fn first(headers: &HeaderMap, pretty: Option<&str>, watch: bool, will_do: impl Fn(&Self) -> bool) -> Result<(Self, String), Status> {
         let mut accepted = Vec::new();
         for value in headers.get_all(header::ACCEPT) {
             for clause in value.to_str().unwrap_or_default().split(',') {
@@ -75,11 +84,12 @@ impl Format {
         }
         let pretty = pretty.is_some_and(|p| !matches!(p, "false" | "0"));
         if accepted.is_empty() {
-            return Ok(Self { pretty, ..Self::json() });
+            return Ok((Self { pretty, ..Self::json() }, String::new()));
         }
         // Stable: of equal quality the first wins.
         accepted.sort_by_key(|clause| std::cmp::Reverse(clause.quality));
-        accepted.iter().filter_map(|clause| clause.format(pretty, watch)).find(will_do).ok_or_else(|| {
+        let shown = |clause: &Clause| Some((clause.format(pretty, watch)?, clause.param("as").to_owned()));
+        accepted.iter().filter_map(shown).find(|(format, _)| will_do(format)).ok_or_else(|| {
             let media = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"].join(", ");
             Status::new(406, "NotAcceptable", format!("only the following media types are accepted: {media}"))
         })

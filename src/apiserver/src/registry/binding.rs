@@ -40,6 +40,9 @@ pub async fn bind(inner: &Inner, target: &Target, cx: &Context, bytes: &Bytes, f
         return Err(Status::bad_request("name in URL does not match name in Binding object"));
     }
     let name = if target.name.is_empty() { name } else { target.name.clone() };
+    if name.is_empty() {
+        return Err(Status::bad_request("name is required"));
+    }
     check(&binding, &name)?;
     let pods = Target::of(&inner.catalogue.now(), &inner.cache, "", "pods", &target.namespace, &name).ok_or_else(super::target::unknown)?;
     let pods = Target { subresource: "binding".into(), ..pods };
@@ -78,7 +81,7 @@ fn bound(pods: &Target, old: &Value, binding: &Value, now: Timestamp) -> Result<
     let uid = meta::text(binding, "uid");
     if !uid.is_empty() && uid != meta::text(old, "uid") {
         let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta::text(old, "uid"));
-        return Err(conflict(pods, &why));
+        return Err(pods.conflict(&why));
     }
     if meta::is_deleting(old) {
         return Err(conflict(pods, &format!("pod {} is being deleted, cannot be assigned to a host", pods.name)));

@@ -68,6 +68,26 @@ impl Registry {
         let target = Target::of(&self.catalogue(), self.cache(), group, resource, namespace, name).ok_or_else(super::target::unknown)?;
         self.inner.change_own(&target, make).await
     }
+
+    /// The same for the status of an object.
+    pub(crate) async fn change_status(
+        &self,
+        group: &str,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+        make: &mut (dyn FnMut(&Value) -> Value + Send),
+    ) -> Result<Bytes, Status> {
+        let target = Target::of(&self.catalogue(), self.cache(), group, resource, namespace, name).ok_or_else(super::target::unknown)?;
+        self.inner.change_own(&Target { subresource: "status".to_owned(), ..target }, make).await
+    }
+
+    /// Deletes an object, if it still is the one of this uid.
+    pub(crate) async fn remove(&self, group: &str, resource: &str, namespace: &str, name: &str, uid: &str) -> Result<(), Status> {
+        let target = Target::of(&self.catalogue(), self.cache(), group, resource, namespace, name).ok_or_else(super::target::unknown)?;
+        let there = target.collection.get(&target.key()).is_some_and(|object| meta::text(&object.value(), "uid") == uid);
+        if there { self.inner.remove_own(&target).await } else { Ok(()) }
+    }
 }
 
 impl Inner {

@@ -54,6 +54,10 @@ pub async fn insert(
     }
     settle_namespace(target, &mut object)?;
     defaulting::apply(&target.resource, &mut object);
+    if target.is("", "limitranges") && ["name", "generateName"].iter().all(|field| meta::text(&object, field).is_empty()) {
+        // Alone of all kinds it gets a name of its own.
+        meta::of(&mut object).insert("name".into(), chance::uid().into());
+    }
     if manage == Manage::Track {
         let write = Write { inner, target, cx, admitted, dry_run: options.dry_run };
         let managed_fields = manage::replay(&write, |versions| manage::created(&write, options, &object, versions)).await?;
@@ -82,10 +86,12 @@ async fn insert_named(write: &Write<'_>, mut object: Value) -> Result<Written, S
     let now = Timestamp::now();
     meta::fill(&mut object, chance::uid(), now);
     write.mutate(Operation::Create, &mut object, None).await?;
+    write.single_owners(&mut object);
     strategy::prepare_create(write.kind(), &mut object, now);
     write.canonical(&mut object)?;
     let mut causes = validation::create(&target.stored, &object);
     causes.extend(strategy::certificates::check(write.kind(), &object, None));
+    causes.extend(validation::asked(&target.resource, &object, None, ""));
     if !causes.is_empty() {
         return Err(target.invalid(causes));
     }

@@ -1,6 +1,9 @@
 //! Who manages the fields of what is written: `metadata.managedFields` of every write.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    borrow::Cow,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use coracle_api::{
     apply::{self, Act, Managers, Reach, Versions},
@@ -17,7 +20,7 @@ use super::{options::WriteOptions, target::Target, write::Write};
 use crate::{
     admission::Kinds as _,
     request::Context,
-    strategy::{meta, reach},
+    strategy::{TEMPLATE_GENERATION, meta, reach},
 };
 
 /// Rounds of conversions for one write: a few per version that somebody manages fields in.
@@ -152,13 +155,24 @@ pub fn set(object: &mut Value, managed_fields: Value) {
     meta::put(meta::of(object), "managedFields", Some(managed_fields).filter(|value| !value.is_null()));
 }
 
+/// A DaemonSet as it is looked at: the old counter in its annotations is a field of every write, said or not.
+fn looked_at<'a>(write: &Write<'_>, object: &'a Value) -> Cow<'a, Value> {
+    if !write.target.is("apps", "daemonsets") || object["metadata"]["annotations"][TEMPLATE_GENERATION].is_string() {
+        return Cow::Borrowed(object);
+    }
+    let mut object = object.clone();
+    meta::of(&mut object);
+    meta::map(&mut object["metadata"], "annotations").insert(TEMPLATE_GENERATION.into(), "0".into());
+    Cow::Owned(object)
+}
+
 /// The `managedFields` of a new object, which is in the version of the path.
 pub fn created(write: &Write<'_>, options: &WriteOptions, object: &Value, versions: &KindVersions<'_>) -> Value {
     let given = &object["metadata"]["managedFields"];
     let known = if apply::is_reset(given) { Managers::default() } else { Managers::read(given).unwrap_or_default() };
     let resource = &write.target.resource;
     let nothing = structural::zero(&resource.schema);
-    track(write, options, (&resource.schema, &resource.api_version()), (&nothing, object), known, versions).write()
+    track(write, options, (&resource.schema, &resource.api_version()), (&nothing, &looked_at(write, object)), known, versions).write()
 }
 
 /// The `managedFields` after an update; both objects in the version of the path, `new` with what the client sent of them.
@@ -175,7 +189,7 @@ pub fn updated(write: &Write<'_>, options: &WriteOptions, old: &Value, new: &Val
         return Value::Null;
     }
     let resource = &write.target.resource;
-    track(write, options, (&resource.schema, &resource.api_version()), (old, new), known, versions).write()
+    track(write, options, (&resource.schema, &resource.api_version()), (old, &looked_at(write, new)), known, versions).write()
 }
 
 /// The managers after the request has made `new` of `old`, both of this schema and version.

@@ -160,6 +160,11 @@ impl Registry {
         self.inner.catalogue.now()
     }
 
+    /// Tells of every change of what is served, after this call.
+    pub fn catalogue_changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.inner.catalogue.changes()
+    }
+
     /// Answers a resource request.
     pub async fn handle(&self, cx: &Context, body: Bytes) -> Response<Body> {
         match self.inner.answer(cx, &body).await {
@@ -176,7 +181,7 @@ impl Inner {
         let defined = target.resource.definition.as_ref();
         cx.warnings.extend(defined.and_then(|d| d.deprecation.clone()));
         let verb = cx.info.verb.as_str();
-        let format = Format::negotiate_objects(&cx.headers, cx.param("pretty"), verb == "watch", target.resource.custom)?;
+        let format = Format::negotiate_objects(&cx.headers, cx.param("pretty"), verb, target.resource.custom)?;
         let format = &format;
         if !target.subresource.is_empty() {
             let served = target.resource.subresource(&target.subresource).ok_or_else(|| target.unserved())?;

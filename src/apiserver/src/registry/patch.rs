@@ -45,6 +45,7 @@ impl Patch {
             "application/json-patch+json" => Self::Json,
             "application/merge-patch+json" => Self::Merge,
             "application/strategic-merge-patch+json" if !custom => Self::Strategic,
+            _ if custom => return Err(body::unsupported(supported)),
             _ => return Err(body::unsupported(supported).about("", "", "")),
         };
         if body.len() > body::MAX_BODY_BYTES {

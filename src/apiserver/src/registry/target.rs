@@ -132,9 +132,9 @@ impl Target {
         Status::conflict(&self.resource.group, &self.resource.plural, &self.name, why)
     }
 
-    /// 422 for the object.
+    /// 422 for the object, which is named by its stored kind.
     pub fn invalid(&self, causes: Vec<coracle_api::status::Cause>) -> Status {
-        Status::invalid(&self.resource.group, &self.resource.kind, &self.name, causes)
+        Status::invalid(&self.stored.group, &self.stored.kind, &self.name, causes)
     }
 
     /// Whether this is the resource `group/plural` (stored names).

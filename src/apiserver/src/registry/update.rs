@@ -113,10 +113,11 @@ pub async fn change(
 /// One attempt; `None` when another write was first.
 async fn attempt(write: &Write<'_>, held: &Arc<Object>, old: &Value, mut new: Value) -> Result<Option<Written>, Status> {
     let target = write.target;
-    let mut causes = deletion_fields(&new, old);
+    let mut causes = given_fields(&new, old);
     meta::carry_over(&mut new, old);
     let kind = write.kind();
     write.mutate(Operation::Update, &mut new, Some(old)).await?;
+    write.single_owners(&mut new);
     // What the request manages is settled: no rule of its kind takes it back.
     let managed_fields = new["metadata"]["managedFields"].take();
     if target.subresource.is_empty() {
@@ -130,6 +131,7 @@ async fn attempt(write: &Write<'_>, held: &Arc<Object>, old: &Value, mut new: Va
     let reservation = if target.subresource.is_empty() { write.reserve(&mut new, Some(old))? } else { None };
     causes.extend(validation::update(&target.stored, &new, old, &target.subresource));
     causes.extend(strategy::certificates::check(kind, &new, Some(old)));
+    causes.extend(validation::asked(&target.resource, &new, Some(old), &target.subresource));
     if !causes.is_empty() {
         return Err(target.invalid(causes));
     }
@@ -153,12 +155,13 @@ async fn attempt(write: &Write<'_>, held: &Arc<Object>, old: &Value, mut new: Va
     })
 }
 
-/// A client cannot delete by an update. Upstream's two validation passes say it twice.
-fn deletion_fields(new: &Value, old: &Value) -> Vec<Cause> {
+/// A client can neither delete by an update nor make another object of one. Upstream's two validation passes say it twice.
+fn given_fields(new: &Value, old: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+    for field in ["uid", "deletionTimestamp", "deletionGracePeriodSeconds"] {
         let (wanted, is) = (&new["metadata"][field], &old["metadata"][field]);
-        if is.is_null() && !wanted.is_null() {
+        let another = field == "uid" && wanted != is && wanted != "";
+        if (is.is_null() || another) && !wanted.is_null() {
             let message = format!("Invalid value: {wanted}: field is immutable");
             let cause = Cause { reason: "FieldValueInvalid", field: format!("metadata.{field}"), message };
             causes.extend([cause.clone(), cause]);
@@ -176,7 +179,8 @@ fn held_json(new: &Value, held: &Object) -> Bytes {
 fn preconditions(write: &Write<'_>, held: &Object, new: &Value) -> Result<(), Status> {
     let target = write.target;
     let uid = meta::text(new, "uid");
-    if !uid.is_empty() && uid != held.uid() {
+    // In a PUT it is a condition; a patch that gives another one is not valid (see `given_fields`).
+    if write.cx.info.verb == "update" && !uid.is_empty() && uid != held.uid() {
         return Err(target.conflict(&format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", held.uid())));
     }
     let text = meta::text(new, "resourceVersion");

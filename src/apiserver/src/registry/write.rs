@@ -8,7 +8,7 @@ use coracle_store::{Durability, Expect, WriteError};
 use serde_json::Value;
 
 use super::{
-    Inner, body,
+    Inner, apply, body, manage,
     options::{DeleteOptions, WriteOptions},
     target::Target,
 };
@@ -17,7 +17,7 @@ use crate::{
     allocator::{Holding, Reservation},
     cache::object::{self, Object},
     request::{Context, RequestInfo},
-    strategy::{Kind, key_pair, service},
+    strategy::{Kind, key_pair, meta, service},
 };
 
 /// Manager of what the server writes on its own.
@@ -90,6 +90,17 @@ impl Write<'_> {
     fn seen<'w>(&self, operation: Operation, object: Option<&Value>, old: Option<&'w Value>) -> Seen<'w> {
         let kind = object.or(old).and_then(|o| o["kind"].as_str()).unwrap_or_default().to_owned();
         Seen { operation, info: self.info(), kind, old, rounds: Rounds::default() }
+    }
+
+    /// Takes off owners that are told twice, and says so.
+    pub fn single_owners(&self, object: &mut Value) {
+        let doubled = meta::single_owners(object);
+        if !doubled.is_empty() {
+            let uids = doubled.join(", ");
+            self.cx
+                .warnings
+                .extend([format!(".metadata.ownerReferences contains duplicate entries, of which one is kept; duplicate UID(s): {uids}")]);
+        }
     }
 
     /// Lets the plugins change the object, or refuse.
@@ -214,7 +225,14 @@ impl Write<'_> {
             self.inner.addresses.write(object, &fresh).await?;
         }
         let durability = if self.kind().is_lazy() { Durability::Lazy } else { Durability::Sync };
-        let put = self.inner.store.put(&self.target.store_key(), value.clone(), expect, durability).await;
+        let mut value = value;
+        let mut put = self.inner.store.put(&self.target.store_key(), value.clone(), expect, durability).await;
+        if matches!(put, Err(WriteError::TooLarge { .. }))
+            && let Some(smaller) = self.unmanaged(object)
+        {
+            value = smaller?;
+            put = self.inner.store.put(&self.target.store_key(), value.clone(), expect, durability).await;
+        }
         if put.is_err() && !fresh.is_empty() {
             self.inner.addresses.remove(&self.target.namespace, &self.target.name, &fresh).await;
         }
@@ -235,6 +253,15 @@ impl Write<'_> {
             }
             Err(error) => Err(refused(&error)),
         }
+    }
+
+    /// The object without its managers, who may take as much room as all it says. Who applies lives by them.
+    fn unmanaged(&self, object: &Value) -> Option<Result<Bytes, Status>> {
+        let applies = self.cx.info.verb == "patch" && body::media(self.cx) == apply::MEDIA;
+        if applies || !object["metadata"]["managedFields"].is_array() {
+            return None;
+        }
+        Some(self.encode(&manage::unmanaged(object.clone())))
     }
 
     /// Deletes the object as it was seen; false when somebody else wrote first.

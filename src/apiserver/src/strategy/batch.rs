@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::meta;
 
 /// The old counter of a DaemonSet's template, kept as an annotation.
-const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+pub const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 /// A Job selects its pods by its own uid, unless it asks to choose for itself.
 pub fn prepare_job(job: &mut Value) {

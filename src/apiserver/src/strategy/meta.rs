@@ -71,6 +71,23 @@ pub fn fill(object: &mut Value, uid: String, now: Timestamp) {
     metadata.insert("creationTimestamp".into(), time(now).into());
 }
 
+/// Takes off owners that are told twice in the same words; the uids of these.
+pub fn single_owners(object: &mut Value) -> Vec<String> {
+    let mut doubled = Vec::new();
+    if let Some(owners) = object["metadata"].get_mut("ownerReferences").and_then(Value::as_array_mut) {
+        let mut kept: Vec<Value> = Vec::with_capacity(owners.len());
+        for owner in owners.drain(..) {
+            if kept.contains(&owner) {
+                doubled.push(owner["uid"].as_str().unwrap_or_default().to_owned());
+            } else {
+                kept.push(owner);
+            }
+        }
+        *owners = kept;
+    }
+    doubled
+}
+
 /// What an update cannot change, whatever it says.
 pub fn carry_over(new: &mut Value, old: &Value) {
     let metadata = of(new);

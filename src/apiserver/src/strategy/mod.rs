@@ -14,6 +14,7 @@ use coracle_api::custom;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+pub use batch::TEMPLATE_GENERATION;
 pub use reach::reach;
 
 /// Kinds whose `metadata.generation` counts the changes of what they ask for.
@@ -171,7 +172,7 @@ pub fn prepare_update(kind: Kind<'_>, new: &mut Value, old: &Value) {
         ("", "pods") => pod::prepare_update(new, old),
         ("", "namespaces") => cluster::prepare_namespace(new, Some(old)),
         ("", "secrets") => cluster::prepare_secret(new),
-        ("", "persistentvolumeclaims") => storage::sources_in_step(new),
+        ("", "persistentvolumeclaims") => storage::sources(new, Some(old)),
         ("apps", "daemonsets") => batch::prepare_daemon_set(new, Some(old)),
         (custom::GROUP, custom::PLURAL) => cluster::remember_storage(new),
         ("certificates.k8s.io", "certificatesigningrequests") => meta::keep(new, old, "spec"),

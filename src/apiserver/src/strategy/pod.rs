@@ -28,15 +28,13 @@ pub fn finish_status(new: &mut Value, old: &Value) {
     if status.get("qosClass").and_then(Value::as_str).is_none_or(str::is_empty) {
         meta::put(status, "qosClass", old["status"].get("qosClass").cloned());
     }
-    for (one, all) in [("podIP", "podIPs"), ("hostIP", "hostIPs")] {
-        let single = status.get(one).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let first = status.get(all).and_then(|list| list[0]["ip"].as_str()).unwrap_or_default().to_owned();
-        if single.is_empty() && !first.is_empty() {
-            status.insert(one.into(), first.into());
-        } else if single != first {
-            // Who knows only the older field changes both.
-            status.insert(all.into(), json!([{"ip": single}]));
-        }
+    let single = status.get("podIP").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let first = status.get("podIPs").and_then(|list| list[0]["ip"].as_str()).unwrap_or_default().to_owned();
+    if single.is_empty() && !first.is_empty() {
+        status.insert("podIP".into(), first.into());
+    } else if single != first {
+        // Who knows only the older field changes both.
+        status.insert("podIPs".into(), json!([{"ip": single}]));
     }
 }
 
@@ -48,22 +46,32 @@ pub fn only_ephemeral_containers(new: &mut Value, old: &Value) {
     count(new, old);
 }
 
-/// `pods/resize`: resources and resize policies of the containers that are there.
+/// `pods/resize`: resources and resize policies of the containers that are there. Containers that are others, or in another order, stay as they
+/// were sent: validation refuses them.
 pub fn only_resources(new: &mut Value, old: &Value) {
-    let asked = new["spec"].clone();
-    *new = old.clone();
-    for list in ["containers", "initContainers"] {
-        let Some(containers) = new.get_mut("spec").and_then(|spec| spec.get_mut(list)?.as_array_mut()) else { continue };
-        for container in containers {
-            let wanted = asked[list].as_array().into_iter().flatten().find(|c| c["name"] == container["name"]);
-            for field in ["resources", "resizePolicy"] {
-                if let Some(value) = wanted.and_then(|c| c.get(field)) {
-                    container[field] = value.clone();
-                }
-            }
-        }
+    const LISTS: [&str; 2] = ["containers", "initContainers"];
+    fn of<'a>(pod: &'a Value, list: &str) -> &'a [Value] {
+        pod["spec"][list].as_array().map(Vec::as_slice).unwrap_or_default()
+    }
+    if LISTS.iter().any(|list| of(new, list).len() != of(old, list).len()) {
+        return;
+    }
+    let asked = std::mem::replace(new, old.clone());
+    for list in LISTS.into_iter().filter(|list| !of(&asked, list).is_empty()) {
+        let (wanted, known) = (of(&asked, list), of(old, list));
+        let same = wanted.iter().zip(known).all(|(a, b)| a["name"] == b["name"]);
+        new["spec"][list] = if same { wanted.iter().zip(known).map(resized).collect() } else { wanted.into() };
     }
     count(new, old);
+}
+
+/// The known container with what is asked of the other.
+fn resized((wanted, known): (&Value, &Value)) -> Value {
+    let mut container = known.clone();
+    for field in ["resources", "resizePolicy"] {
+        meta::keep(&mut container, wanted, field);
+    }
+    container
 }
 
 fn count(new: &mut Value, old: &Value) {

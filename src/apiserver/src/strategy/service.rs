@@ -15,10 +15,10 @@ pub fn allocate(
     reservation: &mut Reservation,
     random: &mut dyn FnMut() -> u64,
 ) -> Result<(), Vec<Cause>> {
+    in_step(service, old);
     if let Some(old) = old {
         carry_over(service, old);
     }
-    in_step(service, old);
     drop_unused(service, old);
     let had = old.map(Holding::of).unwrap_or_default();
     families(service, &reservation.families());
@@ -152,7 +152,10 @@ fn drop_unused(service: &mut Value, old: Option<&Value>) {
         }
         service["status"] = json!({"loadBalancer": {}});
     }
-    let external = |service: &Value| matches!(kind(service), "NodePort" | "LoadBalancer");
+    let external = |service: &Value| match kind(service) {
+        "ClusterIP" => service["spec"]["externalIPs"].as_array().is_some_and(|ips| !ips.is_empty()),
+        kind => matches!(kind, "NodePort" | "LoadBalancer"),
+    };
     if external(old) && !external(service) && unchanged(service, "externalTrafficPolicy") {
         meta::map(service, "spec").remove("externalTrafficPolicy");
     }

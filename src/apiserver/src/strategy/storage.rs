@@ -24,12 +24,7 @@ pub fn prepare_volume(volume: &mut Value, now: Timestamp) {
 pub fn prepare_claim(claim: &mut Value) {
     claim["status"] = json!({"phase": "Pending"});
     protect(claim, "kubernetes.io/pvc-protection");
-    let spec = meta::map(claim, "spec");
-    // The older field takes claims and snapshots alone; anything else in it was always dropped.
-    if spec.get("dataSourceRef").is_none_or(Value::is_null) && !spec.get("dataSource").is_none_or(is_claim_or_snapshot) {
-        spec.remove("dataSource");
-    }
-    sources_in_step(claim);
+    sources(claim, None);
 }
 
 fn is_claim_or_snapshot(source: &Value) -> bool {
@@ -38,8 +33,14 @@ fn is_claim_or_snapshot(source: &Value) -> bool {
 }
 
 /// The two names of a claim's source say the same.
-pub fn sources_in_step(claim: &mut Value) {
+pub fn sources(claim: &mut Value, old: Option<&Value>) {
+    let in_use = old.is_some_and(|old| ["dataSource", "dataSourceRef"].iter().any(|name| !old["spec"][*name].is_null()));
     let spec = meta::map(claim, "spec");
+    // The older field takes claims and snapshots alone; anything else in it was always dropped.
+    let told = spec.get("dataSourceRef").is_some_and(|reference| !reference.is_null());
+    if !in_use && !told && !spec.get("dataSource").is_none_or(is_claim_or_snapshot) {
+        spec.remove("dataSource");
+    }
     match (spec.get("dataSource").cloned(), spec.get("dataSourceRef").cloned()) {
         (Some(source), None) => drop(spec.insert("dataSourceRef".into(), source)),
         (None, Some(source)) if source["namespace"].is_null() => drop(spec.insert("dataSource".into(), source)),

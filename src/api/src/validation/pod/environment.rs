@@ -122,7 +122,10 @@ fn resource_reference(reference: &Field<'_>, in_file: bool) {
         if !huge && !RESOURCES.contains(&resource.text()) {
             resource.not_supported(&RESOURCES);
         }
-        let units: &[&str] = if resource.text().ends_with(".cpu") {
+        let units: &[&str] = if !huge && !RESOURCES.contains(&resource.text()) {
+            // Of what is no resource there is no unit.
+            return;
+        } else if resource.text().ends_with(".cpu") {
             &["0", "1m", "1"]
         } else {
             &["0", "1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"]

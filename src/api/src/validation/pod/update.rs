@@ -1,9 +1,11 @@
 //! What may change of a pod that exists.
 
+use std::net::IpAddr;
+
 use serde_json::Value;
 
 use super::super::field::Field;
-use super::super::rules::ip;
+use super::super::rules::{ip, qualified_name};
 use crate::quality;
 
 /// Says that the kubelet has made a pod of a file, and that the API only shows it.
@@ -21,6 +23,9 @@ pub(in super::super) fn update(pod: &Field<'_>, old: &Value, subresource: &str) 
     if matches!(subresource, "ephemeralcontainers" | "resize") && !old["metadata"]["annotations"][MIRROR].is_null() {
         return pod.forbidden("the pod belongs to a file on its node");
     }
+    if subresource == "resize" && old["spec"]["os"]["name"] == "windows" {
+        return pod.forbidden("windows pods cannot be resized");
+    }
     super::spec(&spec);
     match subresource {
         "ephemeralcontainers" => ephemeral_containers(&spec, &old["spec"]),
@@ -31,13 +36,19 @@ pub(in super::super) fn update(pod: &Field<'_>, old: &Value, subresource: &str) 
 
 fn status(pod: &Field<'_>, old: &Value) {
     let status = pod.at("status");
+    conditions(&status.at("conditions"));
     for list in ["podIPs", "hostIPs"] {
-        let known = old["status"][list].as_array().map(Vec::as_slice).unwrap_or_default();
-        status.at(list).each(|_, address| {
-            if !known.contains(address.value()) {
-                ip(&address.holding(&address.value()["ip"]));
+        let (list, known) = (status.at(list), old["status"][list].as_array().map(Vec::as_slice).unwrap_or_default());
+        list.each(|i, address| {
+            let said = address.holding(&address.value()["ip"]);
+            if !known.iter().any(|known| &known["ip"] == said.value()) {
+                ip(&said);
+            }
+            if i == 0 && list.path() == "status.hostIPs" && said.text() != status.at("hostIP").text() {
+                address.at("ip").invalid("must be equal to `hostIP`");
             }
         });
+        one_of_each_family(&list);
     }
     if old["status"]["qosClass"].is_string() {
         super::super::rules::immutable(&status.at("qosClass"), &old["status"]["qosClass"]);
@@ -46,6 +57,30 @@ fn status(pod: &Field<'_>, old: &Value) {
     let nominated = status.at("nominatedNodeName");
     if nominated.value() != &old["status"]["nominatedNodeName"] {
         nominated.may_be_valid(crate::names::dns_subdomain);
+    }
+}
+
+fn conditions(conditions: &Field<'_>) {
+    conditions.each(|_, condition| {
+        condition.at("observedGeneration").not_negative();
+        let kind = condition.called("Type");
+        let kind = kind.holding(&condition.value()["type"]);
+        if !matches!(kind.text(), "PodScheduled" | "Ready" | "Initialized") {
+            kind.all_invalid(qualified_name(kind.text()));
+        }
+    });
+}
+
+/// Of several addresses, one is of IPv4 and the other of IPv6.
+fn one_of_each_family(list: &Field<'_>) {
+    let parsed: Vec<Option<IpAddr>> = list.list().iter().map(|address| address["ip"].as_str().and_then(|ip| ip.parse().ok())).collect();
+    let good = match parsed[..] {
+        [] | [_] => true,
+        [Some(one), Some(other)] => one.is_ipv4() != other.is_ipv4(),
+        _ => false,
+    };
+    if !good {
+        list.invalid("may specify no more than one IP for each IP family");
     }
 }
 
@@ -80,12 +115,27 @@ fn resize(pod: &Field<'_>, old: &Value) {
     if class != quality::of_pod(pod.value()) {
         spec.invalid("the quality of service of a pod may not change as a result of resizing");
     }
+    let before_order = spec.found();
     for list in ["containers", "initContainers"] {
         let containers = spec.at(list);
         let known = before[list].as_array().map(Vec::as_slice).unwrap_or_default();
         if containers.list().len() != known.len() {
-            return containers.forbidden("pod updates may not add or remove containers");
+            containers.forbidden("containers may not be added or removed on resize");
+            continue;
         }
+        containers.each(|i, container| {
+            if container.at("name").value() != &known[i]["name"] {
+                container.at("name").forbidden("containers may not be renamed or reordered on resize");
+            }
+        });
+    }
+    // The rest compares containers by their place.
+    if spec.found() > before_order {
+        return;
+    }
+    for list in ["containers", "initContainers"] {
+        let containers = spec.at(list);
+        let known = before[list].as_array().map(Vec::as_slice).unwrap_or_default();
         containers.each(|i, container| {
             let (resources, was) = (container.at("resources"), &known[i]["resources"]);
             for part in ["requests", "limits"] {

@@ -33,6 +33,40 @@ const REQUIRED: [(&str, &str, &[&str]); 20] = [
     ("azureFile", "azureFile", &["secretName", "shareName"]),
 ];
 
+/// In which order upstream looks for a volume's source: the second that it finds is one too many.
+const ORDER: [&str; 30] = [
+    "emptyDir",
+    "hostPath",
+    "gitRepo",
+    "gcePersistentDisk",
+    "awsElasticBlockStore",
+    "secret",
+    "nfs",
+    "iscsi",
+    "glusterfs",
+    "flocker",
+    "persistentVolumeClaim",
+    "rbd",
+    "cinder",
+    "cephfs",
+    "quobyte",
+    "downwardAPI",
+    "fc",
+    "flexVolume",
+    "configMap",
+    "azureFile",
+    "vsphereVolume",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "azureDisk",
+    "storageos",
+    "projected",
+    "scaleIO",
+    "csi",
+    "ephemeral",
+    "image",
+];
+
 /// Checks all volumes of a pod; returns the valid ones by name.
 pub(super) fn all<'a>(volumes: &Field<'a>) -> Vec<(&'a str, &'a Value)> {
     let mut valid: Vec<(&str, &Value)> = Vec::new();
@@ -55,7 +89,8 @@ pub(super) fn all<'a>(volumes: &Field<'a>) -> Vec<(&'a str, &'a Value)> {
 }
 
 fn source(volume: &Field<'_>) {
-    let kinds = kinds(volume, &["name"]);
+    let mut kinds = kinds(volume, &["name"]);
+    kinds.sort_by_key(|kind| ORDER.iter().position(|known| known == kind));
     match kinds.len() {
         0 => volume.required("must specify a volume type"),
         1 => {}

@@ -133,7 +133,8 @@ fn volumes(volumes: &Field<'_>) {
         overlapping(&volume, &sources.list().iter().flat_map(projected_paths).collect::<Vec<_>>());
         sources.each(|_, source| {
             if source.is_empty() {
-                source.warn("projects nothing");
+                // Told once, however many are empty.
+                projected.warn("a source projects nothing");
             }
             for kind in ["configMap", "secret", "downwardAPI"] {
                 let files = source.at(kind);

@@ -79,17 +79,25 @@ fn status(object: &Field<'_>) {
 /// The selector of a controller, and that it selects what the controller makes.
 fn selector_and_template(spec: &Field<'_>, template: &Field<'_>) {
     let selector = spec.at("selector");
+    if !selector.exists() {
+        selector.required("");
+    }
+    if crate::selector::LabelSelector::from_value(selector.value()).is_err() {
+        selector.invalid("invalid label selector");
+    }
+    selected_template(spec, template);
+}
+
+/// The same, where upstream neither misses a selector nor says twice that it is none.
+fn selected_template(spec: &Field<'_>, template: &Field<'_>) {
+    let selector = spec.at("selector");
     if selector.exists() {
         label_selector(&selector);
         if selector.at("matchLabels").is_empty() && selector.at("matchExpressions").is_empty() {
             selector.invalid("empty selector is invalid for deployment");
         }
-    } else {
-        selector.required("");
     }
-    if crate::selector::LabelSelector::from_value(selector.value()).is_err() {
-        selector.invalid("invalid label selector");
-    } else {
+    if crate::selector::LabelSelector::from_value(selector.value()).is_ok() {
         let metadata = template.at("metadata");
         let labels = metadata.at("labels");
         // No selector selects nothing, an empty one everything.

@@ -2,7 +2,7 @@
 
 use super::super::field::Field;
 use super::super::rules::{at_most_all, number_or_percent, percent};
-use super::selector_and_template;
+use super::{selected_template, selector_and_template};
 
 pub(super) fn deployment(spec: &Field<'_>) {
     spec.at("replicas").not_negative();
@@ -35,7 +35,7 @@ pub(super) fn deployment(spec: &Field<'_>) {
 }
 
 pub(super) fn daemon_set(spec: &Field<'_>) {
-    selector_and_template(spec, &spec.at("template"));
+    selected_template(spec, &spec.at("template"));
     for name in ["minReadySeconds", "revisionHistoryLimit"] {
         spec.at(name).not_negative();
     }
