@@ -10,6 +10,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustls_pki_types::{PrivateKeyDer, pem::PemObject as _};
 use serde_json::{Value, json};
 
+use crate::Kubectl;
+
 /// What is answered to a call.
 #[derive(Debug)]
 pub enum Reply {
@@ -26,7 +28,7 @@ pub enum Reply {
 /// A running server; it ends with the test.
 #[derive(Debug)]
 pub struct Webhook {
-    /// On 127.0.0.1.
+    /// On every address: no EndpointSlice may lead to a loopback one.
     pub port: u16,
     bundle: String,
     calls: Arc<Mutex<Vec<(String, Value)>>>,
@@ -42,7 +44,7 @@ impl Webhook {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
         let tls = Arc::new(tls.with_no_client_auth().with_single_cert(vec![key.cert.der().clone()], private).expect("a pair"));
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a socket");
+        let listener = TcpListener::bind("0.0.0.0:0").expect("a socket");
         let port = listener.local_addr().expect("bound").port();
         let calls = Arc::new(Mutex::new(Vec::new()));
         let (answer, heard): (Arc<Answer>, _) = (Arc::new(answer), Arc::clone(&calls));
@@ -69,14 +71,15 @@ impl Webhook {
         json!({"service": {"namespace": namespace, "name": name, "path": path}, "caBundle": self.bundle})
     }
 
-    /// The Service without a selector, and the EndpointSlice that leads here.
-    pub fn service(&self, namespace: &str, name: &str) -> Value {
+    /// The Service without a selector, and the EndpointSlice that leads here by the address at which pods find the API server.
+    pub fn service(&self, kubectl: &Kubectl, namespace: &str, name: &str) -> Value {
+        let address = kubectl.ok(&["get", "endpointslice", "kubernetes", "-n", "default", "-o", "jsonpath={.endpoints[0].addresses[0]}"]);
         let metadata = json!({"name": name, "namespace": namespace});
         let slice = json!({"name": name, "namespace": namespace, "labels": {"kubernetes.io/service-name": name}});
         json!({"kind": "List", "apiVersion": "v1", "items": [
             {"kind": "Service", "apiVersion": "v1", "metadata": metadata, "spec": {"ports": [{"port": 443}]}},
             {"kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1", "metadata": slice, "addressType": "IPv4",
-                "ports": [{"name": "", "port": self.port}], "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": true}}]}]})
+                "ports": [{"name": "", "port": self.port}], "endpoints": [{"addresses": [address], "conditions": {"ready": true}}]}]})
     }
 
     /// The bodies of the calls to a path since the last time that this was asked.

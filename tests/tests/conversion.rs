@@ -87,7 +87,7 @@ fn a_webhook_converts_between_versions() {
     let now = Arc::clone(&mood);
     let webhook = Webhook::start("convert.default.svc", move |_, call| answer(*now.lock().unwrap_or_else(PoisonError::into_inner), call));
     let set = |to: Mood| *mood.lock().unwrap_or_else(PoisonError::into_inner) = to;
-    kubectl.apply(&webhook.service("default", "convert").to_string());
+    kubectl.apply(&webhook.service(&kubectl, "default", "convert").to_string());
     let client = webhook.by_service("default", "convert", "/convert");
     kubectl.apply(&definition(&client, "v1"));
     kubectl.wait("crd/boats.hooks.test", "condition=Established");

@@ -126,7 +126,7 @@ fn webhooks_change_and_refuse_writes() {
     kubectl.ok(&["create", "namespace", "hooks"]);
     kubectl.ok(&["label", "namespace", "hooks", "hooks=yes"]);
     kubectl.ok(&["create", "serviceaccount", "default", "-n", "hooks"]);
-    kubectl.stdin(&["apply", "-f", "-"], &stage.webhook.service("hooks", "hook").to_string());
+    kubectl.stdin(&["apply", "-f", "-"], &stage.webhook.service(kubectl, "hooks", "hook").to_string());
     in_turn(&stage);
     again_after_a_change(&stage);
     refusals(&stage);
