@@ -7,6 +7,8 @@ use super::{
     functions, signatures,
     types::{DURATION, TIME, Type},
 };
+use crate::custom::checks::pattern;
+use crate::structural::parse_duration;
 
 type Found<'c> = Result<Type<'c>, String>;
 
@@ -150,6 +152,7 @@ impl<'c> Scope<'c> {
                     let args = self.all(args)?;
                     return called(&format!("{space}.{name}"), None, &args);
                 }
+                literals(name, args)?;
                 let target = target.as_deref().map(|t| self.find(t)).transpose()?;
                 let args = self.all(args)?;
                 called(name, target.as_ref(), &args)?
@@ -222,6 +225,17 @@ impl<'c> Scope<'c> {
                 if kind == Each::Filter { Type::list(kept) } else { Type::BOOL }
             }
         })
+    }
+}
+
+/// Text that is written down and can never be read is refused before anybody tries.
+fn literals(name: &str, args: &[Expr]) -> Result<(), String> {
+    let Some(Expr::Text(text)) = args.last() else { return Ok(()) };
+    match name {
+        "matches" | "find" | "findAll" => pattern(text).map(drop).map_err(|error| format!("invalid matches argument: {error}")),
+        "duration" if parse_duration(text).is_none() => Err(format!("invalid duration argument {text:?}")),
+        "timestamp" if text.parse::<jiff::Timestamp>().is_err() => Err(format!("invalid timestamp argument {text:?}")),
+        _ => Ok(()),
     }
 }
 

@@ -23,13 +23,49 @@ pub(super) fn matching(text: u64, pattern: u64) -> u64 {
     traversal(text.saturating_add(1)).saturating_mul(pattern.div_ceil(4))
 }
 
+/// How many values there are in these, counting no further than `most`: an expression can put one value into another very often.
+fn weight(values: &[Value<'_>], most: u64) -> u64 {
+    fn add(value: &Value<'_>, count: &mut u64, most: u64) {
+        if *count >= most {
+            return;
+        }
+        *count += 1;
+        match value {
+            Value::List(list) => list.iter().for_each(|v| add(v, count, most)),
+            Value::Map(pairs) => pairs.iter().for_each(|(_, v)| add(v, count, most)),
+            Value::Made(_, fields) => fields.iter().for_each(|(_, v)| add(v, count, most)),
+            Value::Optional(Some(inner)) => add(inner, count, most),
+            Value::Array(list, _) => *count += list.len() as u64,
+            Value::Object(map, _) => *count += map.len() as u64,
+            _ => {}
+        }
+    }
+    let mut count = 0;
+    values.iter().for_each(|value| add(value, &mut count, most));
+    count
+}
+
 fn size(value: Option<&Value<'_>>) -> u64 {
     value.and_then(Value::len).unwrap_or(1) as u64
 }
 
-/// Of a call, before it is made; the receiver is the first argument.
-pub(super) fn of_call(name: &str, args: &[Value<'_>]) -> u64 {
+/// Of a call, before it is made, when so much is left; the receiver is the first argument.
+pub(super) fn of_call(name: &str, args: &[Value<'_>], left: u64) -> u64 {
+    let own = of_size(name, args);
+    // What looks into its arguments, however deep, pays by what is in there.
+    let deep = match name {
+        "==" | "!=" | "in" | "indexOf" | "lastIndexOf" | "distinct" | "sets.contains" | "sets.equivalent" | "sets.intersects" => {
+            traversal(weight(args, left.saturating_add(1).saturating_mul(10)))
+        }
+        "flatten" => weight(args, left.saturating_add(1)),
+        _ => 0,
+    };
+    own.max(deep)
+}
+
+fn of_size(name: &str, args: &[Value<'_>]) -> u64 {
     let (first, second) = (size(args.first()), size(args.get(1)));
+    let lists = !matches!(args.first(), Some(Value::Text(_) | Value::Bytes(_)));
     match name {
         "check" => AUTHORIZATION,
         "isSorted" | "sum" | "max" | "min" | "indexOf" | "lastIndexOf" | "distinct" | "sort" | "reverse" | "flatten" | "slice"
@@ -48,6 +84,8 @@ pub(super) fn of_call(name: &str, args: &[Value<'_>]) -> u64 {
         "sets.contains" | "sets.equivalent" | "sets.intersects" => first.saturating_mul(second).max(1),
         "in" => second.max(1),
         "==" | "!=" | "<" | "<=" | ">" | ">=" => traversal(first.min(second)).max(1),
+        // Lists are copied.
+        "+" if lists => first + second,
         "+" => traversal(first + second).max(1),
         "join" => args.first().and_then(Value::elements).unwrap_or_default().iter().map(|v| traversal(2 * size(Some(v)))).sum(),
         "lists.range" => match args.first() {

@@ -199,9 +199,10 @@ impl<'v> Machine<'v, '_> {
 
     fn call(&mut self, name: &str, target: Option<Value<'v>>, args: Vec<Value<'v>>) -> Answer<'v> {
         let all: Vec<Value<'v>> = target.iter().chain(&args).cloned().collect();
-        self.spend(cost::of_call(name, &all))?;
+        self.spend(cost::of_call(name, &all, *self.budget))?;
         let out = functions::call(name, target.is_some(), &all)?;
-        self.spend(out.len().unwrap_or_default() as u64 / 10)?;
+        let made = out.len().unwrap_or_default() as u64;
+        self.spend(if matches!(out, Value::List(_)) { made } else { made / 10 })?;
         Ok(out)
     }
 

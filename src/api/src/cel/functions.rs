@@ -423,7 +423,8 @@ fn formatted<'v>(pattern: &str, args: &[Value<'v>]) -> Answer<'v> {
         }
         let Some(value) = args.next() else { return failed("format: too few arguments") };
         match (verb, value) {
-            (Some('s'), value) => out.push_str(&shown(value)),
+            (Some('s'), value) if show(value, &mut out) => {}
+            (Some('s'), _) => return failed("format: the text is too long"),
             (Some('d'), Value::Int(n)) => out.push_str(&n.to_string()),
             (Some('d'), Value::Uint(n)) => out.push_str(&n.to_string()),
             (Some('f'), Value::Double(n)) => out.push_str(&format!("{n:.*}", precision.unwrap_or(6))),
@@ -440,21 +441,41 @@ fn formatted<'v>(pattern: &str, args: &[Value<'v>]) -> Answer<'v> {
     Ok(Value::text(out))
 }
 
-/// A value as `%s` shows it.
-fn shown(value: &Value<'_>) -> String {
+/// A value as `%s` shows it; false when it makes the text too long.
+fn show(value: &Value<'_>, out: &mut String) -> bool {
     if let Some(list) = value.elements() {
-        return format!("[{}]", list.iter().map(shown).collect::<Vec<_>>().join(", "));
+        out.push('[');
+        for (i, value) in list.iter().enumerate() {
+            out.push_str(if i == 0 { "" } else { ", " });
+            if !show(value, out) {
+                return false;
+            }
+        }
+        out.push(']');
+    } else if let Some(mut members) = value.members() {
+        members.sort_by(|(a, _), (b, _)| a.order(b).unwrap_or(Ordering::Equal));
+        out.push('{');
+        for (i, (key, value)) in members.iter().enumerate() {
+            out.push_str(if i == 0 { "" } else { ", " });
+            if !(show(key, out) && {
+                out.push_str(": ");
+                show(value, out)
+            }) {
+                return false;
+            }
+        }
+        out.push('}');
+    } else {
+        match value {
+            Value::Null => out.push_str("null"),
+            Value::Type(name) => out.push_str(name),
+            other => match converted("string", other) {
+                Ok(text) => out.push_str(text.as_text().unwrap_or_default()),
+                Err(_) => out.push_str(other.type_name()),
+            },
+        }
     }
-    if let Some(members) = value.members() {
-        let mut members: Vec<String> = members.iter().map(|(k, v)| format!("{}: {}", shown(k), shown(v))).collect();
-        members.sort_unstable();
-        return format!("{{{}}}", members.join(", "));
-    }
-    match value {
-        Value::Null => "null".into(),
-        Value::Type(name) => (*name).into(),
-        other => converted("string", other).ok().and_then(|v| v.as_text().map(str::to_owned)).unwrap_or_else(|| other.type_name().into()),
-    }
+    out.len() <= MAX_TEXT
 }
 
 fn of_list<'v>(name: &str, list: &[Value<'v>], args: &[Value<'v>]) -> Option<Answer<'v>> {

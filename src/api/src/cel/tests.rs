@@ -181,6 +181,42 @@ fn two_variables_and_sorting() {
     }
 }
 
+#[test]
+fn what_is_put_into_itself_is_weighed() {
+    // Each name stands for twice what the one before it does: 2^40 values in a line of text.
+    let doubled = |leaf: &str, last: &dyn Fn(&str) -> String| {
+        let names: Vec<String> = (0..40).map(|i| format!("v{i}")).collect();
+        let mut source = last("v39");
+        for i in (1..40).rev() {
+            source = format!("cel.bind({}, [{1}, {1}], {source})", names[i], names[i - 1]);
+        }
+        format!("cel.bind(v0, [{leaf}, {leaf}], {source})")
+    };
+    let schema = json!({"type": "object", "properties": {"s": {"type": "string"}}});
+    let object = json!({"s": "x".repeat(1000)});
+    for last in [
+        "V == [V]",
+        "[V].indexOf(V) == 0",
+        "sets.contains([V], [V])",
+        "V in [V, V]",
+        "'%s'.format([V]) == ''",
+        "[V].flatten(50).size() == 1",
+    ] {
+        let source = doubled("dyn(1)", &|name| last.replace('V', &format!("dyn({name})")));
+        let error = ask(&source, &schema, &object).expect_err(last);
+        assert!(error.contains("costs too much") || error.contains("too long") || error.contains("no such overload"), "{last}: {error}");
+    }
+}
+
+#[test]
+fn literals_that_cannot_be_read_are_refused() {
+    for source in
+        ["self.matches('[')", "'a'.find('(') == ''", "duration('soon') == duration('1s')", "timestamp('then') == timestamp('now')"]
+    {
+        assert!(ask(source, &json!({"type": "string"}), &json!("x")).is_err_and(|e| e.contains("invalid")), "{source}");
+    }
+}
+
 /// Most that a rule costs for a value of a schema.
 fn most(rule: &str, schema: &Json) -> u64 {
     let checks = Checks::read(schema);

@@ -12,6 +12,9 @@ use serde_json::Map;
 use crate::custom::checks::{Checks, Kind, Unique};
 use crate::quantity::Quantity;
 
+/// Bytes of a value that an expression makes for an object, about: a request brings no more.
+const MAX_JSON_BYTES: usize = 3 << 20;
+
 /// A value.
 #[derive(Clone, Debug)]
 pub enum Value<'v> {
@@ -155,9 +158,20 @@ impl<'v> Value<'v> {
         }
     }
 
-    /// As JSON has it; `Err` for what JSON cannot have.
+    /// As JSON has it; `Err` for what JSON cannot have, or no request could bring.
     pub fn to_json(&self) -> Result<serde_json::Value, String> {
+        let mut left = MAX_JSON_BYTES;
+        self.json(&mut left)
+    }
+
+    fn json(&self, left: &mut usize) -> Result<serde_json::Value, String> {
         let text = |text: String| serde_json::Value::String(text);
+        // One value may stand in many places: together they count as often as they stand.
+        let own = match self {
+            Self::Text(text) => text.len(),
+            other => other.len().unwrap_or(1),
+        };
+        *left = left.checked_sub(own.max(1)).ok_or_else(|| format!("the value is larger than {MAX_JSON_BYTES} bytes"))?;
         Ok(match self {
             Self::Null => serde_json::Value::Null,
             Self::Bool(b) => (*b).into(),
@@ -172,21 +186,21 @@ impl<'v> Value<'v> {
             Self::Bytes(bytes) => text(base64::engine::general_purpose::STANDARD.encode(bytes)),
             Self::Array(list, _) => serde_json::Value::Array(list.to_vec()),
             Self::Object(map, _) => serde_json::Value::Object((*map).clone()),
-            Self::List(list) => list.iter().map(Self::to_json).collect::<Result<Vec<_>, _>>()?.into(),
+            Self::List(list) => list.iter().map(|value| value.json(left)).collect::<Result<Vec<_>, _>>()?.into(),
             Self::Map(pairs) => {
-                let pair = |(key, value): &(Self, Self)| match key.as_text() {
-                    Some(key) => Ok((key.to_owned(), value.to_json()?)),
+                let mut pair = |(key, value): &(Self, Self)| match key.as_text() {
+                    Some(key) => Ok((key.to_owned(), value.json(left)?)),
                     None => Err(format!("a key of a map is of type {}, not string", key.type_name())),
                 };
-                serde_json::Value::Object(pairs.iter().map(pair).collect::<Result<_, _>>()?)
+                serde_json::Value::Object(pairs.iter().map(&mut pair).collect::<Result<_, _>>()?)
             }
             Self::Made(_, fields) => {
-                let field = |(name, value): &(&str, Self)| Ok::<_, String>(((*name).to_owned(), value.to_json()?));
-                serde_json::Value::Object(fields.iter().map(field).collect::<Result<_, _>>()?)
+                let mut field = |(name, value): &(&str, Self)| Ok::<_, String>(((*name).to_owned(), value.json(left)?));
+                serde_json::Value::Object(fields.iter().map(&mut field).collect::<Result<_, _>>()?)
             }
             Self::Duration(nanos) => text(crate::structural::format_duration(*nanos)),
             Self::Time(at) => text(at.to_string()),
-            Self::Optional(Some(inner)) => inner.to_json()?,
+            Self::Optional(Some(inner)) => inner.json(left)?,
             other => return Err(format!("a value of type {} cannot be written as JSON", other.type_name())),
         })
     }
