@@ -31,6 +31,8 @@ use usage::{lighter_claim, lighter_pod, lighter_service};
 
 /// A count may miss what came while it was made: it is checked after this time.
 const SECOND_LOOK: SignedDuration = SignedDuration::from_secs(2);
+/// A kind whose objects make new kinds: those are known a moment later.
+const DEFINITION: &str = "CustomResourceDefinition";
 
 /// Serves ResourceQuotas.
 pub struct ResourceQuotas {
@@ -93,8 +95,17 @@ impl ResourceQuotas {
         wakeups.watch(&claims, move |old, new| if lighter_claim(old, new) { wake(namespace(old)) } else { Vec::new() });
         let (lister, marks) = (quotas.lister(), dirty.clone());
         inventory.wake(wakeups, move |_, change| {
+            if lister.is_empty() {
+                return Vec::new();
+            }
+            if let Some(definition) = change.new.as_ref().filter(|new| new.kind.kind == DEFINITION) {
+                // Its name is that of the resource with the group: as quotas say it.
+                let name = format!("count/{}", definition.key.name);
+                let names = |quota: &ResourceQuota| quota.spec.iter().flat_map(|s| s.hard.iter().flatten()).any(|(hard, _)| *hard == name);
+                return marks.mark(lister.list().iter().filter(|quota| names(quota)).map(|quota| Key::of(&**quota)).collect());
+            }
             let (Some(gone), None) = (&change.old, &change.new) else { return Vec::new() };
-            if lister.is_empty() || gone.key.namespace.is_empty() {
+            if gone.key.namespace.is_empty() {
                 return Vec::new();
             }
             let kind = Kind::of(&gone.kind.group, &gone.kind.plural);
@@ -210,7 +221,8 @@ impl Controller for ResourceQuotas {
 
     async fn plan(&self, key: &Key, now: Timestamp, past: &Past) -> Result<Plan, Refused> {
         let due = lock(&self.again).get(key).is_some_and(|at| *at <= now);
-        if !(self.dirty.take(key) | due | !past.failures.is_empty()) {
+        let dirty = self.dirty.take(key);
+        if !dirty && !due && past.failures.is_empty() {
             return Ok(Plan { requeue_at: lock(&self.again).get(key).copied(), ..Plan::default() });
         }
         lock(&self.again).remove(key);
@@ -223,7 +235,9 @@ impl Controller for ResourceQuotas {
             }
         };
         let mut plan = plan::plan(&quota, &used);
-        let again = soonest(next, plan.status.as_ref().map(|_| now + SECOND_LOOK));
+        let hard = quota.spec.iter().flat_map(|s| s.hard.iter().flatten());
+        let uncounted = hard.into_iter().any(|(name, _)| !used.contains_key(name));
+        let again = soonest(next, (plan.status.is_some() || (dirty && uncounted)).then(|| now + SECOND_LOOK));
         if let Some(at) = again {
             lock(&self.again).insert(key.clone(), at);
         }
