@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use coracle_api::{amounts::Map, quantity::Quantity, quota::Kind};
+use coracle_api::{amounts::Map, quota::Kind};
 
 /// Quotas of one namespace that are remembered; those that are forgotten are counted anew.
 const MAX_ACCOUNTS: usize = 256;
@@ -35,7 +35,7 @@ struct Account {
 }
 
 /// A charge whose write is not done.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Pending {
     /// `namespace/name` of the object.
     pub object: String,
@@ -102,11 +102,8 @@ impl Space {
         }
     }
 
-    /// What is on its way of a resource; a new object that is there already is not.
-    pub fn pending(&self, uid: &str, name: &str, is_there: impl Fn(&str) -> bool) -> Quantity {
-        let accounts = self.accounts();
-        let all = accounts.get(uid).into_iter().flat_map(|account| account.pending.values());
-        let open = all.filter(|pending| !(pending.creates && is_there(&pending.object)));
-        open.filter_map(|pending| pending.amounts.get(name)).fold(Quantity::from_units(0), |sum, amount| sum.plus(*amount))
+    /// What is on its way. Who counts what is there asks this first: what ends meanwhile is found there.
+    pub fn open(&self, uid: &str) -> Vec<Pending> {
+        self.accounts().get(uid).map(|account| account.pending.values().cloned().collect()).unwrap_or_default()
     }
 }

@@ -9,7 +9,7 @@ mod ledger;
 mod tests;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -28,7 +28,6 @@ use super::{Attributes, Operation, Plugin, Reserved, refuse};
 use crate::cache::{
     Cache, PREFIX,
     object::{self, Object},
-    stored,
 };
 use ledger::{Pending, Space};
 
@@ -138,6 +137,7 @@ impl ResourceQuota {
             match self.put(&held, quota, &sum).await {
                 Ok(revision) => {
                     taken.space.wrote(held.uid(), held.revision(), revision);
+                    taken.space.trust(held.uid(), kind, revision);
                     taken.charges.push(charged);
                 }
                 Err(error) => {
@@ -166,29 +166,26 @@ impl ResourceQuota {
             return used;
         }
         let names: Vec<&str> = charge.0.keys().map(String::as_str).collect();
-        for (name, amount) in self.count(&write.info.group, &write.info.resource, &write.info.namespace, kind, quota, &names) {
-            let collection = self.cache.collection(&stored(&write.info.group, &write.info.resource));
-            let pending = space.pending(held.uid(), &name, |object| collection.get(object).is_some());
-            let least = amount.plus(pending);
+        let mut told_enough = true;
+        let mut open = space.open(held.uid());
+        let there = self.cache.list(&write.info.group, &write.info.resource, &write.info.namespace).objects;
+        if !open.is_empty() {
+            // A new object that is there already is on its way no more.
+            let keys: HashSet<&str> = there.iter().map(|object| object.key()).collect();
+            open.retain(|pending| !(pending.creates && keys.contains(pending.object.as_str())));
+        }
+        for (name, amount) in count(&there, kind, quota, &names) {
+            let least = open.iter().filter_map(|pending| pending.amounts.get(&name)).fold(amount, |sum, amount| sum.plus(*amount));
             if used.get(&name).is_none_or(|told| *told < least) {
                 used.insert(name, least);
+                told_enough = false;
             }
         }
-        space.trust(held.uid(), kind, held.revision());
+        // A sum that was too small is believed when we have written a better one, which a refusal does not.
+        if told_enough {
+            space.trust(held.uid(), kind, held.revision());
+        }
         used
-    }
-
-    /// Our own count of what is there.
-    fn count(&self, group: &str, resource: &str, namespace: &str, kind: &Kind, quota: &Value, names: &[&str]) -> Map {
-        let (now, scopes) = (Timestamp::now(), coracle_api::quota::Scope::all(&quota["spec"]));
-        let objects = self.cache.list(group, resource, namespace).objects;
-        let measures: Vec<_> = if kind.is_measured() {
-            objects.iter().map(|object| kind.measure(&object.value(), now)).collect()
-        } else {
-            // They are all alike.
-            vec![kind.measure(&Value::Null, now); objects.len()]
-        };
-        total(kind, names, &scopes, &measures)
     }
 
     /// Writes what is used. `Err(None)`: another write was first, and the cache shows it.
@@ -249,6 +246,18 @@ impl ResourceQuota {
             }
         }
     }
+}
+
+/// Our own count of what is there.
+fn count(there: &[Arc<Object>], kind: &Kind, quota: &Value, names: &[&str]) -> Map {
+    let (now, scopes) = (Timestamp::now(), coracle_api::quota::Scope::all(&quota["spec"]));
+    let measures: Vec<_> = if kind.is_measured() {
+        there.iter().map(|object| kind.measure(&object.value(), now)).collect()
+    } else {
+        // They are all alike.
+        vec![kind.measure(&Value::Null, now); there.len()]
+    };
+    total(kind, names, &scopes, &measures)
 }
 
 /// Charges of one write.
