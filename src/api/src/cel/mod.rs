@@ -22,6 +22,7 @@ mod value;
 use crate::custom::checks::Checks;
 use ast::Expr;
 pub use types::Type;
+pub(crate) use value::RESERVED;
 pub use value::Value;
 
 /// Characters of an expression; longer ones are refused. Upstream's parser has a bound of the same size.

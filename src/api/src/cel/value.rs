@@ -358,7 +358,7 @@ pub(super) fn unescape(name: &str) -> Option<String> {
 }
 
 /// Words of the language that a field's name may not be.
-const RESERVED: [&str; 20] = [
+pub(crate) const RESERVED: [&str; 20] = [
     "true",
     "false",
     "null",

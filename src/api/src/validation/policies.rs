@@ -4,7 +4,7 @@ use super::extensions::{conditions, rule};
 use super::field::Field;
 use super::rules::{label_selector, qualified_name};
 use crate::cel::environment::{ANNOTATION, CONDITION, Compiler, Environment, MESSAGE, configuration, json_patch};
-use crate::cel::{CompileError, Program};
+use crate::cel::{self, CompileError, Program};
 use crate::names;
 
 /// Audit annotations of one policy. Upstream's bound.
@@ -13,30 +13,6 @@ const MAX_AUDIT_ANNOTATIONS: usize = 20;
 const MAX_ANNOTATION_EXPRESSION_BYTES: usize = 5 << 10;
 /// What mutating policies may be about: a deletion has nothing to change.
 const MUTABLE: [&str; 4] = ["*", "CONNECT", "CREATE", "UPDATE"];
-/// Words of CEL that no variable may have for a name.
-const RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
 
 /// A policy of either kind.
 pub(super) fn policy(policy: &Field<'_>, mutating: bool) {
@@ -112,7 +88,7 @@ fn variable(variable: &Field<'_>, compiler: &mut Compiler<'_>, environment: Envi
 
 fn is_identifier(name: &str) -> bool {
     let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
-    first && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !RESERVED.contains(&name)
+    first && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !cel::RESERVED.contains(&name) && name != "while"
 }
 
 fn validations(policy: &Field<'_>, compiler: &Compiler<'_>, environment: Environment) {

@@ -2,7 +2,6 @@
 
 use std::{
     fmt, io,
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -16,22 +15,15 @@ use coracle_pki::{
 use futures::future::BoxFuture;
 use http::Uri;
 use hyper_util::{
-    client::legacy::{
-        self,
-        connect::{Connected, Connection},
-    },
+    client::legacy,
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
 use rustls::{ClientConfig, crypto::CryptoProvider, pki_types::ServerName};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-    time::timeout,
-};
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::TlsConnector;
 
 use super::service::Reference;
-use crate::body::Body;
+use crate::{body::Body, link::Link};
 
 /// How long a server may take to accept, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -123,34 +115,5 @@ impl tower::Service<Uri> for Connector {
                 Err(_) => Err(io::ErrorKind::TimedOut.into()),
             }
         })
-    }
-}
-
-/// One connection.
-pub struct Link(TlsStream<TcpStream>);
-
-impl Connection for Link {
-    fn connected(&self) -> Connected {
-        Connected::new()
-    }
-}
-
-impl AsyncRead for Link {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Link {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }

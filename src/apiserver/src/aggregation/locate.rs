@@ -1,9 +1,10 @@
 //! From a Service to the addresses that answer for it. Pure, from the objects as they stand.
 
-use serde_json::Value;
-
 use super::service::Reference;
-use crate::objects::Objects;
+use crate::{
+    endpoints::{self, service_of},
+    objects::Objects,
+};
 
 /// Addresses that are kept of one Service: an extension API server has two or three.
 const MAX_PLACES: usize = 64;
@@ -96,29 +97,18 @@ pub fn find(objects: &dyn Objects, reference: &Reference) -> Result<Vec<Place>, 
     if slices.is_empty() {
         return Err(Missing::Slices { namespace, name });
     }
-    let places: Vec<Place> = slices.iter().flat_map(|slice| ready(slice, port_name)).take(MAX_PLACES).collect();
+    let places: Vec<Place> = endpoints::ready(&slices, &name, port_name)
+        .map(|endpoint| Place { host: endpoint.host.to_owned(), port: endpoint.port })
+        .take(MAX_PLACES)
+        .collect();
     if places.is_empty() { Err(Missing::Addresses { namespace, name, port: port_name.to_owned() }) } else { Ok(places) }
-}
-
-/// The Service that an EndpointSlice belongs to.
-pub fn service_of(slice: &Value) -> Option<&str> {
-    slice["metadata"]["labels"]["kubernetes.io/service-name"].as_str()
-}
-
-fn ready(slice: &Value, port_name: &str) -> Vec<Place> {
-    let mut ports = slice["ports"].as_array().into_iter().flatten();
-    let port = ports.find(|entry| entry["name"].as_str().unwrap_or_default() == port_name).and_then(|entry| entry["port"].as_u64());
-    let Some(port) = port.and_then(|port| u16::try_from(port).ok()) else { return Vec::new() };
-    let endpoints = slice["endpoints"].as_array().into_iter().flatten();
-    let hosts = endpoints.filter(|endpoint| endpoint["conditions"]["ready"] != false).filter_map(|e| e["addresses"][0].as_str());
-    hosts.map(|host| Place { host: host.to_owned(), port }).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::objects::PodRecord;

@@ -4,7 +4,7 @@ use coracle_api::status::Status;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
-use crate::{objects::Objects, request::Context};
+use crate::{endpoints, objects::Objects, request::Context};
 
 /// Port of a node's server when its status names none.
 const NODE_PORT: u16 = 10250;
@@ -240,20 +240,10 @@ fn service_proxy(objects: &dyn Objects, cx: &Context) -> Result<Target, Status> 
     let unavailable = |why: String| Status::new(503, "ServiceUnavailable", why);
     let chosen = chosen.ok_or_else(|| unavailable(format!("no service port {port:?} found for service {name:?}")))?;
     let port_name = chosen["name"].as_str().unwrap_or_default();
-    for slice in objects.list("discovery.k8s.io", "endpointslices", namespace) {
-        if slice.pointer("/metadata/labels/kubernetes.io~1service-name").is_none_or(|label| label != name) {
-            continue;
-        }
-        let mut ports = slice["ports"].as_array().into_iter().flatten();
-        let port = ports.find(|entry| entry["name"].as_str().unwrap_or_default() == port_name).and_then(|entry| entry["port"].as_u64());
-        let ready = |endpoint: &&Value| endpoint.pointer("/conditions/ready") != Some(&Value::Bool(false));
-        let address =
-            slice["endpoints"].as_array().into_iter().flatten().find(ready).and_then(|endpoint| endpoint["addresses"][0].as_str());
-        if let (Some(port), Some(host)) = (port.and_then(|port| u16::try_from(port).ok()), address) {
-            return Ok(Target { scheme, host: host.to_owned(), port, path: rest(cx) });
-        }
-    }
-    Err(unavailable(format!("no endpoints available for service {name:?}")))
+    let slices = objects.list("discovery.k8s.io", "endpointslices", namespace);
+    let found = endpoints::ready(&slices, name, port_name).next();
+    let found = found.ok_or_else(|| unavailable(format!("no endpoints available for service {name:?}")))?;
+    Ok(Target { scheme, host: found.host.to_owned(), port: found.port, path: rest(cx) })
 }
 
 #[cfg(test)]

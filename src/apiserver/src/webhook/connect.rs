@@ -8,22 +8,16 @@ use std::{
 };
 
 use http::Uri;
-use hyper_util::{
-    client::legacy::connect::{Connected, Connection},
-    rt::TokioIo,
-};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 use tower::Service;
 
 use super::{
     place::{Host, Place},
     resolve,
 };
-use crate::objects::Objects;
+use crate::{link::Link, objects::Objects};
 
 /// Dials one place, whatever the URI says.
 #[derive(Clone)]
@@ -37,7 +31,7 @@ impl Dial {
         Self { place: Arc::new(place), objects }
     }
 
-    async fn dial(self) -> io::Result<TokioIo<Tls>> {
+    async fn dial(self) -> io::Result<TokioIo<Link>> {
         let Place { address, server_name, tls } = &*self.place;
         let (host, port) = match &address.host {
             Host::Direct(host) => (host.clone(), address.port),
@@ -48,14 +42,14 @@ impl Dial {
         let stream = TcpStream::connect((host.as_str(), port)).await?;
         stream.set_nodelay(true)?;
         let stream = TlsConnector::from(Arc::clone(tls)).connect(server_name.clone(), stream).await?;
-        Ok(TokioIo::new(Tls(stream)))
+        Ok(TokioIo::new(Link(stream)))
     }
 }
 
 impl Service<Uri> for Dial {
-    type Response = TokioIo<Tls>;
+    type Response = TokioIo<Link>;
     type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Tls>>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Link>>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
@@ -63,34 +57,5 @@ impl Service<Uri> for Dial {
 
     fn call(&mut self, _: Uri) -> Self::Future {
         Box::pin(self.clone().dial())
-    }
-}
-
-/// A connection.
-pub(super) struct Tls(TlsStream<TcpStream>);
-
-impl Connection for Tls {
-    fn connected(&self) -> Connected {
-        Connected::new()
-    }
-}
-
-impl AsyncRead for Tls {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Tls {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }

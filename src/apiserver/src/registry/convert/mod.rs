@@ -53,7 +53,8 @@ impl Converter {
             let converted = self.ask(webhook, &desired, &asked).await?;
             for (at, mut object) in strangers.into_iter().zip(converted) {
                 // A webhook's fields are not better than a client's.
-                let _ = structural::prune(&to.schema, &mut object);
+                structural::prune(&to.schema, &mut object)
+                    .map_err(|error| Status::internal(format!("the conversion webhook's answer fits no {}: {error}", to.kind)))?;
                 out[at] = object;
             }
             strangers = rest;
