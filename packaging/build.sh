@@ -6,8 +6,9 @@ sh packaging/install-deps.sh build
 
 profile=${CORACLE_PROFILE:-release}
 triple=$(rustc -vV | sed -n 's/^host: //p')
-# Static glibc; --target keeps the flag off build scripts and procedural macros.
-RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" cargo build --locked --profile "$profile" --target "$triple" -p coracle
+# --target keeps the flags off build scripts and procedural macros.
+flags=$(sh packaging/flags.sh)
+RUSTFLAGS="${RUSTFLAGS:-} $flags" cargo build --locked --profile "$profile" --target "$triple" -p coracle
 mkdir -p dist
 cp "${CARGO_TARGET_DIR:-target}/$triple/$profile/coracle" dist/coracle.new
 mv dist/coracle.new dist/coracle

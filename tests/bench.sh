@@ -40,7 +40,8 @@ run() { # run NAME COMMAND...: keeps what it says; a failure is seen by the miss
 }
 # As packaging/build.sh builds the program, so that both share what they are made of.
 triple=$(rustc -vV | sed -n 's/^host: //p')
-export RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static"
+flags=$(sh packaging/flags.sh)
+export RUSTFLAGS="${RUSTFLAGS:-} $flags"
 example() { # example CRATE NAME [ARGS...]
     crate=$1; name=$2; shift 2
     cargo run --locked --quiet --profile "$profile" --target "$triple" -p "$crate" --example "$name" -- "$@"
