@@ -1,9 +1,10 @@
 //! A revisioned key-value store: every answer to a write comes after its fdatasync.
 //!
 //! The engine of this crate keeps a checksummed, append-only log as the truth and sled beside it as an index that can be rebuilt (ADR 0002).
-//! Engines that live elsewhere (etcd) implement the same [`Store`].
+//! Engines that live elsewhere (etcd) implement the same [`Store`], and [`encryption`] wraps any of them (ADR 0006).
 
 pub mod embedded;
+pub mod encryption;
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
@@ -136,6 +137,12 @@ pub enum WriteError {
         /// Allowed.
         bound: usize,
     },
+    /// the value cannot be encrypted: {reason}
+    #[error("the value cannot be encrypted: {reason}")]
+    Encryption {
+        /// What is wrong with the keys, and what to do about it.
+        reason: String,
+    },
     /// the store takes no writes: {reason}
     #[error("the store takes no writes: {reason}")]
     ReadOnly {
@@ -196,4 +203,8 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     async fn compact(&self, revision: u64) -> Result<(), WriteError>;
     /// Syncs everything, refuses further writes, releases the lock.
     async fn close(&self) -> Result<(), WriteError>;
+    /// The encryption that its values pass, if they do.
+    fn encryption(&self) -> Option<&encryption::Encrypted> {
+        None
+    }
 }
