@@ -55,6 +55,7 @@ impl Cluster {
             tls_sans: Vec::new(),
             bootstrap_token: None,
             authentication: Default::default(),
+            audit: Default::default(),
         };
         let server = ApiServer::start(config, store).await.unwrap();
         let user = User { name: "test".into(), groups: vec!["system:masters".into()], ..User::default() };

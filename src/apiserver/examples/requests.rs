@@ -45,6 +45,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         tls_sans: Vec::new(),
         bootstrap_token: None,
         authentication: Default::default(),
+        audit: Default::default(),
     };
     let server = ApiServer::start(config, store).await?;
     let local = server.local(User { name: "admin".into(), groups: vec!["system:masters".into()], ..User::default() });

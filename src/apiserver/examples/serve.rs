@@ -29,6 +29,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         tls_sans: Vec::new(),
         bootstrap_token: None,
         authentication: Default::default(),
+        audit: Default::default(),
     };
     let server = ApiServer::start(config, store).await?;
     println!("ready after {:?}", begin.elapsed());

@@ -74,9 +74,9 @@ fn extra(headers: &HeaderMap) -> BTreeMap<String, Vec<String>> {
     out
 }
 
-/// The user to go on with. The headers are taken off, so that nobody behind us obeys them again.
-pub fn impersonate(user: User, headers: &mut HeaderMap, authorizers: &Authorizers) -> Result<User, Status> {
-    let Some((other, demands)) = wanted(headers)? else { return Ok(user) };
+/// The user to go on with, and whether that is another one. The headers are taken off, so that nobody behind us obeys them again.
+pub fn impersonate(user: User, headers: &mut HeaderMap, authorizers: &Authorizers) -> Result<(User, bool), Status> {
+    let Some((other, demands)) = wanted(headers)? else { return Ok((user, false)) };
     for (group, resource, subresource, namespace, name) in &demands {
         let question = Question {
             user: &user,
@@ -102,5 +102,5 @@ pub fn impersonate(user: User, headers: &mut HeaderMap, authorizers: &Authorizer
     for name in names {
         headers.remove(name);
     }
-    Ok(other)
+    Ok((other, true))
 }

@@ -18,7 +18,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Layer as _;
 
-use crate::authentication::{Caller, certificate::Presented};
+use crate::{
+    authentication::{Caller, certificate::Presented},
+    pipeline::Peer,
+};
 
 /// Connections at once: each costs some 50 KiB with TLS; a hundred nodes with their clients need a fraction.
 const CONNECTIONS: usize = 4096;
@@ -80,7 +83,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, acceptor: &TlsAcceptor, rout
         Err(_) => return tracing::debug!(%peer, "TLS handshake took too long"),
     };
     let caller = Caller::Connection(Presented::of(stream.get_ref().1).map(Arc::new));
-    let service = TowerToHyperService::new(Extension(caller).layer(router));
+    let service = TowerToHyperService::new(Extension(Peer(peer.ip())).layer(Extension(caller).layer(router)));
     let builder = builder();
     let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let ended = tokio::select! {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::warnings::Warnings;
+use crate::{audit::Annotations, warnings::Warnings};
 
 /// Who asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,6 +57,8 @@ pub struct Context {
     pub headers: http::HeaderMap,
     /// For the answer's `Warning` headers.
     pub warnings: Warnings,
+    /// For the request's audit event.
+    pub audit: Annotations,
 }
 
 impl Context {

@@ -27,15 +27,15 @@ use tokio_util::{
 use crate::{
     admission,
     aggregation::{self, Aggregation},
+    audit::{self, Audit, AuditError},
     authentication::{self, Authenticator, FrontProxy, certificate::Verifier, service_account::Tokens},
     authorization::{Authorizers, masters, node::NodeAuthorizer, rbac::RbacAuthorizer},
     bootstrap::{self, BootstrapError},
     cache,
+    flow::{self, Flow},
     handlers::{self, Documents},
-    in_flight::InFlight,
     listener,
     local::Local,
-    metrics::Metrics,
     names::{self, CidrError},
     node_proxy::NodeClient,
     registry::{self, Registry},
@@ -72,6 +72,8 @@ pub struct Config {
     pub bootstrap_token: Option<String>,
     /// Who else says who is who.
     pub authentication: authentication::Settings,
+    /// Where requests are recorded, and which.
+    pub audit: audit::Config,
 }
 
 /// Why the server did not start.
@@ -92,6 +94,9 @@ pub enum StartError {
     /// The store's objects cannot be served.
     #[error("cannot open the registry")]
     Registry(#[source] registry::OpenError),
+    /// Requests cannot be recorded.
+    #[error("cannot open the audit log")]
+    Audit(#[source] AuditError),
     /// No serving or client certificate.
     #[error("cannot make the API server's certificates")]
     Certificate(#[source] RenewalError),
@@ -115,8 +120,8 @@ pub(crate) struct Shared {
     pub registry: Registry,
     pub authenticator: Authenticator,
     pub authorizers: Arc<Authorizers>,
-    pub in_flight: InFlight,
-    pub metrics: Metrics,
+    pub audit: Audit,
+    pub flow: Arc<Flow>,
     pub documents: Documents,
     pub nodes: NodeClient,
     pub aggregation: Arc<Aggregation>,
@@ -125,7 +130,7 @@ pub(crate) struct Shared {
     pub stop: CancellationToken,
     /// What others reach the server by.
     pub advertised: SocketAddr,
-    store: Arc<dyn Store>,
+    pub store: Arc<dyn Store>,
     bootstrapped: AtomicBool,
 }
 
@@ -202,14 +207,15 @@ impl ApiServer {
         let verifiers = (verifier, front_proxy);
         let authenticator =
             Authenticator::new(verifiers, Arc::clone(&tokens), objects, config.bootstrap_token.as_deref(), &config.authentication);
+        let audit = Audit::open(&config.audit, registry.live().clone()).map_err(StartError::Audit)?;
         let shared = Arc::new(Shared {
+            audit,
+            flow: Arc::default(),
             authenticator: authenticator.map_err(StartError::Authentication)?,
             aggregation: Arc::new(aggregation),
             nodes: NodeClient::new(&config.authority, identity, &provider).map_err(StartError::Tls)?,
             registry,
             authorizers,
-            in_flight: InFlight::default(),
-            metrics: Metrics::default(),
             documents: Documents::default(),
             tokens,
             stop: CancellationToken::new(),
@@ -232,6 +238,7 @@ impl ApiServer {
             return Err(StartError::Bootstrap(error));
         }
         server.shared.bootstrapped.store(true, Ordering::Release);
+        server.connections.spawn(flow::run(Arc::downgrade(&server.shared)));
         Ok(server)
     }
 

@@ -26,6 +26,8 @@ pub enum Command {
     Demo(DemoFlags),
     /// The images of the node
     Images(ImagesFlags),
+    /// The encryption of Secrets at rest
+    SecretsEncrypt(SecretsEncryptFlags),
     /// Look at what the machine offers, and say what to do about the rest
     Doctor(DataDir),
     /// End all workloads of a data directory and remove its network
@@ -152,6 +154,21 @@ pub struct ServerFlags {
     /// How long the webhook's verdicts count [default: 2m]
     #[arg(long, env = "CORACLE_AUTHENTICATION_TOKEN_WEBHOOK_CACHE_TTL", value_name = "DURATION")]
     pub authentication_token_webhook_cache_ttl: Option<String>,
+    /// What the audit log records [default: who wrote what]
+    #[arg(long, env = "CORACLE_AUDIT_POLICY_FILE", value_name = "FILE")]
+    pub audit_policy_file: Option<PathBuf>,
+    /// Where the audit log is; - is standard output [default: logs/audit.log in the data directory, 64 MiB with its older files]
+    #[arg(long, env = "CORACLE_AUDIT_LOG_PATH", value_name = "FILE")]
+    pub audit_log_path: Option<PathBuf>,
+    /// Days that older files of the audit log are kept; 0 is for ever [default: 0]
+    #[arg(long, env = "CORACLE_AUDIT_LOG_MAXAGE", value_name = "DAYS")]
+    pub audit_log_maxage: Option<u32>,
+    /// Older files of the audit log that are kept; 0 is all [default: 3, 0 with --audit-log-path]
+    #[arg(long, env = "CORACLE_AUDIT_LOG_MAXBACKUP", value_name = "FILES")]
+    pub audit_log_maxbackup: Option<u32>,
+    /// MB of the audit log after which it is replaced [default: 16, 100 with --audit-log-path]
+    #[arg(long, env = "CORACLE_AUDIT_LOG_MAXSIZE", value_name = "MB")]
+    pub audit_log_maxsize: Option<u32>,
     /// A control plane without a node
     #[arg(long, env = "CORACLE_DISABLE_AGENT", value_parser = BoolishValueParser::new())]
     pub disable_agent: bool,
@@ -189,6 +206,33 @@ pub struct DemoFlags {
     /// Data directory of the node that takes the demo's image
     #[arg(short, long, env = "CORACLE_DATA_DIR", value_name = "DIR", default_value = "/var/lib/coracle")]
     pub data_dir: PathBuf,
+}
+
+/// Flags of `coracle secrets-encrypt`.
+#[derive(Debug, Args)]
+pub struct SecretsEncryptFlags {
+    /// Directory that holds the cluster's data
+    #[arg(short, long, global = true, env = "CORACLE_DATA_DIR", value_name = "DIR", default_value = "/var/lib/coracle")]
+    pub data_dir: PathBuf,
+    /// An administrator's kubeconfig of the running server [default: the one that the server wrote]
+    #[arg(long, global = true, env = "CORACLE_KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// `json` for programs.
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: SecretsEncryptCommand,
+}
+
+/// What can be done about the encryption of Secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+pub enum SecretsEncryptCommand {
+    /// Say under which keys the Secrets lie
+    Status,
+    /// Make a new key, write every Secret again under it, and drop the older keys
+    #[command(visible_alias = "rotate-keys")]
+    Rotate,
 }
 
 /// Flags of `coracle images`.

@@ -62,6 +62,7 @@ fn execute(cli: &Cli) -> Result<(), Failure> {
             Command::Run(flags) => commands::run::run(flags).await,
             Command::Demo(flags) => demo::demo(flags).await,
             Command::Images(flags) => commands::images::images(flags).await,
+            Command::SecretsEncrypt(flags) => commands::secrets_encrypt::secrets_encrypt(flags).await,
             Command::Killall(flags) => commands::killall::killall(&flags.data_dir).await,
             Command::Version { .. } | Command::Completion { .. } | Command::Doctor(_) => Ok(()),
         }

@@ -32,6 +32,7 @@ use coracle_api::{
 use serde_json::Value;
 
 use crate::{
+    audit::Annotations,
     authorization::Authorizers,
     objects::Objects,
     request::{RequestInfo, User},
@@ -71,6 +72,8 @@ pub struct Attributes<'a> {
     pub dry_run: bool,
     /// For what a plugin lets pass, but not in silence.
     pub warnings: &'a Warnings,
+    /// For what a plugin has to say in the request's audit event.
+    pub audit: &'a Annotations,
     /// In the version of the path. Objects come to plugins in the version that is stored.
     pub resource: &'a Arc<Resource>,
     /// Its parameters.

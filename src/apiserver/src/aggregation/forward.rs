@@ -42,7 +42,7 @@ async fn pass(shared: &Shared, remote: &Remote, cx: &Context, mut request: Reque
     if reply.status() == StatusCode::SWITCHING_PROTOCOLS {
         let far = hyper::upgrade::on(&mut reply);
         let near = near.ok_or_else(|| answer::status(&Status::internal("the server switches protocols without being asked to")))?;
-        tokio::spawn(node_proxy::join(near, far, shared.stop.clone()));
+        tokio::spawn(node_proxy::join(near, far, shared.stop.clone(), cx.audit.clone()));
         return Ok(Response::from_parts(reply.into_parts().0, full("")));
     }
     let (mut parts, body) = reply.into_parts();

@@ -3,7 +3,10 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     ops::Bound,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -81,12 +84,17 @@ pub struct Collection {
     bounds: Bounds,
     state: RwLock<State>,
     pub(super) changed: Notify,
+    pub(super) watchers: AtomicUsize,
 }
+
+/// Why the store's value of an object cannot be read, by the object's key.
+pub(super) type Unreadable = BTreeMap<Box<str>, String>;
 
 #[derive(Debug)]
 struct State {
     view: Arc<View>,
     objects: BTreeMap<Arc<str>, Arc<Object>>,
+    unreadable: Unreadable,
     history: VecDeque<Arc<Change>>,
     history_bytes: usize,
     /// Every change above this revision is in the history.
@@ -97,8 +105,8 @@ struct State {
 
 impl Collection {
     pub(super) fn new(kind: &str, floor: u64, bounds: Bounds) -> Self {
-        let state = State::new(Arc::new(View::of(kind)), BTreeMap::new(), floor);
-        Self { kind: kind.into(), bounds, state: RwLock::new(state), changed: Notify::new() }
+        let state = State::new(Arc::new(View::of(kind)), BTreeMap::new(), Unreadable::new(), floor);
+        Self { kind: kind.into(), bounds, state: RwLock::new(state), changed: Notify::new(), watchers: AtomicUsize::new(0) }
     }
 
     /// How objects are shown.
@@ -121,9 +129,25 @@ impl Collection {
         self.read().objects.len()
     }
 
+    /// How many follow its changes.
+    pub fn watchers(&self) -> usize {
+        self.watchers.load(Ordering::Relaxed)
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Why the object of this key, which the store has, is not here.
+    pub fn unreadable(&self, key: &str) -> Option<String> {
+        self.read().unreadable.get(key).cloned()
+    }
+
+    /// The same for all whose key starts with `prefix`; mostly none.
+    pub fn unreadable_under(&self, prefix: &str) -> Vec<String> {
+        let state = self.read();
+        state.unreadable.iter().filter(|(key, _)| key.starts_with(prefix)).map(|(_, why)| why.clone()).collect()
     }
 
     /// The objects whose key starts with `prefix` (`""` or `namespace/`); `applied` is what the whole cache has seen before this call.
@@ -172,6 +196,7 @@ impl Collection {
     pub(super) fn apply(&self, object: Object, view: &Arc<View>, deleted: bool) {
         let (key, revision): (Arc<str>, u64) = (object.key().into(), object.revision());
         let mut state = self.write();
+        state.unreadable.remove(&*key);
         let object = Arc::new(if Arc::ptr_eq(view, &state.view) { object } else { object.seen_by(&state.view).unwrap_or(object) });
         let previous = if deleted { state.objects.remove(&key) } else { state.objects.insert(key, Arc::clone(&object)) };
         let action = match (&previous, deleted) {
@@ -188,10 +213,19 @@ impl Collection {
         self.changed.notify_waiters();
     }
 
-    /// Starts anew from what the store holds at `revision`; watchers of earlier revisions are told that they expired.
-    pub(super) fn reset(&self, objects: BTreeMap<Arc<str>, Arc<Object>>, revision: u64) {
+    /// Takes in that the store's value of an object cannot be read; `None`: it is gone.
+    pub(super) fn mark(&self, key: &str, unreadable: Option<String>) {
         let mut state = self.write();
-        *state = State::new(Arc::clone(&state.view), objects, revision);
+        match unreadable {
+            Some(why) => drop(state.unreadable.insert(key.into(), why)),
+            None => drop(state.unreadable.remove(key)),
+        }
+    }
+
+    /// Starts anew from what the store holds at `revision`; watchers of earlier revisions are told that they expired.
+    pub(super) fn reset(&self, objects: BTreeMap<Arc<str>, Arc<Object>>, unreadable: Unreadable, revision: u64) {
+        let mut state = self.write();
+        *state = State::new(Arc::clone(&state.view), objects, unreadable, revision);
         drop(state);
         self.changed.notify_waiters();
     }
@@ -238,9 +272,9 @@ impl Collection {
 }
 
 impl State {
-    fn new(view: Arc<View>, objects: BTreeMap<Arc<str>, Arc<Object>>, floor: u64) -> Self {
+    fn new(view: Arc<View>, objects: BTreeMap<Arc<str>, Arc<Object>>, unreadable: Unreadable, floor: u64) -> Self {
         let newest = objects.values().map(|object| object.revision()).max().unwrap_or(0);
-        Self { view, objects, history: VecDeque::new(), history_bytes: 0, floor, newest }
+        Self { view, objects, unreadable, history: VecDeque::new(), history_bytes: 0, floor, newest }
     }
 
     fn since(&self, revision: u64) -> impl Iterator<Item = &Arc<Change>> {

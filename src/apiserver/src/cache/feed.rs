@@ -12,7 +12,8 @@ use tracing::{error, warn};
 
 use super::{
     OpenError, PREFIX, Shared,
-    object::{Action, Object},
+    collection::Unreadable,
+    object::{Action, Object, ObjectError},
 };
 
 /// Entries read from the store at a time while loading.
@@ -25,9 +26,12 @@ const AGING: Duration = Duration::from_secs(60);
 /// What the feed reads after a load.
 pub(super) type Changes = BoxStream<'static, Result<Event, ReadError>>;
 
+/// The objects of a kind, and those that cannot be read.
+type Found = (BTreeMap<Arc<str>, Arc<Object>>, Unreadable);
+
 /// Reads the whole store into the cache and returns the stream of what comes after.
 pub(super) async fn load(shared: &Shared, store: &dyn Store) -> Result<Changes, OpenError> {
-    let mut found: HashMap<String, BTreeMap<Arc<str>, Arc<Object>>> = HashMap::new();
+    let mut found: HashMap<String, Found> = HashMap::new();
     let mut range = Range { prefix: PREFIX.into(), after: None, limit: PAGE_ENTRIES, at: None };
     loop {
         let page = store.range(range.clone()).await?;
@@ -35,8 +39,12 @@ pub(super) async fn load(shared: &Shared, store: &dyn Store) -> Result<Changes, 
         for entry in &page.entries {
             let Some((kind, key)) = split(&entry.key) else { continue };
             let collection = shared.collection(kind);
-            let object = Object::take_in(entry, key, entry.modified, Action::Added, &collection.view())?;
-            found.entry(kind.to_owned()).or_default().insert(key.into(), Arc::new(object));
+            let (objects, unreadable) = found.entry(kind.to_owned()).or_default();
+            match Object::take_in(entry, key, entry.modified, Action::Added, &collection.view()) {
+                Ok(object) => drop(objects.insert(key.into(), Arc::new(object))),
+                // One object's trouble is not the others'.
+                Err(error) => drop(unreadable.insert(key.into(), told(&error))),
+            }
         }
         let Some(last) = page.entries.last().filter(|_| page.remaining > 0) else { break };
         range.after = Some(last.key.to_string());
@@ -44,7 +52,8 @@ pub(super) async fn load(shared: &Shared, store: &dyn Store) -> Result<Changes, 
     let revision = range.at.unwrap_or_default();
     let changes = store.watch(PREFIX, revision).await?;
     for collection in shared.collections() {
-        collection.reset(found.remove(&*collection.kind).unwrap_or_default(), revision);
+        let (objects, unreadable) = found.remove(&*collection.kind).unwrap_or_default();
+        collection.reset(objects, unreadable, revision);
     }
     shared.advance(revision);
     Ok(changes)
@@ -96,10 +105,17 @@ fn apply(shared: &Shared, event: &Event) {
         let view = collection.view();
         match Object::take_in(entry, key, event.revision, action, &view) {
             Ok(object) => collection.apply(object, &view, action == Action::Deleted),
-            Err(error) => error!(error = &error as &dyn std::error::Error, "a change is left out"),
+            Err(_) if action == Action::Deleted => collection.mark(key, None),
+            Err(error) => collection.mark(key, Some(told(&error))),
         }
     }
     shared.advance(event.revision);
+}
+
+/// Why an object is left out: the log has it, and who asks for the object hears it.
+fn told(error: &ObjectError) -> String {
+    error!(error = error as &dyn std::error::Error, "an object is left out");
+    error.to_string()
 }
 
 /// `/registry/pods/default/web` is `pods` and `default/web`.

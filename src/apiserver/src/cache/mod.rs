@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
 use collection::{Bounds, Collection, Snapshot};
-use object::{Object, ObjectError};
+use object::Object;
 use watcher::Watcher;
 
 /// Where objects live in the store: `/registry/<plural[.group]>/[namespace/]name`.
@@ -33,9 +33,6 @@ pub enum OpenError {
     /// The store does not answer.
     #[error("the store cannot be read")]
     Store(#[from] ReadError),
-    /// A stored value is not an object.
-    #[error("the store holds something that is no object")]
-    Object(#[from] ObjectError),
 }
 
 /// The cache; clones share it.
@@ -137,6 +134,13 @@ impl Cache {
     /// The collection of a stored kind (`pods`, `deployments.apps`).
     pub fn collection(&self, kind: &str) -> Arc<Collection> {
         self.shared.collection(kind)
+    }
+
+    /// How many objects of each kind there are.
+    pub fn counts(&self) -> Vec<(Box<str>, usize)> {
+        let mut all: Vec<_> = self.shared.collections().iter().map(|collection| (collection.kind.clone(), collection.len())).collect();
+        all.sort_unstable();
+        all
     }
 
     /// Forgets an empty kind that is no more.

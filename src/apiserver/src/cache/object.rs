@@ -6,7 +6,7 @@
 //! `"metadata":{` once, when it takes the entry in, and wraps the JSON as the watch event it came as.
 
 use bytes::Bytes;
-use coracle_store::Entry;
+use coracle_store::{Entry, encryption::sealed_under};
 use serde_json::{Map, Value};
 
 use super::{
@@ -68,6 +68,14 @@ pub enum ObjectError {
         /// The store's key.
         key: String,
     },
+    /// The store could not open it; its log says why.
+    #[error("the stored value of {key} is sealed under the key {id}, which is not at hand or does not open it")]
+    Sealed {
+        /// The store's key.
+        key: String,
+        /// The encryption key's name.
+        id: String,
+    },
     /// Not JSON.
     #[error("the stored value of {key} is not an object")]
     Json {
@@ -119,7 +127,10 @@ impl Object {
     /// From what the store holds; `key` is the part after the kind's prefix. A deletion carries its own revision.
     pub fn take_in(entry: &Entry, key: &str, revision: u64, action: Action, view: &View) -> Result<Self, ObjectError> {
         let json_error = |source| ObjectError::Json { key: entry.key.to_string(), source };
-        let stored = Stored::read(&entry.value).ok_or_else(|| ObjectError::Layout { key: entry.key.to_string() })?;
+        let stored = Stored::read(&entry.value).ok_or_else(|| match sealed_under(&entry.value) {
+            Some(id) => ObjectError::Sealed { key: entry.key.to_string(), id: id.to_owned() },
+            None => ObjectError::Layout { key: entry.key.to_string() },
+        })?;
         if view.tag().is_some() && stored.tag != view.tag() {
             // Written under another schema.
             let mut object: Value = serde_json::from_slice(stored.json).map_err(json_error)?;

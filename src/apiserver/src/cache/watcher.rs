@@ -1,7 +1,7 @@
 //! A reader of one kind's changes. It holds a revision and no queue: the collection's history is the queue of all readers, and one that falls
 //! behind it is told so.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use super::{
     Shared,
@@ -21,6 +21,7 @@ pub struct Watcher {
 
 impl Watcher {
     pub(super) fn new(collection: Arc<Collection>, shared: Arc<Shared>, after: u64) -> Self {
+        collection.watchers.fetch_add(1, Ordering::Relaxed);
         Self { collection, shared, position: after }
     }
 
@@ -59,5 +60,11 @@ impl Watcher {
             None => self.position = self.position.max(applied),
         }
         Ok(changes)
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.collection.watchers.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -25,13 +25,16 @@ struct Check {
     passes: fn(&Seen) -> bool,
 }
 
-const CHECKS: [Check; 6] = [
+const CHECKS: [Check; 9] = [
     Check { name: "ping", ready_only: false, passes: |_| true },
+    Check { name: "log", ready_only: false, passes: |_| true },
     // Named as upstream's, whatever engine the store is.
     Check { name: "etcd", ready_only: false, passes: |seen| seen.store_answers },
+    Check { name: "etcd-readiness", ready_only: true, passes: |seen| seen.store_answers },
     Check { name: "informer-sync", ready_only: true, passes: |_| true },
     Check { name: "poststarthook/rbac/bootstrap-roles", ready_only: true, passes: |seen| seen.bootstrapped },
     Check { name: "poststarthook/scheduling/bootstrap-system-priority-classes", ready_only: true, passes: |seen| seen.bootstrapped },
+    Check { name: "poststarthook/priority-and-fairness-config-producer", ready_only: true, passes: |seen| seen.bootstrapped },
     Check { name: "shutdown", ready_only: true, passes: |seen| !seen.stopping },
 ];
 

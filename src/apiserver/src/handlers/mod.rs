@@ -2,6 +2,7 @@
 //! with the catalogue, are what is left.
 
 mod discovery;
+mod encryption;
 mod etag;
 mod health;
 mod index;
@@ -17,10 +18,14 @@ pub mod version;
 use std::sync::Arc;
 
 use axum::{Router, extract::State, middleware, response::Response, routing::any};
+use http::{HeaderValue, StatusCode};
 
 pub use openapi::Documents;
 
-use crate::{pipeline, server::Shared};
+use crate::{answer, metrics, pipeline, server::Shared};
+
+/// The text format of Prometheus.
+const METRICS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
 /// All that the server answers, behind the pipeline.
 pub(crate) fn router(shared: &Arc<Shared>) -> Router {
@@ -31,6 +36,7 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Router {
         .merge(discovery::routes())
         .merge(openapi::routes())
         .merge(openid::routes())
+        .merge(encryption::routes())
         .route("/metrics", any(metrics))
         .fallback(resource::answer)
         .layer(middleware::from_fn_with_state(Arc::clone(shared), pipeline::pass))
@@ -38,5 +44,5 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Router {
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    shared.metrics.answer()
+    answer::bytes(StatusCode::OK, METRICS, metrics::page(&shared))
 }

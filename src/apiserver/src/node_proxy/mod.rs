@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 
 use crate::{
     answer,
+    audit::Annotations,
     authorization::{Decision, Question},
     body::{Body, full},
     pipeline,
@@ -65,7 +66,7 @@ async fn pass(shared: &Shared, cx: &Context, mut request: Request) -> Result<Res
     if reply.status() == StatusCode::SWITCHING_PROTOCOLS {
         let far = hyper::upgrade::on(&mut reply);
         let near = upgrade.ok_or_else(|| Status::internal("the backend switches protocols without being asked to"))?;
-        tokio::spawn(join(near, far, shared.stop.clone()));
+        tokio::spawn(join(near, far, shared.stop.clone(), cx.audit.clone()));
         let (parts, _) = reply.into_parts();
         return Ok(Response::from_parts(parts, full("")));
     }
@@ -145,8 +146,13 @@ async fn send(stream: Stream, request: Request) -> Result<http::Response<hyper::
     sender.send_request(request).await
 }
 
-/// Copies both ways until one side ends or the server does.
-pub(crate) async fn join(near: hyper::upgrade::OnUpgrade, far: hyper::upgrade::OnUpgrade, stop: tokio_util::sync::CancellationToken) {
+/// Copies both ways until one side ends or the server does. Only then the request is over for the audit.
+pub(crate) async fn join(
+    near: hyper::upgrade::OnUpgrade,
+    far: hyper::upgrade::OnUpgrade,
+    stop: tokio_util::sync::CancellationToken,
+    audit: Annotations,
+) {
     let copied = async {
         let (near, far) = tokio::try_join!(near, far).map_err(std::io::Error::other)?;
         tokio::io::copy_bidirectional(&mut TokioIo::new(near), &mut TokioIo::new(far)).await
@@ -154,4 +160,5 @@ pub(crate) async fn join(near: hyper::upgrade::OnUpgrade, far: hyper::upgrade::O
     if let Some(Err(error)) = stop.run_until_cancelled(copied).await {
         tracing::debug!(%error, "a stream to a node broke");
     }
+    audit.complete();
 }

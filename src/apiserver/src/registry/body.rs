@@ -111,6 +111,7 @@ pub fn object(cx: &Context, body: &Bytes, expected: Expected<'_>, validation: Fi
         )),
     })?;
     cx.warnings.extend(settled.warnings);
+    cx.audit.object(&settled.object);
     Ok(settled.object)
 }
 
@@ -178,5 +179,6 @@ pub fn delete_options(cx: &Context, body: &Bytes, schema: &Schema) -> Result<Opt
         return Err(Status::bad_request("the body of a DELETE is no DeleteOptions"));
     }
     structural::prune(schema, &mut options).map_err(|error| refused(&error, None))?;
+    cx.audit.sent(&options);
     Ok(Some(options))
 }

@@ -38,6 +38,7 @@ impl Registry {
             method: http::Method::POST,
             headers: http::HeaderMap::new(),
             warnings: Default::default(),
+            audit: Default::default(),
         };
         Ok((target, cx))
     }
@@ -121,5 +122,13 @@ fn own_context(target: &Target, verb: &str, method: http::Method) -> Context {
         name: target.name.clone(),
         ..RequestInfo::default()
     };
-    Context { user, info, query: Vec::new(), method, headers: http::HeaderMap::new(), warnings: Default::default() }
+    Context {
+        user,
+        info,
+        query: Vec::new(),
+        method,
+        headers: http::HeaderMap::new(),
+        warnings: Default::default(),
+        audit: Default::default(),
+    }
 }

@@ -78,7 +78,8 @@ mod tests {
         let info = RequestInfo { subresource: subresource.into(), rest: rest.into(), ..RequestInfo::default() };
         let query = query.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let (user, headers) = (crate::request::User::default(), http::HeaderMap::new());
-        let cx = Context { user, info, query, method: http::Method::POST, headers, warnings: Default::default() };
+        let cx =
+            Context { user, info, query, method: http::Method::POST, headers, warnings: Default::default(), audit: Default::default() };
         let mut out = options("K", &cx);
         let map = out.as_object_mut().expect("a map");
         map.remove("kind");

@@ -19,9 +19,10 @@ use super::{
     select::Selection,
     target::Target,
     update,
-    write::{Put, Write},
+    write::{self, Put, Write},
 };
 use crate::{
+    authorization::masters,
     body::Body,
     cache::object::Object,
     output::{self, format::Format},
@@ -59,6 +60,20 @@ enum Decision {
 /// Answers a DELETE of one object.
 pub async fn delete(inner: &Inner, target: &Target, cx: &Context, body: &Bytes, format: &Format) -> Result<Response<Body>, Status> {
     let options = options(cx, body)?;
+    if options.even_unreadable && target.collection.unreadable(&target.key()).is_some() {
+        if !cx.user.groups.iter().any(|group| group == masters::GROUP) {
+            let why = "it cannot be read, and only an administrator of the cluster may delete what nobody has seen";
+            return Err(Status::forbidden(&target.resource.group, &target.resource.plural, &target.name, why));
+        }
+        write::discard(inner, target, options.dry_run).await?;
+        let details = Details {
+            group: target.resource.group.clone(),
+            kind: target.resource.plural.clone(),
+            name: target.name.clone(),
+            ..Details::default()
+        };
+        return Ok(output::value(200, &plain(format), &success(&details), |value| output::message(catalogue::builtin(), "Status", value)));
+    }
     let deleted = remove(inner, target, cx, &options, false).await?;
     let write = Write { inner, target, cx, admitted: false, dry_run: false };
     if deleted.gone && !write.kind().returns_deleted() {

@@ -47,6 +47,7 @@ use crate::{
     cache::{self, Cache, collection::Bounds},
     catalogue::Live,
     definitions,
+    metrics::Metrics,
     output::{self, format::Format},
     request::Context,
 };
@@ -83,6 +84,7 @@ pub(crate) struct Inner {
     pub(crate) cache: Cache,
     store: Arc<dyn Store>,
     pub(crate) catalogue: Live,
+    metrics: Metrics,
     admission: Vec<Arc<dyn Plugin>>,
     converter: Arc<Converter>,
     services: Services,
@@ -132,10 +134,12 @@ impl Registry {
         let catalogue = Live::default();
         let definitions = definitions::Book::open(&cache, &catalogue);
         let converter = Arc::new(Converter::new(&cache));
+        let metrics = Metrics::default();
         let inner = Inner {
             cache,
             store,
             catalogue,
+            metrics,
             admission,
             converter,
             services,
@@ -153,6 +157,16 @@ impl Registry {
     /// The cache, to be kept by others.
     pub fn cache(&self) -> &Cache {
         &self.inner.cache
+    }
+
+    /// What is served, now and later.
+    pub(crate) fn live(&self) -> &Live {
+        &self.inner.catalogue
+    }
+
+    /// What is counted of requests.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
     }
 
     /// What is served now.

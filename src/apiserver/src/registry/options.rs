@@ -8,6 +8,9 @@ use serde_json::Value;
 
 use crate::request::Context;
 
+/// Upstream's name for a deletion without a look at the object.
+const EVEN_UNREADABLE: &str = "ignoreStoreReadErrorWithClusterBreakingPotential";
+
 /// How unknown and doubled fields are taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FieldValidation {
@@ -59,6 +62,8 @@ pub struct DeleteOptions {
     pub uid: Option<String>,
     /// The object must have this resourceVersion.
     pub resource_version: Option<String>,
+    /// An object that cannot be read goes too, and whatever should have followed from its deletion does not.
+    pub even_unreadable: bool,
 }
 
 /// `resourceVersionMatch`.
@@ -185,12 +190,14 @@ impl DeleteOptions {
                 policy = body["propagationPolicy"].as_str().map(str::to_owned);
                 out.uid = body["preconditions"]["uid"].as_str().map(str::to_owned);
                 out.resource_version = body["preconditions"]["resourceVersion"].as_str().map(str::to_owned);
+                out.even_unreadable = body[EVEN_UNREADABLE].as_bool() == Some(true);
             }
             None => {
                 let values = cx.query.iter().filter(|(k, _)| k == "dryRun").map(|(_, v)| v.as_str());
                 out.dry_run = dry_run(values, &mut causes);
                 out.grace_period = number(cx, "gracePeriodSeconds")?;
                 out.orphan_dependents = flag(cx, "orphanDependents")?;
+                out.even_unreadable = flag(cx, EVEN_UNREADABLE)? == Some(true);
                 policy = cx.param("propagationPolicy").map(str::to_owned);
             }
         }

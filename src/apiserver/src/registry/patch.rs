@@ -52,6 +52,7 @@ impl Patch {
             return Err(body::too_large());
         }
         let Decoded { value, duplicates } = decode::json(body).map_err(|error| body::refused(&error, None))?;
+        cx.audit.sent(&value);
         Ok((make(value), duplicates))
     }
 

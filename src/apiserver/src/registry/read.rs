@@ -149,6 +149,7 @@ pub async fn list(inner: &Inner, target: &Target, cx: &Context, format: &Format)
     let options = ListOptions::read(cx)?;
     let selection = Selection::of(target, &options)?;
     let page = page(&inner.cache, target, &options, &selection).await?;
+    cx.warnings.extend(target.collection.unreadable_under(selection.prefix()).into_iter().map(|why| format!("left out: {why}")));
     let include = include(cx)?;
     let shown = target.as_stored() && (!target.asks() || page.objects.iter().all(|object| target.is_shown(&object.json())));
     if format.media == Media::Json && format.shape == Shape::Whole && !format.pretty && shown {

@@ -122,8 +122,11 @@ impl Target {
         if self.resource.custom { unknown().about(&self.resource.group, &self.resource.plural, &self.name) } else { unknown() }
     }
 
-    /// 404 for the object.
+    /// 404 for the object; 500 when the store has it and it cannot be read.
     pub fn not_found(&self) -> Status {
+        if let Some(why) = self.collection.unreadable(&self.key()) {
+            return Status::internal(format!("Internal error occurred: {why}"));
+        }
         Status::not_found(&self.resource.group, &self.resource.plural, &self.name)
     }
 

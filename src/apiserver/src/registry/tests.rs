@@ -62,6 +62,7 @@ fn request(verb: &str, path: &str, content_type: &str) -> Context {
         method: Method::POST,
         headers,
         warnings: Default::default(),
+        audit: Default::default(),
     }
 }
 

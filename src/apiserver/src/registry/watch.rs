@@ -29,6 +29,7 @@ use crate::{
         watcher::Watcher,
     },
     catalogue::Live,
+    metrics::Counted,
     output::{
         format::{Format, Media, Shape},
         no_cache,
@@ -95,6 +96,8 @@ struct Encoder {
     format: Format,
     include: Include,
     headings_sent: bool,
+    /// Counts what is sent.
+    events: Arc<Counted>,
 }
 
 /// Answers a watch.
@@ -129,7 +132,13 @@ pub async fn watch(inner: &Inner, target: &Target, cx: &Context, format: &Format
         target: target.clone(),
         selection,
         watcher: cache.watch(&target.stored.group, &target.stored.plural, begin),
-        encoder: Encoder { target: target.clone(), format: format.clone(), include: include(cx)?, headings_sent: false },
+        encoder: Encoder {
+            target: target.clone(),
+            format: format.clone(),
+            include: include(cx)?,
+            headings_sent: false,
+            events: inner.metrics.events(&target.resource.group, &target.resource.version, &target.resource.plural),
+        },
         start: Some((start, revision)),
         initial: None,
         bookmarks: options.bookmarks,
@@ -270,7 +279,9 @@ impl Stage {
         if let [(change, action)] = selected[..] {
             // The usual case, and the one that shares bytes among all watchers.
             if self.encoder.plain(&change.object) && (action == Action::Deleted) == (change.action == Action::Deleted) {
-                return Ok(change.object.event(action));
+                let event = change.object.event(action);
+                self.encoder.events.value.sent(event.len());
+                return Ok(event);
             }
         }
         let told = selected.into_iter().map(|(change, action)| {
@@ -290,11 +301,13 @@ impl Stage {
             if values.is_empty() { values } else { self.converter.outward(&self.live, &self.target, values).await? }.into_iter();
         let mut out = Vec::with_capacity(PIECE_BYTES.min(events.len() * 2048));
         for event in events {
+            let before = out.len();
             if self.encoder.plain(&event.object) {
                 event.write(&mut out);
             } else if let Some(value) = converted.next() {
                 self.encoder.event(event.action, value, event.revision, &mut out);
             }
+            self.encoder.events.value.sent(out.len() - before);
         }
         Ok(out)
     }

@@ -1,6 +1,6 @@
 //! What all writes share: admission, the last checks, the store, the cache.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use coracle_api::{defaulting, status::Status, structural, validation};
@@ -80,6 +80,7 @@ impl Write<'_> {
             old: seen.old,
             dry_run: self.dry_run,
             warnings: &self.cx.warnings,
+            audit: &self.cx.audit,
             resource: &self.target.resource,
             asked: Asked { query: &self.cx.query, deletion },
             kinds: self.inner,
@@ -110,11 +111,18 @@ impl Write<'_> {
         }
         let seen = self.seen(operation, Some(object), old);
         let write = self.attributes(&seen, None);
+        let start = Instant::now();
+        let done = self.mutate_by_all(&write, &seen.rounds, object).await;
+        self.inner.metrics.admitted("admit", operation, done.is_err(), start.elapsed());
+        done
+    }
+
+    async fn mutate_by_all(&self, write: &Attributes<'_>, rounds: &Rounds, object: &mut Value) -> Result<(), Status> {
         loop {
             for plugin in &self.inner.admission {
-                plugin.mutate(&write, object).await?;
+                plugin.mutate(write, object).await?;
             }
-            if !seen.rounds.begin_second() {
+            if !rounds.begin_second() {
                 return Ok(());
             }
         }
@@ -128,9 +136,10 @@ impl Write<'_> {
         }
         let seen = self.seen(operation, Some(object), old);
         let write = self.attributes(&seen, None);
-        for plugin in &self.inner.admission {
-            plugin.validate(&write, Some(object)).await?;
-        }
+        let start = Instant::now();
+        let done = self.validate_by_all(&write, Some(object)).await;
+        self.inner.metrics.admitted("validate", operation, done.is_err(), start.elapsed());
+        done?;
         for plugin in self.inner.admission.iter().filter(|plugin| plugin.reserves()) {
             taken.extend(plugin.reserve(&write, object).await?);
         }
@@ -144,8 +153,15 @@ impl Write<'_> {
         }
         let seen = self.seen(operation, object, old);
         let write = self.attributes(&seen, None);
+        let start = Instant::now();
+        let done = self.validate_by_all(&write, object).await;
+        self.inner.metrics.admitted("validate", operation, done.is_err(), start.elapsed());
+        done
+    }
+
+    async fn validate_by_all(&self, write: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status> {
         for plugin in &self.inner.admission {
-            plugin.validate(&write, object).await?;
+            plugin.validate(write, object).await?;
         }
         Ok(())
     }
@@ -166,10 +182,10 @@ impl Write<'_> {
         for plugin in &self.inner.admission {
             plugin.consent(&write).await?;
         }
-        for plugin in &self.inner.admission {
-            plugin.validate(&write, None).await?;
-        }
-        Ok(())
+        let start = Instant::now();
+        let done = self.validate_by_all(&write, None).await;
+        self.inner.metrics.admitted("validate", Operation::Delete, done.is_err(), start.elapsed());
+        done
     }
 
     /// Tells the author what a valid write had better not do.
@@ -294,6 +310,16 @@ impl Write<'_> {
     }
 }
 
+/// Deletes an object that cannot be read: nobody can judge that, and nothing follows from it.
+pub async fn discard(inner: &Inner, target: &Target, dry_run: bool) -> Result<(), Status> {
+    if dry_run {
+        return Ok(());
+    }
+    let (revision, _) = inner.store.delete(&target.store_key(), Expect::Any).await.map_err(|error| refused(&error))?;
+    inner.cache.wait(revision).await;
+    Ok(())
+}
+
 fn refused(error: &WriteError) -> Status {
     match error {
         WriteError::TooLarge { .. } => Status::new(413, "RequestEntityTooLarge", format!("Request entity too large: {error}")),
@@ -301,6 +327,7 @@ fn refused(error: &WriteError) -> Status {
             let why = source.as_ref().map_or(String::new(), |cause| format!(": {cause}"));
             Status::internal(format!("Internal error occurred: {error}{why}"))
         }
+        WriteError::Encryption { .. } => Status::internal(format!("Internal error occurred: {error}")),
         WriteError::KeyTooLong { .. } => Status::bad_request(error.to_string()),
         WriteError::Conflict { .. } => Status::internal(error.to_string()),
     }

@@ -15,6 +15,7 @@ use tower::ServiceExt as _;
 
 use super::*;
 
+mod flow;
 mod routes;
 mod streams;
 
@@ -32,6 +33,7 @@ async fn start(dir: &Path) -> (Arc<Authority>, ApiServer) {
         tls_sans: Vec::new(),
         bootstrap_token: Some("let-me-in".into()),
         authentication: Default::default(),
+        audit: Default::default(),
     };
     (authority, ApiServer::start(config, store).await.unwrap())
 }

@@ -15,7 +15,11 @@ use coracle_client::{
     election::{Seat, Terms, lead},
 };
 use coracle_pki::authority::Authority;
-use coracle_store::{Store, embedded::EmbeddedStore};
+use coracle_store::{
+    Store,
+    embedded::EmbeddedStore,
+    encryption::{Encrypted, InFile},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::start::StartError;
@@ -35,7 +39,7 @@ pub struct Api {
 pub async fn api(config: &ServerConfig, advertise: IpAddr, node_ips: &[IpAddr], steps: &Steps) -> Result<Api, StartError> {
     let directory = config.data_dir.join("server");
     let authority = Arc::new(Authority::open(&directory.join("tls")).map_err(StartError::Authority)?);
-    let store = open_store(&directory.join("db")).await?;
+    let store = open_store(&directory).await?;
     steps.done(format_args!("store open at revision {}", store.revision()));
     let mut tls_sans = config.tls_sans.clone();
     tls_sans.extend(node_ips.iter().map(ToString::to_string));
@@ -50,16 +54,21 @@ pub async fn api(config: &ServerConfig, advertise: IpAddr, node_ips: &[IpAddr], 
         tls_sans,
         bootstrap_token: None,
         authentication: config.authentication.clone(),
+        audit: config.audit.clone(),
     };
     let server = ApiServer::start(config, store.clone()).await.map_err(StartError::Api)?;
     steps.done(format_args!("API server ready on {}", server.address()));
     Ok(Api { server, authority, store })
 }
 
+/// The store with Secrets encrypted; the keys lie beside it, so that a copy of the store alone tells none.
 async fn open_store(directory: &Path) -> Result<Arc<dyn Store>, StartError> {
-    let directory = directory.to_owned();
-    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&directory, Default::default())).await;
-    Ok(Arc::new(opened.map_err(StartError::Task)?.map_err(StartError::Store)?))
+    let database = directory.join("db");
+    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&database, Default::default())).await;
+    let store = Arc::new(opened.map_err(StartError::Task)?.map_err(StartError::Store)?);
+    let keys = directory.join("cred").join("encryption-keys.json");
+    let store = Encrypted::open(store, &keys, Arc::new(InFile), &["/registry/secrets/"]).await.map_err(StartError::Encryption)?;
+    Ok(Arc::new(store))
 }
 
 /// An identity inside the process.

@@ -30,6 +30,9 @@ pub enum StartError {
     /// the store does not open
     #[error("the store does not open")]
     Store(#[source] coracle_store::OpenError),
+    /// the keys that Secrets are encrypted under are not there
+    #[error("the keys that Secrets are encrypted under are not there")]
+    Encryption(#[source] coracle_store::encryption::OpenError),
     /// the API server does not start
     #[error("the API server does not start")]
     Api(#[source] coracle_apiserver::server::StartError),

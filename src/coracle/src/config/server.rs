@@ -7,11 +7,18 @@ use std::{
     time::Duration,
 };
 
-use coracle_apiserver::authentication::{self, token_webhook};
+use coracle_apiserver::{
+    audit,
+    authentication::{self, token_webhook},
+};
 use ipnet::IpNet;
 
 use crate::cli::{Role, ServerFlags};
 
+/// Bytes of an audit log whose path is given and whose size is not; upstream's default.
+const UPSTREAM_LOG_BYTES: u64 = 100 << 20;
+/// Of the ages that flags give.
+const SECONDS_PER_DAY: u64 = 86_400;
 /// Where the data of a `coracle server` is.
 pub const DATA_DIR: &str = "/var/lib/coracle";
 
@@ -94,6 +101,8 @@ pub struct ServerConfig {
     pub tls_sans: Vec<String>,
     /// Who else says who is who.
     pub authentication: authentication::Settings,
+    /// Where requests are recorded, and which.
+    pub audit: audit::Config,
     /// Hook the sockets of the whole machine.
     pub machine_wide: bool,
 }
@@ -168,6 +177,7 @@ impl ServerConfig {
             node_taints: flags.node_taint.iter().map(|t| taint(t)).collect::<Result<_, _>>()?,
             tls_sans: flags.tls_san.clone(),
             authentication: authentication(flags)?,
+            audit: audit(flags, &defaults.data_dir),
             machine_wide: defaults.machine_wide,
             data_dir: defaults.data_dir,
         })
@@ -223,6 +233,29 @@ fn authentication(flags: &ServerFlags) -> Result<authentication::Settings, FlagE
 /// A length of time as Go writes it.
 fn duration(text: &str) -> Option<Duration> {
     text.parse::<jiff::SignedDuration>().ok()?.try_into().ok()
+}
+
+/// The log beside the data is bounded in any case; one that was asked for has the bounds that upstream's flags have.
+fn audit(flags: &ServerFlags, data_dir: &Path) -> audit::Config {
+    let given = flags.audit_log_path.clone().filter(|path| !path.as_os_str().is_empty());
+    let own = audit::Bounds::default();
+    let unless = |value: Option<u32>| value.map(u64::from);
+    let file_bytes = match unless(flags.audit_log_maxsize) {
+        Some(megabytes) if megabytes > 0 => megabytes << 20,
+        None if given.is_none() => own.file_bytes,
+        _ => UPSTREAM_LOG_BYTES,
+    };
+    let backups = match unless(flags.audit_log_maxbackup) {
+        Some(files) => usize::try_from(files).unwrap_or(usize::MAX),
+        None if given.is_none() => own.backups,
+        None => 0,
+    };
+    let age = Duration::from_secs(unless(flags.audit_log_maxage).unwrap_or_default() * SECONDS_PER_DAY);
+    audit::Config {
+        log: Some(given.unwrap_or_else(|| data_dir.join("logs").join("audit.log"))),
+        policy: flags.audit_policy_file.clone().filter(|path| !path.as_os_str().is_empty()),
+        bounds: audit::Bounds { file_bytes, backups, age },
+    }
 }
 
 fn mode(text: Option<&str>) -> Result<u32, FlagError> {
@@ -281,6 +314,28 @@ mod tests {
             (6443, "10.42.0.0/16", IpAddr::from([10, 43, 0, 10]))
         );
         assert_eq!(check(&["--service-cidr", "10.99.0.0/16"]).expect("good").cluster_dns, IpAddr::from([10, 99, 0, 10]));
+    }
+
+    #[test]
+    fn the_audit_log_is_bounded_unless_it_is_asked_for_otherwise() {
+        let megabytes = |size: u64, backups, days: u64| audit::Bounds {
+            file_bytes: size << 20,
+            backups,
+            age: Duration::from_secs(days * SECONDS_PER_DAY),
+        };
+        for (args, log, bounds) in [
+            (&[][..], "/var/lib/coracle/logs/audit.log", megabytes(16, 3, 0)),
+            (&["--audit-log-path", "/a/b"], "/a/b", megabytes(100, 0, 0)),
+            (
+                &["--audit-log-path", "-", "--audit-log-maxsize", "5", "--audit-log-maxbackup", "2", "--audit-log-maxage", "7"],
+                "-",
+                megabytes(5, 2, 7),
+            ),
+            (&["--audit-log-maxsize", "0", "--audit-log-maxbackup", "1"], "/var/lib/coracle/logs/audit.log", megabytes(100, 1, 0)),
+        ] {
+            let audit = check(args).expect("good").audit;
+            assert_eq!((audit.log, audit.bounds), (Some(log.into()), bounds), "{args:?}");
+        }
     }
 
     #[test]

@@ -115,6 +115,9 @@ impl PodSecurity {
             return Ok(());
         }
         let pod = Pod::of(pod);
+        if write.audit.wanted() {
+            write.audit.add("pod-security.kubernetes.io/enforce-policy", policy.enforce.to_string());
+        }
         let found = violations(policy.enforce, &pod);
         if !found.is_empty() {
             return Err(refuse(write, &format!("violates PodSecurity \"{}\": {}", policy.enforce, sentence(&found))));
@@ -160,8 +163,8 @@ fn warn(write: &Attributes<'_>, policy: &Policy, pod: &Pod<'_>) {
     }
     let found = violations(policy.audit, pod);
     if !found.is_empty() {
-        let (namespace, name) = (&write.info.namespace, &write.info.name);
-        tracing::info!(namespace, name, level = %policy.audit, violations = sentence(&found), "a pod violates the audited PodSecurity level");
+        let told = format!("would violate PodSecurity \"{}\": {}", policy.audit, sentence(&found));
+        write.audit.add("pod-security.kubernetes.io/audit-violations", told);
     }
 }
 

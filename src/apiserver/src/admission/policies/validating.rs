@@ -271,23 +271,18 @@ fn act(write: &Attributes<'_>, policy: &Policy<Validations>, binding: &Binding, 
                 "Audit" => {
                     let found = json!([{"message": failure.message, "policy": policy.name, "binding": binding.name,
                         "expressionIndex": failure.index, "validationActions": actions}]);
-                    note(write, FAILURE_ANNOTATION, &found.to_string());
+                    write.audit.add(FAILURE_ANNOTATION, found.to_string());
                 }
                 _ => {}
             }
         }
     }
     for (key, value) in &verdict.annotations {
-        note(write, &format!("{}/{key}", policy.name), value);
+        write.audit.add(&format!("{}/{key}", policy.name), value.as_str());
     }
     for why in &verdict.broken {
         refusals.push(refusal(write, &policy.name, Some(binding), "Invalid", why));
     }
-}
-
-/// Tells the server's log what the audit log is to know of a write.
-fn note(write: &Attributes<'_>, key: &str, value: &str) {
-    tracing::info!(user = write.user.name, path = write.info.path, key, value, "audit annotation of a policy");
 }
 
 /// The answer to a write that a policy does not let through.

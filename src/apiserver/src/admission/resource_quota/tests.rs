@@ -48,7 +48,15 @@ impl Server {
         let media = if verb == "patch" { "application/merge-patch+json" } else { "application/json" };
         headers.insert("content-type", media.parse().unwrap());
         let query = query.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned())).into_iter().collect();
-        let cx = Context { user: User::default(), info, query, method: Method::POST, headers, warnings: Default::default() };
+        let cx = Context {
+            user: User::default(),
+            info,
+            query,
+            method: Method::POST,
+            headers,
+            warnings: Default::default(),
+            audit: Default::default(),
+        };
         let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
         let response = self.registry.handle(&cx, body).await;
         let code = response.status().as_u16();

@@ -81,6 +81,9 @@ pub(super) async fn call(
     let verdict = review::read(version, &uid, mutating, answer);
     let mut verdict = verdict.map_err(|why| Fault::Call(format!("received invalid webhook response: {why}")))?;
     write.warnings.extend(std::mem::take(&mut verdict.warnings));
+    for (key, value) in &verdict.annotations {
+        write.audit.add(&format!("{}/{key}", hook.name), value.as_str());
+    }
     if !verdict.allowed {
         return Err(Fault::Refused(Box::new(review::denied(&hook.name, verdict.result.as_ref()))));
     }

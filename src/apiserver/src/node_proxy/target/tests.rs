@@ -54,6 +54,7 @@ fn ask(uri: &str) -> Result<String, String> {
         method: http::Method::GET,
         headers: Default::default(),
         warnings: Default::default(),
+        audit: Default::default(),
     };
     match find(&Given, &cx) {
         Ok(target) => Ok(format!("{:?} {}{}", target.scheme, target.authority(), target.path)),
