@@ -5,11 +5,14 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
-    pin::pin,
     process::Command,
     time::{Duration, Instant},
 };
 
+use coracle_client::{
+    Scope, Step, WatchError,
+    watch::{until, watch},
+};
 use coracle_tests::image;
 use futures::{Stream, StreamExt as _};
 use hickory_resolver::{
@@ -22,10 +25,6 @@ use kube::{
     Api, Client, Config,
     api::{DeleteParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
-    runtime::{
-        wait::await_condition,
-        watcher::{self, Event, watcher},
-    },
 };
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -58,8 +57,7 @@ async fn main() -> Result<(), Failure> {
     let namespace = "bench".to_owned();
     let namespaces: Api<Namespace> = Api::all(client.clone());
     namespaces.create(&PostParams::default(), &serde_json::from_value(json!({ "metadata": { "name": namespace } }))?).await?;
-    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &namespace);
-    tokio::time::timeout(PATIENCE, await_condition(accounts, "default", |a: Option<&ServiceAccount>| a.is_some())).await??;
+    tokio::time::timeout(PATIENCE, until::<ServiceAccount>(&client, Some(&namespace), "default", |account| account.is_some())).await??;
     starts(&client, &namespace, pods).await?;
     deletions(&client, &namespace).await
 }
@@ -77,9 +75,9 @@ fn pod(name: &str, script: &str, labels: &serde_json::Value) -> Result<Pod, serd
 
 /// The next change of the watch that `is` picks.
 async fn next(
-    changes: &mut (impl Stream<Item = watcher::Result<Event<Pod>>> + Unpin),
-    is: impl Fn(&Event<Pod>) -> bool,
-) -> Result<Event<Pod>, Failure> {
+    changes: &mut (impl Stream<Item = Result<Step<Pod>, WatchError>> + Unpin),
+    is: impl Fn(&Step<Pod>) -> bool,
+) -> Result<Step<Pod>, Failure> {
     let found = async {
         loop {
             match changes.next().await {
@@ -93,9 +91,9 @@ async fn next(
     tokio::time::timeout(PATIENCE, found).await?
 }
 
-fn named<'a>(event: &'a Event<Pod>, name: &str) -> Option<&'a Pod> {
+fn named<'a>(event: &'a Step<Pod>, name: &str) -> Option<&'a Pod> {
     match event {
-        Event::Apply(pod) | Event::InitApply(pod) => Some(pod).filter(|p| p.metadata.name.as_deref() == Some(name)),
+        Step::Put(pod) | Step::Listed(pod) => Some(pod).filter(|p| p.metadata.name.as_deref() == Some(name)),
         _ => None,
     }
 }
@@ -107,8 +105,8 @@ fn is_running(pod: &Pod) -> bool {
 /// One pod at a time, from the request to the watch that shows it Running.
 async fn starts(client: &Client, namespace: &str, pods: usize) -> Result<(), Failure> {
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let mut changes = pin!(watcher(api.clone(), watcher::Config::default()));
-    next(&mut changes, |e| matches!(e, Event::InitDone)).await?;
+    let mut changes = watch::<Pod>(client, Some(namespace), Scope::default());
+    next(&mut changes, |e| matches!(e, Step::Complete)).await?;
     let mut took = Vec::with_capacity(pods);
     for number in 0..pods {
         let name = format!("one-{number}");
@@ -117,7 +115,7 @@ async fn starts(client: &Client, namespace: &str, pods: usize) -> Result<(), Fai
         next(&mut changes, |e| named(e, &name).is_some_and(is_running)).await?;
         took.push(began.elapsed());
         api.delete(&name, &DeleteParams::default().grace_period(0)).await?;
-        next(&mut changes, |e| matches!(e, Event::Delete(p) if p.metadata.name.as_deref() == Some(&name))).await?;
+        next(&mut changes, |e| matches!(e, Step::Deleted(p) if p.metadata.name.as_deref() == Some(&name))).await?;
     }
     took.sort();
     let quantile = |percent: usize| took[(took.len() * percent).div_ceil(100).saturating_sub(1)];
@@ -142,8 +140,8 @@ async fn deletions(client: &Client, namespace: &str) -> Result<(), Failure> {
     let name = format!("names.{namespace}.svc.cluster.local.");
 
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let mut changes = pin!(watcher(api.clone(), watcher::Config::default().labels("app=bench")));
-    next(&mut changes, |e| matches!(e, Event::InitDone)).await?;
+    let mut changes = watch::<Pod>(client, Some(namespace), Scope::labels("app=bench"));
+    next(&mut changes, |e| matches!(e, Step::Complete)).await?;
     // It does not end when it is asked to: what keeps requests from it is the Service.
     let script = "trap '' TERM; mkdir -p /www; echo $POD_IP > /www/index.html; exec httpd -f -p 8080 -h /www";
     let mut standing: Vec<(String, IpAddr)> = Vec::new();

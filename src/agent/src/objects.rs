@@ -7,9 +7,10 @@ use std::{
     time::Duration,
 };
 
+use coracle_client::watch::watch_object;
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::{Api, Client, runtime::WatchStreamExt as _, runtime::watcher};
+use kube::Client;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -125,13 +126,12 @@ async fn follow(client: Client, (kind, namespace, name): Key, told: watch::Sende
             changed
         });
     };
-    // Errors are tried again by the watcher's own backoff; the last sight stays valid.
+    // After an error the watch goes on by itself; the last sight stays valid.
     match kind {
         Kind::ConfigMap => {
-            let stream = watcher::watch_object(Api::<ConfigMap>::namespaced(client, &namespace), &name).default_backoff();
-            futures::pin_mut!(stream);
-            while let Some(event) = stream.next().await {
-                if let Ok(object) = event {
+            let mut states = watch_object::<ConfigMap>(&client, Some(&namespace), &name);
+            while let Some(state) = states.next().await {
+                if let Ok(object) = state {
                     tell(object.map(|o| {
                         let text = o.data.into_iter().flatten().map(|(k, v)| (k, v.into_bytes()));
                         text.chain(o.binary_data.into_iter().flatten().map(|(k, v)| (k, v.0))).collect()
@@ -140,10 +140,9 @@ async fn follow(client: Client, (kind, namespace, name): Key, told: watch::Sende
             }
         }
         Kind::Secret => {
-            let stream = watcher::watch_object(Api::<Secret>::namespaced(client, &namespace), &name).default_backoff();
-            futures::pin_mut!(stream);
-            while let Some(event) = stream.next().await {
-                if let Ok(object) = event {
+            let mut states = watch_object::<Secret>(&client, Some(&namespace), &name);
+            while let Some(state) = states.next().await {
+                if let Ok(object) = state {
                     tell(object.map(|o| o.data.into_iter().flatten().map(|(k, v)| (k, v.0)).collect()));
                 }
             }

@@ -8,14 +8,11 @@ use std::{
     time::Duration,
 };
 
+use coracle_client::{Scope, Step, watch::watch as follow};
 use coracle_runtime::{ContainerState, RuntimeEvent, SandboxStatus};
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use kube::{
-    Api,
-    runtime::{WatchStreamExt as _, watcher},
-};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -91,10 +88,7 @@ impl Pods {
 
     /// Follows the API and the runtime until the agent stops.
     pub async fn run(self, mut remains: Remains) {
-        let pods: Api<Pod> = Api::all(self.ctx.client.clone());
-        let config = watcher::Config::default().fields(&format!("spec.nodeName={}", self.ctx.config.node_name));
-        let watch = watcher(pods, config).default_backoff();
-        futures::pin_mut!(watch);
+        let mut pods = follow::<Pod>(&self.ctx.client, None, Scope::fields(format!("spec.nodeName={}", self.ctx.config.node_name)));
         let mut events = self.ctx.runtime.events();
         let mut rotation = tokio::time::interval(ROTATION);
         rotation.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -102,15 +96,15 @@ impl Pods {
         let mut first = true;
         loop {
             tokio::select! {
-                event = watch.next() => match event {
-                    Some(Ok(watcher::Event::Init)) => listed.clear(),
-                    Some(Ok(watcher::Event::InitApply(pod))) => {
+                step = pods.next() => match step {
+                    Some(Ok(Step::Begin)) => listed.clear(),
+                    Some(Ok(Step::Listed(pod))) => {
                         listed.insert(spec::uid(&pod).to_owned());
                         self.see(pod, &mut remains).await;
                     }
-                    Some(Ok(watcher::Event::Apply(pod))) => self.see(pod, &mut remains).await,
-                    Some(Ok(watcher::Event::Delete(pod))) => self.tell(spec::uid(&pod), Message::Event(Event::Gone)).await,
-                    Some(Ok(watcher::Event::InitDone)) => {
+                    Some(Ok(Step::Put(pod))) => self.see(pod, &mut remains).await,
+                    Some(Ok(Step::Deleted(pod))) => self.tell(spec::uid(&pod), Message::Event(Event::Gone)).await,
+                    Some(Ok(Step::Complete)) => {
                         self.forget_missing(&listed).await;
                         if std::mem::take(&mut first) {
                             self.remove_orphans(std::mem::take(&mut remains));

@@ -5,8 +5,6 @@ use std::{
     time::Duration,
 };
 
-use kube::runtime::utils::Backoff;
-
 /// First delay: the API server in the same process is back within tens of milliseconds.
 const FIRST_MS: u64 = 50;
 /// Longest delay: a cluster of many nodes must not hammer an API server that comes up.
@@ -18,18 +16,16 @@ pub struct Reconnect {
     attempts: u32,
 }
 
-impl Iterator for Reconnect {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
+impl Reconnect {
+    /// How long to wait before the next attempt.
+    pub fn next_delay(&mut self) -> Duration {
         let delay = delay_ms(self.attempts, RandomState::new().hash_one(self.attempts));
         self.attempts = self.attempts.saturating_add(1);
-        Some(Duration::from_millis(delay))
+        Duration::from_millis(delay)
     }
-}
 
-impl Backoff for Reconnect {
-    fn reset(&mut self) {
+    /// An attempt had success.
+    pub fn reset(&mut self) {
         self.attempts = 0;
     }
 }

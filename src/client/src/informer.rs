@@ -1,7 +1,7 @@
 //! Shared informers: one watch per kind and scope in this process, however many roles read it.
 //!
-//! Base: `kube::runtime::watcher` (list and watch, resumed at the last revision, begun anew at 410). What is ours: sharing, indexes, wake-ups
-//! that carry a key and nothing else, and [`Informer::seen`], by which a controller knows that its own last write has come back.
+//! Base: [`mod@crate::watch`]. On top of it: sharing, indexes, wake-ups that carry a key and nothing else, and [`Informer::seen`], by which a
+//! controller knows that its own last write has come back.
 
 use std::{
     any::{Any, TypeId},
@@ -14,47 +14,20 @@ use std::{
 };
 
 use futures::StreamExt;
-use kube::{
-    Api, Client, Resource,
-    runtime::watcher::{self, watcher},
-};
+use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, watch as watched};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    Key, Lister,
-    backoff::Reconnect,
+    Key, Lister, Scope, Step, WatchError,
     lister::{Cache, IndexFn},
+    watch::watch,
 };
-
-/// Objects a page of the first list; a page is decoded as a whole, so this bounds the peak of memory.
-const PAGE_OBJECTS: u32 = 250;
 
 /// What an informer needs of a kind.
 pub trait Watched: Resource<DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug + Send + Sync + 'static {}
 impl<K: Resource<DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug + Send + Sync + 'static> Watched for K {}
-
-/// Which objects of a kind a watch carries. The default is all of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Scope {
-    /// Field selector, such as `spec.nodeName=n1`.
-    pub fields: Option<String>,
-    /// Label selector.
-    pub labels: Option<String>,
-}
-
-impl Scope {
-    /// Only what this field selector matches.
-    pub fn fields(selector: impl Into<String>) -> Self {
-        Self { fields: Some(selector.into()), labels: None }
-    }
-
-    /// Only what this label selector matches.
-    pub fn labels(selector: impl Into<String>) -> Self {
-        Self { fields: None, labels: Some(selector.into()) }
-    }
-}
 
 /// All informers of one client. Clones share them; the watches end when the last clone is gone.
 #[derive(Clone)]
@@ -105,11 +78,8 @@ impl Informers {
 
     fn start<K: Watched>(&self, scope: &Scope) -> Informer<K> {
         let informer = Informer { shared: Arc::new(Shared::default()) };
-        let mut config = watcher::Config::default().page_size(PAGE_OBJECTS);
-        config.field_selector = scope.fields.clone();
-        config.label_selector = scope.labels.clone();
-        let events = watcher(Api::<K>::all(self.inner.client.clone()), config);
-        tokio::spawn(self.inner.stop.clone().run_until_cancelled_owned(follow(events, informer.shared.clone())));
+        let steps = watch::<K>(&self.inner.client, None, scope.clone());
+        tokio::spawn(self.inner.stop.clone().run_until_cancelled_owned(follow(steps, informer.shared.clone())));
         informer
     }
 }
@@ -201,13 +171,13 @@ struct Shared<K> {
     cache: Arc<RwLock<Cache<K>>>,
     /// Held while a change is applied and told, so that an observer that joins misses none and sees none twice.
     observers: Mutex<Vec<Observer<K>>>,
-    synced: watch::Sender<bool>,
+    synced: watched::Sender<bool>,
     seen: AtomicU64,
 }
 
 impl<K> Default for Shared<K> {
     fn default() -> Self {
-        Self { cache: Arc::default(), observers: Mutex::default(), synced: watch::Sender::new(false), seen: AtomicU64::new(0) }
+        Self { cache: Arc::default(), observers: Mutex::default(), synced: watched::Sender::new(false), seen: AtomicU64::new(0) }
     }
 }
 
@@ -232,53 +202,42 @@ impl<K: Watched> Shared<K> {
     }
 }
 
-/// Applies the watch to the cache until it is stopped. Errors are told once per outage and retried.
-async fn follow<K: Watched>(events: impl futures::Stream<Item = watcher::Result<watcher::Event<K>>> + Send, shared: Arc<Shared<K>>) {
-    use kube::runtime::utils::Backoff as _;
-    let mut events = std::pin::pin!(events);
-    // Only progress begins the delays anew: a refused list comes right behind its `Init`.
-    let mut reconnect = Reconnect::default();
+/// Applies the watch to the cache until it is stopped. Errors are told once per outage.
+async fn follow<K: Watched>(mut steps: impl futures::Stream<Item = Result<Step<K>, WatchError>> + Unpin, shared: Arc<Shared<K>>) {
     // Keys of the list under way: what it lacks at its end is gone.
     let mut listed: HashSet<Key> = HashSet::new();
     let mut failing = false;
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(event) => {
-                let progress = !matches!(event, watcher::Event::Init);
-                if progress {
-                    reconnect.reset();
-                }
-                if failing && progress {
-                    tracing::info!(kind = %K::kind(&()), "watching again");
-                    failing = false;
-                }
-                match event {
-                    watcher::Event::Init => listed.clear(),
-                    watcher::Event::InitApply(object) => {
-                        listed.insert(Key::of(&object));
-                        shared.put(object);
-                    }
-                    watcher::Event::InitDone => {
-                        let known = read(&shared.cache).keys();
-                        for key in known.iter().filter(|key| !listed.contains(key)) {
-                            shared.delete(key, 0);
-                        }
-                        listed = HashSet::new();
-                        shared.synced.send_replace(true);
-                    }
-                    watcher::Event::Apply(object) => shared.put(object),
-                    watcher::Event::Delete(object) => shared.delete(&Key::of(&object), revision(&object)),
-                }
-            }
+    while let Some(step) = steps.next().await {
+        let step = match step {
+            Ok(step) => step,
             Err(error) => {
-                if !failing {
-                    failing = true;
+                if !std::mem::replace(&mut failing, true) {
                     tracing::warn!(kind = %K::kind(&()), error = &error as &dyn std::error::Error, "the watch failed, trying again");
                 }
-                if let Some(delay) = reconnect.next() {
-                    tokio::time::sleep(delay).await;
-                }
+                continue;
             }
+        };
+        // A refused list comes right behind its beginning, which is no progress therefore.
+        if failing && !matches!(step, Step::Begin) {
+            tracing::info!(kind = %K::kind(&()), "watching again");
+            failing = false;
+        }
+        match step {
+            Step::Begin => listed.clear(),
+            Step::Listed(object) => {
+                listed.insert(Key::of(&object));
+                shared.put(object);
+            }
+            Step::Complete => {
+                let known = read(&shared.cache).keys();
+                for key in known.iter().filter(|key| !listed.contains(key)) {
+                    shared.delete(key, 0);
+                }
+                listed = HashSet::new();
+                shared.synced.send_replace(true);
+            }
+            Step::Put(object) => shared.put(object),
+            Step::Deleted(object) => shared.delete(&Key::of(&object), revision(&object)),
         }
     }
 }

@@ -9,9 +9,11 @@ pub mod informer;
 pub mod key;
 pub mod lister;
 pub mod transport;
+pub mod watch;
 
 pub use events::{EventType, Recorder};
-pub use informer::{Changes, Informer, Informers, Scope};
+pub use informer::{Changes, Informer, Informers};
 pub use key::Key;
 pub use lister::Lister;
 pub use transport::{KubeconfigError, authority_of, from_kubeconfig, in_process};
+pub use watch::{Scope, Step, WatchError};

@@ -82,7 +82,7 @@ fn log(cli: &Cli) {
         _ => false,
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("CORACLE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(if debug { "info,coracle=debug" } else { "warn,kube_runtime=error" }));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(if debug { "info,coracle=debug" } else { "warn" }));
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).with_target(debug).init();
 }

@@ -2,16 +2,9 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use coracle_client::backoff::Reconnect;
+use coracle_client::{Step, watch::watch_metadata};
 use futures::StreamExt;
-use kube::{
-    Api, Client,
-    core::{DynamicObject, PartialObjectMeta},
-    runtime::{
-        WatchStreamExt,
-        watcher::{Config, Event, watcher},
-    },
-};
+use kube::{Client, Resource as _, core::DynamicObject};
 use tokio::sync::Notify;
 
 use super::{
@@ -21,25 +14,21 @@ use super::{
 };
 use crate::execute::kind_name;
 
-/// Objects of a page of the first list.
-const PAGE_OBJECTS: u32 = 250;
-
 /// Keeps the graph in step with the kind. Rings `again` at every change, if the kind makes kinds.
 pub(super) async fn follow(inventory: Inventory, client: Client, kind: Kind, again: Option<Arc<Notify>>) {
     let (name, resource) = (kind_name(&kind.resource), Arc::new(kind.resource));
-    let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client, &*resource);
-    let mut events = std::pin::pin!(watcher(api, Config::default().page_size(PAGE_OBJECTS)).backoff(Reconnect::default()));
+    let mut steps = watch_metadata(&client, DynamicObject::url_path(&resource, None));
     let mut listed: HashSet<Arc<str>> = HashSet::new();
     let mut synced = false;
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(Event::Init) => listed.clear(),
-            Ok(Event::InitApply(object)) => {
-                let node = Node::of(&resource, object.metadata);
+    while let Some(step) = steps.next().await {
+        match step {
+            Ok(Step::Begin) => listed.clear(),
+            Ok(Step::Listed(metadata)) => {
+                let node = Node::of(&resource, metadata);
                 listed.insert(node.uid.clone());
                 put(&inventory, &name, node);
             }
-            Ok(Event::InitDone) => {
+            Ok(Step::Complete) => {
                 let known: Vec<_> = inventory.read(|g| g.all().filter(|n| *n.kind == *resource).collect());
                 for node in known.into_iter().filter(|n| !listed.contains(&n.uid)) {
                     inventory.apply(&name, Change { old: Some(node), new: None, revision: 0 });
@@ -52,9 +41,9 @@ pub(super) async fn follow(inventory: Inventory, client: Client, kind: Kind, aga
                 synced = true;
                 continue;
             }
-            Ok(Event::Apply(object)) => put(&inventory, &name, Node::of(&resource, object.metadata)),
-            Ok(Event::Delete(object)) => {
-                let node = Node::of(&resource, object.metadata);
+            Ok(Step::Put(metadata)) => put(&inventory, &name, Node::of(&resource, metadata)),
+            Ok(Step::Deleted(metadata)) => {
+                let node = Node::of(&resource, metadata);
                 let old = inventory.node_of(&node.uid);
                 inventory.apply(&name, Change { old, new: None, revision: node.revision });
             }

@@ -9,11 +9,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use coracle_client::{WatchError, watch::until};
 use k8s_openapi::api::{core::v1::Node, discovery::v1::EndpointSlice};
-use kube::{
-    Api,
-    runtime::wait::{Condition, await_condition},
-};
 use nix::sys::signal::Signal;
 use tokio::process::{Child, Command};
 
@@ -126,12 +123,12 @@ async fn command(flags: &RunFlags, cluster: &Cluster, place: &Place, steps: &Ste
 /// Waits until the cluster is of use: its node is Ready and its DNS answers.
 async fn answers(cluster: &Cluster, config: &ServerConfig, steps: &Steps) -> Result<(), Failure> {
     if let Some(node) = &cluster.node {
-        within("the node is not Ready", await_condition(Api::<Node>::all(cluster.admin.clone()), node, ready())).await?;
+        within("the node is not Ready", until(&cluster.admin, None, node, is_ready)).await?;
         steps.done(format_args!("node {node} is Ready"));
     }
     if let Some(node) = cluster.node.as_ref().filter(|_| config.has(Role::Dns)) {
-        let slices: Api<EndpointSlice> = Api::namespaced(cluster.admin.clone(), "kube-system");
-        let slice = within("DNS does not answer", await_condition(slices, &coracle_dns::slice_name(node), has_endpoint())).await?;
+        let slice = coracle_dns::slice_name(node);
+        let slice = within("DNS does not answer", until(&cluster.admin, Some("kube-system"), &slice, has_endpoint)).await?;
         if let Some(address) = slice.as_ref().and_then(dns_address) {
             let answered = tokio::time::timeout(NODE_LIMIT, crate::demo::ask_dns(address, &config.cluster_domain)).await;
             answered.map_err(|_| Failure::new("DNS does not answer"))?;
@@ -141,7 +138,7 @@ async fn answers(cluster: &Cluster, config: &ServerConfig, steps: &Steps) -> Res
     Ok(())
 }
 
-async fn within<T>(what: &str, wait: impl Future<Output = Result<T, kube::runtime::wait::Error>>) -> Result<T, Failure> {
+async fn within<T>(what: &str, wait: impl Future<Output = Result<T, WatchError>>) -> Result<T, Failure> {
     match tokio::time::timeout(NODE_LIMIT, wait).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(Failure::new(what).because(error)),
@@ -149,15 +146,13 @@ async fn within<T>(what: &str, wait: impl Future<Output = Result<T, kube::runtim
     }
 }
 
-fn ready() -> impl Condition<Node> {
-    |node: Option<&Node>| {
-        let conditions = node.and_then(|n| n.status.as_ref()).and_then(|s| s.conditions.as_ref());
-        conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
-    }
+fn is_ready(node: Option<&Node>) -> bool {
+    let conditions = node.and_then(|n| n.status.as_ref()).and_then(|s| s.conditions.as_ref());
+    conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
-fn has_endpoint() -> impl Condition<EndpointSlice> {
-    |slice: Option<&EndpointSlice>| slice.is_some_and(|s| dns_address(s).is_some())
+fn has_endpoint(slice: Option<&EndpointSlice>) -> bool {
+    slice.is_some_and(|s| dns_address(s).is_some())
 }
 
 fn dns_address(slice: &EndpointSlice) -> Option<SocketAddr> {

@@ -3,10 +3,12 @@
 use std::{
     collections::BTreeSet,
     fmt::Debug,
+    future::ready,
     path::Path,
     time::{Duration, Instant},
 };
 
+use coracle_client::{Scope, Step, watch};
 use futures::{Stream, StreamExt as _, pin_mut};
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -16,7 +18,6 @@ use k8s_openapi::api::{
 use kube::{
     Api, Client, Resource, ResourceExt as _,
     api::{DeleteParams, LogParams, Patch, PatchParams, PostParams},
-    runtime::{WatchStreamExt as _, wait::conditions, watcher},
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -109,7 +110,7 @@ impl Proof {
         // The namespace's ServiceAccount is there by now: the Deployment's pods run with it.
         self.pods().create(&PostParams::default(), &pod).await.map_err(failed("create the asking pod"))?;
         let ended = |pod: &Pod| pod.status.as_ref().and_then(|s| s.phase.clone()).filter(|p| p == "Succeeded" || p == "Failed");
-        let stream = self.watch::<Pod>(watcher::Config::default().fields("metadata.name=ask"));
+        let stream = self.watch::<Pod>(Scope::fields("metadata.name=ask"));
         let phase = self.until(what, stream, |pods| pods.iter().find_map(&ended)).await?;
         let log = self.pods().logs("ask", &LogParams::default()).await.map_err(failed("read the asking pod's log"))?;
         print!("{log}");
@@ -142,12 +143,14 @@ impl Proof {
     }
 
     async fn clean_up(&mut self) -> Result<(), Failure> {
-        let (began, name, namespaces) = (Instant::now(), self.namespace.clone(), Api::<Namespace>::all(self.client.clone()));
+        let (began, name, client) = (Instant::now(), self.namespace.clone(), self.client.clone());
+        let namespaces = Api::<Namespace>::all(client.clone());
         let Some(namespace) = namespaces.get_opt(&name).await.map_err(failed("read the namespace"))? else { return Ok(()) };
         namespaces.delete(&name, &DeleteParams::default()).await.map_err(failed("delete the namespace"))?;
         let gone = async {
             let uid = namespace.uid().unwrap_or_default();
-            let deleted = kube::runtime::wait::await_condition(namespaces, &name, conditions::is_deleted(&uid)).await;
+            let is_gone = |now: Option<&Namespace>| now.and_then(kube::ResourceExt::uid).is_none_or(|now| now != uid);
+            let deleted = watch::until(&client, None, &name, is_gone).await;
             deleted.map(drop).map_err(|e| Failure::new("watching failed").because(e))
         };
         self.wait("the namespace is gone with all it held", began, gone).await
@@ -164,7 +167,7 @@ impl Proof {
 
     /// Three pods are ready, none of them one of `without`.
     fn pods_ready(&self, without: &BTreeSet<String>) -> impl Future<Output = Result<(), Failure>> + use<> {
-        let (stream, without) = (self.watch::<Pod>(watcher::Config::default().labels("app=web")), without.clone());
+        let (stream, without) = (self.watch::<Pod>(Scope::labels("app=web")), without.clone());
         settle(stream, move |pods: &[Pod]| {
             let good = pods.iter().filter(|p| is_ready(p) && !without.contains(&p.uid().unwrap_or_default())).count();
             (good == REPLICAS).then_some(())
@@ -173,13 +176,13 @@ impl Proof {
 
     fn restarted(&self, pod: &Pod) -> impl Future<Output = Result<(), Failure>> + use<> {
         let (uid, before) = (pod.uid(), restarts(pod));
-        let stream = self.watch::<Pod>(watcher::Config::default().labels("app=web"));
+        let stream = self.watch::<Pod>(Scope::labels("app=web"));
         settle(stream, move |pods: &[Pod]| pods.iter().any(|p| p.uid() == uid && restarts(p) > before && is_ready(p)).then_some(()))
     }
 
     fn endpoint_gone(&self, pod: &Pod) -> impl Future<Output = Result<(), Failure>> + use<> {
         let uid = pod.uid();
-        let stream = self.watch::<EndpointSlice>(watcher::Config::default().labels("kubernetes.io/service-name=web"));
+        let stream = self.watch::<EndpointSlice>(Scope::labels("kubernetes.io/service-name=web"));
         settle(stream, move |slices: &[EndpointSlice]| {
             let mut endpoints = slices.iter().flat_map(|s| s.endpoints.iter().flatten());
             let ready = |e: &k8s_openapi::api::discovery::v1::Endpoint| e.conditions.as_ref().and_then(|c| c.ready) != Some(false);
@@ -203,37 +206,30 @@ impl Proof {
     }
 
     /// All objects that the watch means, after each change.
-    fn watch<K>(&self, config: watcher::Config) -> impl Stream<Item = Result<Vec<K>, Failure>> + use<K>
+    fn watch<K>(&self, scope: Scope) -> impl Stream<Item = Result<Vec<K>, Failure>> + use<K>
     where
         K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
     {
-        let events = watcher(self.api::<K>(), config).default_backoff();
-        events
-            .scan(Vec::<K>::new(), |known, event| {
-                let seen = match event {
-                    Ok(watcher::Event::Init) => {
-                        known.clear();
-                        None
-                    }
-                    Ok(watcher::Event::InitApply(object)) => {
-                        known.push(object);
-                        None
-                    }
-                    Ok(watcher::Event::Apply(object)) => {
-                        known.retain(|k| k.uid() != object.uid());
-                        known.push(object);
-                        Some(Ok(known.clone()))
-                    }
-                    Ok(watcher::Event::Delete(object)) => {
-                        known.retain(|k| k.uid() != object.uid());
-                        Some(Ok(known.clone()))
-                    }
-                    Ok(watcher::Event::InitDone) => Some(Ok(known.clone())),
-                    Err(error) => Some(Err(Failure::new("watching failed").because(error))),
+        watch::watch::<K>(&self.client, Some(&self.namespace), scope)
+            .scan(Vec::<K>::new(), |known, step| {
+                let step = match step {
+                    Ok(step) => step,
+                    Err(error) => return ready(Some(Some(Err(Failure::new("watching failed").because(error))))),
                 };
-                futures::future::ready(Some(seen))
+                let told = matches!(step, Step::Complete | Step::Put(_) | Step::Deleted(_));
+                match step {
+                    Step::Begin => known.clear(),
+                    Step::Complete => {}
+                    Step::Listed(object) => known.push(object),
+                    Step::Put(object) => {
+                        known.retain(|k| k.uid() != object.uid());
+                        known.push(object);
+                    }
+                    Step::Deleted(object) => known.retain(|k| k.uid() != object.uid()),
+                }
+                ready(Some(told.then(|| Ok(known.clone()))))
             })
-            .filter_map(futures::future::ready)
+            .filter_map(ready)
     }
 
     fn pods(&self) -> Api<Pod> {
