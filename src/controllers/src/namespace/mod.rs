@@ -65,8 +65,10 @@ impl Controller for Namespaces {
         let content = self.inventory.read(|g| g.namespace(&key.name));
         let kinds = self.inventory.namespaced_kinds();
         let mut hidden = Vec::new();
-        if content.is_empty() && plan::is_terminating(&namespace) {
-            for kind in &kinds {
+        if plan::is_terminating(&namespace) {
+            // Once nothing is known to be left, the API is asked; of pods before anything else is deleted.
+            let known = |kind: &Kind| content.iter().any(|n| plan::goes_first(&n.kind) || !plan::goes_first(&kind.resource));
+            for kind in kinds.iter().filter(|kind| !known(kind)) {
                 if self.left(kind, &key.name).await? {
                     hidden.push(kind.clone());
                 }

@@ -1,4 +1,4 @@
-//! The end of a namespace: everything in it is deleted, what remains is told, and with the last object the namespace goes.
+//! The end of a namespace: everything in it is deleted, pods first, what remains is told, and with the last object the namespace goes.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -7,7 +7,7 @@ use k8s_openapi::{
     api::core::v1::{Namespace, NamespaceCondition},
     apimachinery::pkg::apis::meta::v1::Time,
 };
-use kube::api::PropagationPolicy;
+use kube::{api::PropagationPolicy, core::ApiResource};
 use serde_json::json;
 
 use crate::{
@@ -88,11 +88,18 @@ fn status(namespace: &Namespace, body: serde_json::Value) -> Patch {
     Patch { subresource: Some("status"), ..Patch::merge(Target::of(namespace), body) }
 }
 
-/// Kinds of which something is there that is not being deleted yet.
+/// Whether this is the kind that goes before all others (KEP-5080): what a pod works with, its policies above all, stays as long as it runs.
+pub fn goes_first(kind: &ApiResource) -> bool {
+    kind.group.is_empty() && kind.kind == "Pod"
+}
+
+/// Kinds of which something is there that is not being deleted yet, and whose turn it is.
 fn doomed<'a>(seen: &Observed<'a>) -> impl Iterator<Item = &'a Kind> {
     let (content, hidden) = (seen.content, seen.hidden);
+    let first = content.iter().any(|n| goes_first(&n.kind)) || hidden.iter().any(|kind| goes_first(&kind.resource));
     seen.kinds
         .iter()
+        .filter(move |kind| !first || goes_first(&kind.resource))
         .filter(move |kind| hidden.contains(kind) || content.iter().any(|n| !n.deleting && kind_name(&n.kind) == kind_name(&kind.resource)))
 }
 
@@ -178,7 +185,6 @@ fn conditions(seen: &Observed<'_>, before: &[NamespaceCondition], left: &BTreeMa
 #[cfg(test)]
 mod tests {
     use coracle_client::Key;
-    use kube::core::ApiResource;
 
     use super::*;
 
@@ -233,9 +239,20 @@ mod tests {
             &["kubernetes"],
             &[("Pod", false, ""), ("Pod", true, "x/y"), ("Service", false, ""), ("Service", true, "")],
             false,
-            "delete every Pod in d | delete Service d/2 | status Some resources are remaining: pods. has 2 resource instances, \
+            "delete every Pod in d | status Some resources are remaining: pods. has 2 resource instances, \
              services. has 2 resource instances; Some content in the namespace has finalizers remaining: x/y in 1 resource instances",
         );
+        check(
+            "Terminating",
+            &["kubernetes"],
+            &[("Pod", true, "x/y"), ("Service", false, "")],
+            false,
+            "status Some resources are remaining: pods. has 1 resource instances, services. has 1 resource instances; \
+             Some content in the namespace has finalizers remaining: x/y in 1 resource instances",
+        );
+        let services = "status Some resources are remaining: services. has 1 resource instances";
+        check("Terminating", &["kubernetes"], &[("Service", false, "")], true, &format!("delete every Pod in d | {services}"));
+        check("Terminating", &["kubernetes"], &[("Service", false, "")], false, &format!("delete Service d/0 | {services}"));
         check("Terminating", &["kubernetes"], &[], true, "delete every Pod in d | status ");
         check("Terminating", &["kubernetes", "mine"], &[], false, r#"finalize ["mine"]"#);
         check("Terminating", &["mine"], &[], false, "");
