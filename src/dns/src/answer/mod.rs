@@ -10,6 +10,9 @@ use crate::records::{Records, Service, dashed};
 /// Of every record that we make, in seconds; short, because endpoints come and go.
 pub const TTL_SECONDS: u32 = 5;
 
+/// Aliases of the cluster's own that are followed: a longer chain is a mistake, or a ring.
+const MAX_ALIASES: usize = 8;
+
 /// What is asked, in lower case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -79,8 +82,35 @@ pub fn answer(records: &Records, domain: &str, name: &str, kind: Kind, from: IpA
     let Some(relative) = below(name, domain) else {
         return Answer::Forward { aliases: Vec::new(), name: name.to_owned(), search: false };
     };
-    match in_domain(records, domain, name, relative, kind) {
+    let answer = match in_domain(records, domain, name, relative, kind) {
         Answer::NoName => searched(records, domain, name, relative, kind, from).unwrap_or(Answer::NoName),
+        answer => answer,
+    };
+    followed(records, domain, kind, answer)
+}
+
+/// An external name of the cluster's own domain is answered here: upstream knows none of them.
+fn followed(records: &Records, domain: &str, kind: Kind, mut answer: Answer) -> Answer {
+    for _ in 0..MAX_ALIASES {
+        let Answer::Forward { aliases, name, search } = &answer else { return answer };
+        let Some(relative) = below(name, domain) else { return answer };
+        let mut chain = aliases.clone();
+        answer = match in_domain(records, domain, name, relative, kind) {
+            Answer::Found { records, additional } => {
+                chain.extend(records);
+                Answer::Found { records: chain, additional }
+            }
+            Answer::Forward { aliases, name, .. } => {
+                chain.extend(aliases);
+                Answer::Forward { aliases: chain, name, search: false }
+            }
+            Answer::NoName if *search => Answer::NoName,
+            // The alias is all there is to tell.
+            Answer::NoData | Answer::NoName => Answer::Found { records: chain, additional: Vec::new() },
+        };
+    }
+    match answer {
+        Answer::Forward { aliases, .. } => Answer::Found { records: aliases, additional: Vec::new() },
         answer => answer,
     }
 }

@@ -24,6 +24,15 @@ fn records() -> Records {
     add("default", "web", Service { ips: vec![ip("10.43.0.5")], ports: vec![port("http", 80), port("", 81)], ..Service::default() });
     add("other", "db", Service { ips: vec![ip("10.43.0.6"), ip("fd00::6")], ..Service::default() });
     add("default", "outside", Service { external: Some("example.com".into()), ..Service::default() });
+    for (name, external) in [
+        ("inside", "web.default.svc.cluster.local"),
+        ("twice", "inside.default.svc.cluster.local"),
+        ("far", "outside.default.svc.cluster.local"),
+        ("lost", "nobody.default.svc.cluster.local"),
+        ("ring", "ring.default.svc.cluster.local"),
+    ] {
+        add("default", name, Service { external: Some(external.into()), ..Service::default() });
+    }
     add("default", "empty", Service::default());
     let endpoint = |address: &str, hostname: Option<&str>| Endpoint {
         ip: ip(address),
@@ -112,6 +121,20 @@ fn external_names_are_chased_upstream() {
     let aliases = vec![(name.to_owned(), Data::Alias("example.com".into()))];
     assert_eq!(ask(name, Kind::A), Answer::Forward { aliases, name: "example.com".into(), search: false });
     assert!(matches!(ask("8.8.8.8.in-addr.arpa", Kind::Ptr), Answer::Forward { .. }));
+}
+
+#[test]
+fn external_names_of_the_cluster_are_followed_here() {
+    let own = |name: &str| format!("{name}.default.svc.cluster.local");
+    let alias = |from: &str, to: &str| format!("{} -> {}", own(from), own(to));
+    assert_eq!(addresses(&own("inside"), Kind::A), [alias("inside", "web"), "10.43.0.5".into()]);
+    assert_eq!(addresses(&own("twice"), Kind::A), [alias("twice", "inside"), alias("inside", "web"), "10.43.0.5".into()]);
+    assert_eq!(addresses(&own("twice"), Kind::Cname), [alias("twice", "inside")]);
+    assert_eq!(addresses(&own("inside"), Kind::Aaaa), [alias("inside", "web")]);
+    assert_eq!(addresses(&own("lost"), Kind::A), [alias("lost", "nobody")]);
+    assert_eq!(addresses(&own("ring"), Kind::A).len(), MAX_ALIASES + 1);
+    let aliases = vec![(own("far"), Data::Alias(own("outside"))), (own("outside"), Data::Alias("example.com".into()))];
+    assert_eq!(ask(&own("far"), Kind::A), Answer::Forward { aliases, name: "example.com".into(), search: false });
 }
 
 #[test]
