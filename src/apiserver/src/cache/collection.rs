@@ -34,7 +34,7 @@ impl Default for Bounds {
 }
 
 /// Changes older than this go, whatever the bounds allow: an idle cluster holds no history. Upstream's etcd keeps five minutes.
-const HISTORY_AGE: Duration = Duration::from_secs(300);
+pub(super) const HISTORY_AGE: Duration = Duration::from_secs(300);
 
 /// One change of one object.
 #[derive(Debug)]
@@ -99,6 +99,8 @@ struct State {
     history_bytes: usize,
     /// Every change above this revision is in the history.
     floor: u64,
+    /// Lists of revisions below this one are refused by their age: whether they could be made would hang on what nobody wrote.
+    forgotten: u64,
     /// Of the last change.
     newest: u64,
 }
@@ -162,8 +164,9 @@ impl Collection {
     /// The same at an earlier revision.
     pub fn snapshot_at(&self, prefix: &str, revision: u64) -> Result<Snapshot, Expired> {
         let state = self.read();
-        if revision < state.floor {
-            return Err(Expired { wanted: revision, oldest: state.floor });
+        let oldest = state.floor.max(state.forgotten);
+        if revision < oldest {
+            return Err(Expired { wanted: revision, oldest });
         }
         let mut then: HashMap<&str, Option<&Arc<Object>>> = HashMap::new();
         for change in state.since(revision) {
@@ -256,9 +259,11 @@ impl Collection {
         state.view = view;
     }
 
-    /// Drops changes that are too old.
-    pub(super) fn age(&self, now: Instant) {
-        self.write().trim(now, self.bounds);
+    /// Drops changes that are too old, and the revisions before `forgotten`.
+    pub(super) fn age(&self, now: Instant, forgotten: u64) {
+        let mut state = self.write();
+        state.trim(now, self.bounds);
+        state.forgotten = forgotten;
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {
@@ -274,7 +279,7 @@ impl Collection {
 impl State {
     fn new(view: Arc<View>, objects: BTreeMap<Arc<str>, Arc<Object>>, unreadable: Unreadable, floor: u64) -> Self {
         let newest = objects.values().map(|object| object.revision()).max().unwrap_or(0);
-        Self { view, objects, unreadable, history: VecDeque::new(), history_bytes: 0, floor, newest }
+        Self { view, objects, unreadable, history: VecDeque::new(), history_bytes: 0, floor, forgotten: 0, newest }
     }
 
     fn since(&self, revision: u64) -> impl Iterator<Item = &Arc<Change>> {

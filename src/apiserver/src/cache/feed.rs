@@ -1,7 +1,7 @@
 //! Feeds the cache from the store: everything once, then every change in the order of revisions.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,7 +12,7 @@ use tracing::{error, warn};
 
 use super::{
     OpenError, PREFIX, Shared,
-    collection::Unreadable,
+    collection::{HISTORY_AGE, Unreadable},
     object::{Action, Object, ObjectError},
 };
 
@@ -63,11 +63,14 @@ pub(super) async fn load(shared: &Shared, store: &dyn Store) -> Result<Changes, 
 pub(super) async fn run(shared: Arc<Shared>, store: Arc<dyn Store>, mut changes: Changes) {
     let mut aging = tokio::time::interval(AGING);
     aging.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut ages = Ages::default();
     loop {
         let next = tokio::select! {
             next = changes.next() => next,
             _ = aging.tick() => {
-                shared.collections().iter().for_each(|collection| collection.age(Instant::now()));
+                let now = Instant::now();
+                let forgotten = ages.forgotten(now, shared.applied());
+                shared.collections().iter().for_each(|collection| collection.age(now, forgotten));
                 continue;
             }
         };
@@ -80,6 +83,24 @@ pub(super) async fn run(shared: Arc<Shared>, store: Arc<dyn Store>, mut changes:
                 changes = again(&shared, &*store).await;
             }
         }
+    }
+}
+
+/// When which revision was the newest, one for each look of the last [`HISTORY_AGE`].
+#[derive(Debug, Default)]
+struct Ages {
+    seen: VecDeque<(Instant, u64)>,
+    forgotten: u64,
+}
+
+impl Ages {
+    /// What was the newest revision [`HISTORY_AGE`] ago.
+    fn forgotten(&mut self, now: Instant, newest: u64) -> u64 {
+        while let Some((_, revision)) = self.seen.pop_front_if(|(at, _)| now.saturating_duration_since(*at) > HISTORY_AGE) {
+            self.forgotten = revision;
+        }
+        self.seen.push_back((now, newest));
+        self.forgotten
     }
 }
 
@@ -121,4 +142,17 @@ fn told(error: &ObjectError) -> String {
 /// `/registry/pods/default/web` is `pods` and `default/web`.
 fn split(key: &str) -> Option<(&str, &str)> {
     key.strip_prefix(PREFIX)?.split_once('/')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn revisions_are_forgotten_by_their_age() {
+        let (start, mut ages) = (Instant::now(), Ages::default());
+        for (seconds, newest, forgotten) in [(0, 7, 0), (60, 9, 0), (300, 9, 0), (301, 12, 7), (400, 15, 9), (9000, 15, 15)] {
+            assert_eq!(ages.forgotten(start + Duration::from_secs(seconds), newest), forgotten, "{seconds} s");
+        }
+    }
 }
