@@ -58,8 +58,10 @@ fn answer(mood: Mood, call: &Value) -> Reply {
 
 fn definition(client: &Value, storage: &str) -> String {
     let version = |name: &str, fields: &[&str]| {
+        let selectable: Vec<Value> =
+            fields.iter().filter(|field| **field != "note").map(|field| json!({"jsonPath": format!(".{field}")})).collect();
         let fields: serde_json::Map<String, Value> = fields.iter().map(|field| ((*field).to_owned(), json!({"type": "string"}))).collect();
-        json!({"name": name, "served": true, "storage": name == storage,
+        json!({"name": name, "served": true, "storage": name == storage, "selectableFields": selectable,
             "schema": {"openAPIV3Schema": {"type": "object", "properties": fields}}})
     };
     json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "boats.hooks.test"},
@@ -111,6 +113,27 @@ fn a_webhook_converts_between_versions() {
     watch.see("8080");
     kubectl.ok(&["patch", "boats.v1.hooks.test", "one", "--type=merge", "-p", r#"{"hostPort":"localhost:9090"}"#]);
     watch.see("9090");
+    drop(watch);
+
+    // A version's own fields select, whatever version is stored; a change may bring an object in or take it out.
+    let select = |version: &str, fields: &str| {
+        let list = read(&kubectl, &["get", &format!("boats.{version}.hooks.test"), "--field-selector", fields]);
+        let names =
+            list["items"].as_array().expect("items").iter().map(|item| item["metadata"]["name"].as_str().expect("a name").to_owned());
+        names.collect::<Vec<String>>()
+    };
+    assert_eq!(select("v1", "hostPort=h:2"), ["two"]);
+    assert_eq!(select("v2", "host=localhost,port=9090"), ["one"]);
+    assert_eq!(select("v2", "host!=localhost"), ["two"]);
+    assert!(
+        kubectl.fails(&["get", "boats.v2.hooks.test", "--field-selector", "hostPort=h:2"]).contains("field label not supported: hostPort")
+    );
+    let mut watch =
+        kubectl.follow(&["get", "boats.v2.hooks.test", "--field-selector=port=7", "--watch", "--output-watch-events", "--no-headers"]);
+    kubectl.ok(&["patch", "boats.v1.hooks.test", "two", "--type=merge", "-p", r#"{"hostPort":"h:7"}"#]);
+    watch.see("ADDED");
+    kubectl.ok(&["patch", "boats.v1.hooks.test", "two", "--type=merge", "-p", r#"{"hostPort":"h:8"}"#]);
+    watch.see("DELETED");
     drop(watch);
 
     // Managers that write in different versions know of each other.

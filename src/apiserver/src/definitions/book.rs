@@ -60,9 +60,14 @@ impl Known {
         }
     }
 
+    /// All versions.
+    fn versions(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.served.iter().chain(&self.hidden)
+    }
+
     /// Of any version.
     fn resource(&self) -> Option<&Arc<Resource>> {
-        self.served.first().or(self.hidden.first())
+        self.versions().next()
     }
 }
 
@@ -115,10 +120,10 @@ impl Book {
     fn publish(&self) {
         let all = |part: fn(&Known) -> &[Arc<Resource>]| self.known.values().flat_map(part).cloned().collect::<Vec<_>>();
         let catalogue = custom::catalogue(&all(|k| &k.served), &all(|k| &k.hidden), self.live.now().revision() + 1);
-        for resource in self.known.values().filter_map(Known::resource) {
+        for (known, resource) in self.known.values().filter_map(|known| Some((known, known.resource()?))) {
             let now = catalogue.stored(resource);
             let collection = self.cache.collection(&stored(&now.group, &now.plural));
-            let view = View::custom(now);
+            let view = View::custom(now, known.versions());
             if now.custom && collection.view().tag() != view.tag() {
                 collection.show(view);
             }

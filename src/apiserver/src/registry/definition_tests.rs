@@ -80,6 +80,28 @@ async fn stored_objects_and_watches_follow_the_schema() {
 }
 
 #[tokio::test]
+async fn each_version_says_what_selects() {
+    let server = server().await;
+    let mut definition = boats(&schema(&json!({"type": "integer"})));
+    let mut second = definition["spec"]["versions"][0].clone();
+    (second["name"], second["storage"]) = (json!("v2"), json!(false));
+    second["selectableFields"] = json!([{"jsonPath": ".spec.crew"}]);
+    definition["spec"]["versions"].as_array_mut().unwrap().push(second);
+    server.ok("create", DEFINITIONS, definition).await;
+    server.catalogue_until(|c| c.resource("golden.test", "v2", "boats").is_some()).await;
+    server.ok("create", "golden.test/v1/a/boats", boat("a", json!({"port": "x", "crew": 3}))).await;
+    server.ok("create", "golden.test/v1/a/boats", boat("b", json!({"port": "y", "crew": 4}))).await;
+    for (version, selector, expected) in
+        [("v1", "spec.port=y", Some("b")), ("v2", "spec.crew=3", Some("a")), ("v1", "spec.crew=3", None), ("v2", "spec.port=y", None)]
+    {
+        let (code, list) = server.send("list", &format!("golden.test/{version}/a/boats?fieldSelector={selector}"), Value::Null).await;
+        let found =
+            list["items"].as_array().map(|items| items.iter().filter_map(|item| item["metadata"]["name"].as_str()).collect::<Vec<_>>());
+        assert_eq!((code, found), expected.map_or((400, None), |name| (200, Some(vec![name]))), "{version} {selector}");
+    }
+}
+
+#[tokio::test]
 async fn a_restart_brings_all_back() {
     let dir = tempfile::tempdir().unwrap();
     let open = || async {

@@ -312,7 +312,7 @@ pub async fn delete_collection(
     let options = options(cx, body)?;
     let list = ListOptions::read(cx)?;
     let selection = Selection::of(target, &list)?;
-    let page = read::page(&inner.cache, target, &list, &selection).await?;
+    let page = read::page(inner, target, &list, &selection).await?;
     let mut items = Vec::with_capacity(page.objects.len());
     for object in &page.objects {
         let one = target.named(object.namespace(), object.name());

@@ -148,7 +148,7 @@ fn list_meta(revision: &str) -> Map<String, Value> {
 pub async fn list(inner: &Inner, target: &Target, cx: &Context, format: &Format) -> Result<Response<Body>, Status> {
     let options = ListOptions::read(cx)?;
     let selection = Selection::of(target, &options)?;
-    let page = page(&inner.cache, target, &options, &selection).await?;
+    let page = page(inner, target, &options, &selection).await?;
     cx.warnings.extend(target.collection.unreadable_under(selection.prefix()).into_iter().map(|why| format!("left out: {why}")));
     let include = include(cx)?;
     let shown = target.as_stored() && (!target.asks() || page.objects.iter().all(|object| target.is_shown(&object.json())));
@@ -229,9 +229,10 @@ pub struct Page {
 }
 
 /// The objects that a list means.
-pub async fn page(cache: &Cache, target: &Target, options: &ListOptions, selection: &Selection) -> Result<Page, Status> {
+pub async fn page(inner: &Inner, target: &Target, options: &ListOptions, selection: &Selection) -> Result<Page, Status> {
+    let cache = &inner.cache;
     let mut after = None;
-    let snapshot = if options.continuation.is_empty() {
+    let mut snapshot = if options.continuation.is_empty() {
         at_revision(cache, target, options, selection).await?
     } else {
         if !matches!(options.resource_version.as_str(), "" | "0") {
@@ -255,6 +256,11 @@ pub async fn page(cache: &Cache, target: &Target, options: &ListOptions, selecti
         after = Some(token.after);
         snapshot
     };
+    if selection.needs_form() {
+        let start = after.as_deref();
+        snapshot.objects.retain(|object| start.is_none_or(|start| object.key() > start) && selection.matches(object));
+        snapshot.objects = inner.converter.meant(&inner.catalogue, target, selection, snapshot.objects).await?;
+    }
     // Of any revision: all at once, as upstream's cache answers.
     let limit = if options.resource_version == "0" { 0 } else { options.limit };
     Ok(cut(snapshot, after.as_deref(), selection, limit))

@@ -1,6 +1,6 @@
 //! WATCH: a stream of events from the cache's changes.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use coracle_api::{catalogue, protobuf, status::Status};
@@ -258,7 +258,12 @@ impl Stage {
                 }
             }
             let at_end = bytes < PIECE_BYTES;
-            let mark = (at_end && initial.mark_end).then_some(initial.revision);
+            if self.selection.needs_form() {
+                let objects = events.iter().map(|event: &Told| Arc::clone(&event.object)).collect();
+                let meant = self.meant(objects).await?;
+                events.retain(|event| meant.contains(&address(&event.object)));
+            }
+            let mark = self.initial.as_ref().filter(|initial| at_end && initial.mark_end).map(|initial| initial.revision);
             if at_end {
                 self.initial = None;
             }
@@ -274,8 +279,14 @@ impl Stage {
     }
 
     async fn write(&mut self, changes: &[Arc<Change>]) -> Result<Bytes, Status> {
-        let selected: Vec<(&Change, Action)> =
-            changes.iter().filter_map(|change| Some((&**change, self.selection.action(change)?))).collect();
+        let selected: Vec<(&Change, Action)> = if self.selection.needs_form() {
+            let objects = changes.iter().flat_map(|change| change.previous.iter().chain([&change.object]));
+            let meant = self.meant(objects.filter(|object| self.selection.matches(object)).cloned().collect()).await?;
+            let told = |change| Selection::told(change, |object| meant.contains(&address(object)));
+            changes.iter().filter_map(|change| Some((&**change, told(change)?))).collect()
+        } else {
+            changes.iter().filter_map(|change| Some((&**change, self.selection.action(change)?))).collect()
+        };
         if let [(change, action)] = selected[..] {
             // The usual case, and the one that shares bytes among all watchers.
             if self.encoder.plain(&change.object) && (action == Action::Deleted) == (change.action == Action::Deleted) {
@@ -292,6 +303,12 @@ impl Stage {
         });
         let told: Vec<Told> = told.collect();
         self.tell(&told).await.map(Bytes::from)
+    }
+
+    /// Those of these objects that are meant in the form of the watch's version, by address.
+    async fn meant(&self, objects: Vec<Arc<Object>>) -> Result<BTreeSet<usize>, Status> {
+        let meant = self.converter.meant(&self.live, &self.target, &self.selection, objects).await?;
+        Ok(meant.iter().map(address).collect())
     }
 
     /// The bytes of some events; what has another version than the watch is converted first, all of it at once.
@@ -330,6 +347,11 @@ impl Told {
             out.extend_from_slice(&self.object.event_at(self.action, self.revision));
         }
     }
+}
+
+/// Tells one object of a batch from another.
+fn address(object: &Arc<Object>) -> usize {
+    Arc::as_ptr(object) as usize
 }
 
 /// Until the catalogue changes; for ever where it cannot matter.

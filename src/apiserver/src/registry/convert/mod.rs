@@ -14,8 +14,14 @@ use coracle_api::{
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-use super::{Inner, Target};
-use crate::{admission::Kinds, cache::Cache, catalogue::Live, uuid, webhook::Servers};
+use super::{Inner, Target, select::Selection};
+use crate::{
+    admission::Kinds,
+    cache::{Cache, object::Object},
+    catalogue::Live,
+    uuid,
+    webhook::Servers,
+};
 
 /// For one answer of a conversion webhook.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -68,6 +74,23 @@ impl Converter {
             return Ok(objects);
         }
         self.bring(&catalogue.now(), &target.resource, objects).await
+    }
+
+    /// Those of these stored objects that are meant in the form of the path's version. A selector over converted fields costs a conversion of
+    /// all that it looks at, as nothing of another version is kept.
+    pub async fn meant(
+        &self,
+        catalogue: &Live,
+        target: &Target,
+        selection: &Selection,
+        objects: Vec<Arc<Object>>,
+    ) -> Result<Vec<Arc<Object>>, Status> {
+        let mut meant = Vec::new();
+        for part in objects.chunks(MAX_OBJECTS) {
+            let forms = self.outward(catalogue, target, part.iter().map(|object| object.value()).collect()).await?;
+            meant.extend(part.iter().zip(&forms).filter(|(_, form)| selection.matches_form(form)).map(|(object, _)| Arc::clone(object)));
+        }
+        Ok(meant)
     }
 
     async fn ask(&self, webhook: &Webhook, desired: &str, objects: &[&Value]) -> Result<Vec<Value>, Status> {
