@@ -12,7 +12,8 @@ use coracle_client::{Scope, Step, watch::watch as follow};
 use coracle_runtime::{ContainerState, RuntimeEvent, SandboxStatus};
 use futures::StreamExt as _;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::Api;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -20,10 +21,11 @@ use crate::{
     context::{Context, chain},
     eviction::Eviction,
     logs::{files_of, rotate},
+    node::object,
     pod::{
         admit::NodeFacts,
         adopt::{self, Found},
-        life::{Life, SandboxFacts},
+        life::{Life, Refusal, SandboxFacts},
         message,
         plan::Event,
         resize, sandbox, spec,
@@ -142,11 +144,22 @@ impl Pods {
         };
         match known {
             Some(inbox) => drop(inbox.send(Message::Pod(pod)).await),
-            None => self.begin(pod, uid, remains),
+            None => self.begin(pod, uid, remains).await,
         }
     }
 
-    fn begin(&self, pod: Arc<Pod>, uid: String, remains: &mut Remains) {
+    /// Whether the node takes a pod. A refusal is judged by the newest sight of the node: what the pod was bound by may be younger than ours.
+    async fn admit(&self, pod: &Arc<Pod>) -> Option<Refusal> {
+        let sight = self.node.borrow().clone();
+        let refusal = self.ctx.ledger.admit(pod, &sight)?;
+        let nodes: Api<Node> = Api::all(self.ctx.client.clone());
+        match nodes.get(&self.ctx.config.node_name).await {
+            Ok(node) => self.ctx.ledger.admit(pod, &object::facts(&node, &self.ctx.allocatable, &sight)),
+            Err(_) => Some(refusal),
+        }
+    }
+
+    async fn begin(&self, pod: Arc<Pod>, uid: String, remains: &mut Remains) {
         let now = Timestamp::now();
         let mut found = remains.sandboxes.remove(&uid).unwrap_or_default();
         let newest = found.pop();
@@ -155,7 +168,7 @@ impl Pods {
         }
         let ran = newest.is_some() || pod.status.as_ref().and_then(|s| s.phase.as_deref()).is_some_and(|p| p != "Pending");
         let stays = ran || pod.metadata.deletion_timestamp.is_some();
-        let refused = if stays { None } else { self.ctx.ledger.admit(&pod, &self.node.borrow()) };
+        let refused = if stays { None } else { self.admit(&pod).await };
         if let Some(refusal) = &refused {
             self.ctx.tell(&pod, None, true, &refusal.reason, refusal.message.clone());
         }

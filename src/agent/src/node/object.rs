@@ -15,7 +15,9 @@ use k8s_openapi::{
     },
 };
 
-use crate::{config::Config, eviction::pressure::Pressure, node::machine::architecture, resources::Amounts};
+use crate::{
+    config::Config, eviction::pressure::Pressure, node::machine::architecture, pod::admit::NodeFacts, resources, resources::Amounts,
+};
 
 /// Images that the status lists, the largest first: upstream's figure.
 const IMAGES: usize = 50;
@@ -129,6 +131,19 @@ fn images(images: &[Image]) -> Vec<ContainerImage> {
         size_bytes: i64::try_from(i.size).ok(),
     });
     list.collect()
+}
+
+/// What admission goes by, as the node's object has it now; resources that others wrote into its status count beside the machine's `own`.
+pub fn facts(node: &Node, own: &Amounts, before: &NodeFacts) -> NodeFacts {
+    let written = resources::amounts(node.status.as_ref().and_then(|status| status.allocatable.as_ref()));
+    let mut allocatable = own.clone();
+    allocatable.extend(written.into_iter().filter(|(name, _)| resources::is_extended(name)));
+    NodeFacts {
+        labels: node.metadata.labels.clone().unwrap_or_default(),
+        taints: node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default(),
+        allocatable,
+        ..before.clone()
+    }
 }
 
 /// Capacity without what is reserved for others than pods.

@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use coracle_client::watch::watch_object;
+use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeStatus};
 use kube::{
@@ -57,8 +59,14 @@ impl NodeTask {
         leases.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut written_at = None;
         let mut pressure = self.pressure.clone();
+        // Labels, taints and amounts that others write decide about pods at once.
+        let mut seen = watch_object::<Node>(&self.ctx.client, None, &self.ctx.config.node_name);
         loop {
             tokio::select! {
+                Some(Ok(Some(node))) = seen.next() => {
+                    self.tell_facts(&node);
+                    continue;
+                }
                 _ = leases.tick() => {}
                 changed = pressure.changed() => if changed.is_err() { return },
                 () = self.stop.cancelled() => return,
@@ -117,10 +125,13 @@ impl NodeTask {
     }
 
     fn tell_facts(&self, node: &Node) {
-        let labels = node.metadata.labels.clone().unwrap_or_default();
-        let taints = node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default();
         let pressure = *self.pressure.borrow();
-        self.facts.send_modify(|f| (f.labels, f.taints, f.pressure) = (labels, taints, pressure));
+        self.facts.send_if_modified(|facts| {
+            let new = NodeFacts { pressure, ..object::facts(node, &self.ctx.allocatable, facts) };
+            let changed = *facts != new;
+            *facts = new;
+            changed
+        });
     }
 
     /// Creates the object, or brings the labels of the one that is there up to date.

@@ -31,7 +31,7 @@ const SAFE_SYSCTLS: &[&str] = &[
 ];
 
 /// The node as admission sees it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeFacts {
     /// Its name.
     pub name: String,
@@ -187,7 +187,8 @@ pub fn shortage<'a>(spec: &PodSpec, others: impl Iterator<Item = &'a Pod>, alloc
     }
     let mut wanted = resources::of_pod(spec, resources::requests);
     wanted.insert("pods".to_owned(), Quantity::from_units(1));
-    wanted.into_iter().find_map(|(name, amount)| {
+    // What the node knows nothing of is the cluster's to count.
+    wanted.into_iter().filter(|(name, _)| allocatable.contains_key(name) || !resources::is_extended(name)).find_map(|(name, amount)| {
         let zero = Quantity::from_units(0);
         let (have, taken) = (allocatable.get(&name).copied().unwrap_or(zero), used.get(&name).copied().unwrap_or(zero));
         let short = amount.signum() > 0 && taken.plus(amount) > have;
@@ -214,7 +215,7 @@ mod tests {
             name: "n1".into(),
             labels: BTreeMap::from([("zone".into(), "a".into()), ("size".into(), "5".into())]),
             taints: vec![Taint { key: "gone".into(), effect: "NoExecute".into(), ..Default::default() }],
-            allocatable: of(json!({ "cpu": "2", "memory": "1Gi", "pods": "2" })),
+            allocatable: of(json!({ "cpu": "2", "memory": "1Gi", "pods": "2", "example.com/known": "2" })),
             pressure: Pressure::default(),
             allowed_sysctls: vec!["net.core.*".into()],
         }
@@ -267,6 +268,10 @@ mod tests {
         check(json!({ "containers": cpu("500m") }), std::slice::from_ref(&other), None);
         check(json!({ "containers": cpu("501m") }), std::slice::from_ref(&other), Some("OutOfcpu"));
         check(json!({}), &[other.clone(), pod("p", json!({ "containers": [] }))], Some("OutOfpods"));
+        let extended = |name: &str| json!([{ "name": "a", "resources": { "requests": { name: "3" } } }]);
+        check(json!({ "containers": extended("example.com/known") }), &[], Some("OutOfexample.com/known"));
+        check(json!({ "containers": extended("example.com/unknown") }), &[], None);
+        check(json!({ "containers": extended("hugepages-2Mi") }), &[], Some("OutOfhugepages-2Mi"));
         check(json!({ "nodeSelector": { "zone": "b" } }), &[], Some("NodeAffinity"));
         check(json!({ "nodeSelector": { "zone": "a" } }), &[], None);
         let affine = |op: &str, values: &[&str]| {

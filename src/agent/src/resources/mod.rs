@@ -20,6 +20,12 @@ pub fn amounts(list: Option<&BTreeMap<String, Text>>) -> Amounts {
     list.into_iter().flatten().filter_map(|(k, v)| Some((k.clone(), v.0.parse().ok()?))).collect()
 }
 
+/// Whether a resource is none of Kubernetes' own, but one that somebody brought to the cluster.
+pub fn is_extended(name: &str) -> bool {
+    let native = |domain: &str| domain == "kubernetes.io" || domain.ends_with(".kubernetes.io");
+    name.split_once('/').is_some_and(|(domain, _)| !native(domain))
+}
+
 /// A container's requests.
 pub fn requests(container: &Container) -> Amounts {
     amounts(container.resources.as_ref().and_then(|r| r.requests.as_ref()))
