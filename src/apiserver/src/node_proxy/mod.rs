@@ -1,6 +1,7 @@
 //! Requests that a node or a pod answers: logs, exec, attach, port-forward, proxy. Bytes pass both ways unchanged, whatever they are upgraded to.
 
 mod connect;
+mod links;
 mod place;
 mod target;
 
@@ -8,7 +9,7 @@ use axum::{extract::Request, response::Response};
 use coracle_api::status::Status;
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
-    header::{AUTHORIZATION, CONNECTION, HOST, LOCATION, UPGRADE},
+    header::{ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, HOST, LOCATION, UPGRADE},
     uri::PathAndQuery,
 };
 use hyper_util::rt::TokioIo;
@@ -61,7 +62,12 @@ async fn pass(shared: &Shared, cx: &Context, mut request: Request) -> Result<Res
     }
     let stream = shared.nodes.connect(&target).await?;
     let prefix = proxied.then(|| place::prefix(request.uri().path(), &cx.info.rest).to_owned());
-    let outward = outward(&target, request)?;
+    let mut outward = outward(&target, request)?;
+    if let Some(prefix) = &prefix {
+        outward.headers_mut().extend(forwarded(prefix, &cx.info.rest));
+        // What is packed cannot be read for its links.
+        outward.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    }
     let mut reply = send(stream, outward).await.map_err(|error| target.unreachable(&error))?;
     if reply.status() == StatusCode::SWITCHING_PROTOCOLS {
         let far = hyper::upgrade::on(&mut reply);
@@ -73,12 +79,22 @@ async fn pass(shared: &Shared, cx: &Context, mut request: Request) -> Result<Res
     let (mut parts, body) = reply.into_parts();
     strip(&mut parts.headers);
     let location = parts.headers.get(LOCATION).and_then(|location| location.to_str().ok());
-    if let (Some(prefix), Some(location)) = (prefix, location)
-        && let Some(Ok(location)) = place::location(location, &target.authority(), &prefix).map(HeaderValue::try_from)
+    if let (Some(prefix), Some(location)) = (&prefix, location)
+        && let Some(Ok(location)) = place::location(location, &target.authority(), prefix).map(HeaderValue::try_from)
     {
         parts.headers.insert(LOCATION, location);
     }
-    Ok(Response::from_parts(parts, Body::new(body)))
+    let body = match prefix.filter(|_| links::is_page(&parts.headers)) {
+        Some(prefix) => links::moved(&mut parts.headers, Body::new(body), target.authority(), prefix),
+        None => Body::new(body),
+    };
+    Ok(Response::from_parts(parts, body))
+}
+
+/// Where the server is seen, for one that wants to know.
+fn forwarded(prefix: &str, rest: &str) -> Option<(HeaderName, HeaderValue)> {
+    let uri = HeaderValue::try_from(format!("{prefix}/{}", rest.trim_start_matches('/'))).ok()?;
+    Some((HeaderName::from_static("x-forwarded-uri"), uri))
 }
 
 /// A GET that upgrades acts as a POST does: who may only read must not run commands by it.

@@ -21,7 +21,8 @@ pub(super) fn location(location: &str, authority: &str, prefix: &str) -> Option<
     let own = uri.authority().is_none_or(|other| other.as_str() == authority);
     let path = uri.path_and_query()?.as_str();
     let below = path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    (own && path.starts_with('/') && !below).then(|| format!("{prefix}{path}"))
+    // `//host/path` names another host.
+    (own && path.starts_with('/') && !location.starts_with("//") && !below).then(|| format!("{prefix}{path}"))
 }
 
 #[cfg(test)]
@@ -61,6 +62,7 @@ mod tests {
             ("/p/proxy/x", None),
             ("/p/proxyx", Some("/p/proxy/p/proxyx")),
             ("next/page", None),
+            ("//other.test/x", None),
             ("not a uri", None),
         ] {
             assert_eq!(location(from, "10.0.0.1:80", "/p/proxy").as_deref(), expected, "{from}");
