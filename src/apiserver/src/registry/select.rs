@@ -1,6 +1,6 @@
 //! Which objects of a collection a list or a watch means.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use coracle_api::{
     selector::{FieldSelector, LabelSelector},
@@ -89,12 +89,12 @@ impl Selection {
     pub fn matches_form(&self, object: &Value) -> bool {
         self.shown.iter().all(|(field, want, negated)| {
             let value = field.split('.').fold(object, |value, part| &value[part]);
-            let is = match value {
-                Value::String(text) => text == want,
-                Value::Null => want.is_empty(),
-                other => other.to_string() == *want,
+            let text = match value {
+                Value::String(text) => Cow::Borrowed(text.as_str()),
+                Value::Null => Cow::Borrowed(""),
+                other => Cow::Owned(other.to_string()),
             };
-            is != *negated
+            (*text == **want) != *negated
         })
     }
 
