@@ -2,7 +2,9 @@
 
 mod answer;
 mod caller;
+mod channels;
 mod log;
+mod port_channels;
 mod port_forward;
 mod query;
 mod route;

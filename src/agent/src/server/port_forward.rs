@@ -50,13 +50,13 @@ where
     }
 }
 
-async fn forward(mut data: Stream, error: Stream, netns: Option<PathBuf>) {
+async fn forward(data: Stream, error: Stream, netns: Option<PathBuf>) {
     let port = data.header("port").and_then(|p| p.parse::<u16>().ok()).filter(|p| *p > 0);
     let connected = match port {
-        Some(port) => dial(netns, port).await.map_err(|e| format!("cannot connect to port {port} of the pod: {e}")),
+        Some(port) => dial(netns, port).await.map_err(|e| unreachable(port, &e)),
         None => Err("the stream names no port".to_owned()),
     };
-    let mut socket = match connected {
+    let socket = match connected {
         Ok(socket) => socket,
         Err(message) => {
             let _ = error.sender.send(Bytes::from(message)).await;
@@ -64,30 +64,47 @@ async fn forward(mut data: Stream, error: Stream, netns: Option<PathBuf>) {
             return;
         }
     };
+    let sender = data.sender.clone();
+    let send = move |bytes| {
+        let sender = sender.clone();
+        async move { sender.send(bytes).await.is_ok() }
+    };
+    carry(socket, data.data, send).await;
+    let _ = tokio::join!(error.sender.finish(), data.sender.finish());
+}
+
+/// What a client is told of a port that nobody listens on.
+pub fn unreachable(port: u16, error: &io::Error) -> String {
+    format!("cannot connect to port {port} of the pod: {error}")
+}
+
+/// Carries bytes both ways until the pod is done; `send` says whether the client still listens.
+pub async fn carry<F>(mut socket: TcpStream, mut data: mpsc::Receiver<Bytes>, send: impl Fn(Bytes) -> F)
+where
+    F: Future<Output = bool>,
+{
     let (mut from, mut to) = socket.split();
     let reading = async {
-        while let Some(more) = data.data.recv().await {
+        while let Some(more) = data.recv().await {
             if to.write_all(&more).await.is_err() {
                 return;
             }
         }
         let _ = to.shutdown().await;
     };
-    let sender = data.sender.clone();
     let writing = async {
         let mut buffer = BytesMut::new();
         loop {
             buffer.reserve(READ_BYTES);
             match from.read_buf(&mut buffer).await {
                 Ok(read) if read > 0 => {
-                    if sender.send(buffer.split().freeze()).await.is_err() {
+                    if !send(buffer.split().freeze()).await {
                         return;
                     }
                 }
-                _ => break,
+                _ => return,
             }
         }
-        let _ = sender.finish().await;
     };
     // The pod may answer after the client's last word; when the pod is done there is nobody to listen.
     tokio::pin!(writing);
@@ -95,7 +112,6 @@ async fn forward(mut data: Stream, error: Stream, netns: Option<PathBuf>) {
         () = &mut writing => {}
         () = reading => writing.await,
     }
-    let _ = error.sender.finish().await;
 }
 
 /// Connects to the loopback of a network namespace. The namespace is entered by a thread of its own, which ends with it.

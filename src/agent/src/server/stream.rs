@@ -13,7 +13,8 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::{
     answer::text,
-    port_forward,
+    channels::Coding,
+    port_channels, port_forward,
     query::Query,
     route::{Name, Node},
     session::{self, Client, Output},
@@ -77,7 +78,7 @@ where
     };
     let id = facts.borrow().runs.get(&name.container).filter(|r| r.2).map(|r| r.0.clone());
     let Some(id) = id else { return text(StatusCode::NOT_FOUND, format!("container not found ({:?})", name.container)) };
-    let Upgrade { carrier, answer } = match upgrade::choose(request.headers(), &websocket::CHANNELS, &SPDY_SESSIONS) {
+    let Upgrade { carrier, protocol, answer } = match upgrade::choose(request.headers(), &websocket::CHANNELS, &SPDY_SESSIONS) {
         Ok(upgrade) => upgrade,
         Err(refusal) => return refusal,
     };
@@ -93,7 +94,7 @@ where
         };
         match carrier {
             Carrier::WebSocket => {
-                let (client, carry) = websocket::session(io, expected.stdin, expected.tty);
+                let (client, carry) = websocket::session(io, protocol, expected.stdin, expected.tty);
                 let session = tokio::spawn(session(client));
                 carry.await;
                 session.abort();
@@ -105,7 +106,7 @@ where
 }
 
 /// Forwards ports.
-pub async fn port_forward(State(Node { ctx, pods }): State<Node>, name: Name, mut request: Request) -> Response {
+pub async fn port_forward(State(Node { ctx, pods }): State<Node>, name: Name, query: Query, mut request: Request) -> Response {
     let Some((pod, facts)) = pods.find(&name.namespace, &name.pod, name.uid.as_deref()) else {
         return text(StatusCode::NOT_FOUND, format!("pod {:?} is not on this node\n", name.pod));
     };
@@ -115,15 +116,22 @@ pub async fn port_forward(State(Node { ctx, pods }): State<Node>, name: Name, mu
         Ok(netns) => netns,
         Err(message) => return text(StatusCode::INTERNAL_SERVER_ERROR, message),
     };
-    let Upgrade { carrier, answer } = match upgrade::choose(request.headers(), &[websocket::TUNNEL], &[SPDY_FORWARD]) {
+    let Upgrade { carrier, protocol, answer } = match upgrade::choose(request.headers(), &websocket::FORWARDS, &[SPDY_FORWARD]) {
         Ok(upgrade) => upgrade,
         Err(refusal) => return refusal,
+    };
+    let in_channels = carrier == Carrier::WebSocket && protocol != websocket::TUNNEL;
+    // Streams of SPDY name their port themselves.
+    let ports = match port_channels::ports(&query) {
+        Err(message) if in_channels => return text(StatusCode::BAD_REQUEST, message),
+        ports => ports.unwrap_or_default(),
     };
     let upgraded = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let Ok(io) = upgraded.await else { return };
         let io = TokioIo::new(io);
         match carrier {
+            Carrier::WebSocket if in_channels => port_channels::serve(io, Coding::of(protocol), ports, netns).await,
             Carrier::WebSocket => {
                 let (io, carry) = websocket::tunnel(io);
                 tokio::join!(port_forward::serve(io, netns), carry);

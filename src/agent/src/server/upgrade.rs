@@ -14,6 +14,8 @@ const SPDY_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-ver
 /// What would have been accepted.
 const SPDY_ACCEPTED: HeaderName = HeaderName::from_static("x-accepted-stream-protocol-versions");
 const SPDY: &str = "SPDY/3.1";
+/// The protocol of a WebSocket client that names none.
+pub const UNNAMED: &str = "";
 
 /// What carries the streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub enum Carrier {
 pub struct Upgrade {
     /// Over which framing.
     pub carrier: Carrier,
+    /// In which of our protocols.
+    pub protocol: &'static str,
     /// 101.
     pub answer: Response,
 }
@@ -36,7 +40,10 @@ pub struct Upgrade {
 pub fn choose(headers: &HeaderMap, sockets: &[&'static str], spdys: &[&'static str]) -> Result<Upgrade, Response> {
     let wanted = headers.get(UPGRADE).and_then(|u| u.to_str().ok()).unwrap_or_default();
     if wanted.eq_ignore_ascii_case("websocket") {
-        let asked = listed(headers, &SEC_WEBSOCKET_PROTOCOL);
+        let mut asked = listed(headers, &SEC_WEBSOCKET_PROTOCOL);
+        if asked.is_empty() {
+            asked.push(UNNAMED);
+        }
         let (Some(protocol), Some(key)) = (first(sockets, &asked), headers.get(SEC_WEBSOCKET_KEY)) else {
             let why = format!("unable to upgrade: none of the protocols {asked:?} is spoken here, but {sockets:?}");
             return Err(text(StatusCode::BAD_REQUEST, why));
@@ -46,8 +53,10 @@ pub fn choose(headers: &HeaderMap, sockets: &[&'static str], spdys: &[&'static s
         if let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) {
             answer.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, accept);
         }
-        answer.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
-        return Ok(Upgrade { carrier: Carrier::WebSocket, answer });
+        if protocol != UNNAMED {
+            answer.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+        }
+        return Ok(Upgrade { carrier: Carrier::WebSocket, protocol, answer });
     }
     if wanted.eq_ignore_ascii_case(SPDY) {
         let asked = listed(headers, &SPDY_PROTOCOL);
@@ -61,7 +70,7 @@ pub fn choose(headers: &HeaderMap, sockets: &[&'static str], spdys: &[&'static s
         };
         let mut answer = switching(SPDY);
         answer.headers_mut().insert(SPDY_PROTOCOL, HeaderValue::from_static(protocol));
-        return Ok(Upgrade { carrier: Carrier::Spdy, answer });
+        return Ok(Upgrade { carrier: Carrier::Spdy, protocol, answer });
     }
     Err(text(StatusCode::BAD_REQUEST, "unable to upgrade: the request must ask for WebSocket or SPDY/3.1"))
 }
@@ -116,6 +125,15 @@ mod tests {
         ] {
             assert_eq!(check(headers), expected, "{headers:?}");
         }
+    }
+
+    #[test]
+    fn a_client_that_names_no_protocol_gets_the_unnamed_one() {
+        let pairs = [("upgrade", "websocket"), ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")];
+        let headers = pairs.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).into_iter().collect();
+        let upgrade = choose(&headers, &["v4.channel.k8s.io", UNNAMED], &[]).expect("accepted");
+        assert_eq!((upgrade.protocol, upgrade.answer.headers().get(SEC_WEBSOCKET_PROTOCOL)), (UNNAMED, None));
+        assert!(choose(&headers, &["v4.channel.k8s.io"], &[]).is_err());
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! Exec, attach and port-forward over WebSocket: `v5.channel.k8s.io`, `v4.channel.k8s.io`, and SPDY in a tunnel.
+//! Exec and attach over the channels of a WebSocket, in each of the protocols that clients speak, and SPDY in a tunnel.
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use coracle_runtime::TerminalSize;
 use futures::{SinkExt as _, StreamExt as _};
 use serde::Deserialize;
@@ -16,12 +16,19 @@ use tokio_tungstenite::{
     },
 };
 
-use super::session::{Client, Output};
+use super::{
+    channels::Coding,
+    session::{Client, Output},
+    upgrade::UNNAMED,
+};
 
 /// SPDY frames in a WebSocket: what kubectl's port-forward speaks.
 pub const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
-/// Channels, the newest first.
-pub const CHANNELS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+/// Channels of exec and attach, the newest first.
+pub const CHANNELS: [&str; 6] =
+    ["v5.channel.k8s.io", "v4.channel.k8s.io", "v4.base64.channel.k8s.io", "channel.k8s.io", "base64.channel.k8s.io", UNNAMED];
+/// What port-forward speaks: kubectl's tunnel, then channels.
+pub const FORWARDS: [&str; 4] = [TUNNEL, "v4.channel.k8s.io", "v4.base64.channel.k8s.io", UNNAMED];
 /// Bytes of one message.
 const MESSAGE_BYTES: usize = 4 << 20;
 /// Bytes in a tunnel that are under way.
@@ -51,15 +58,25 @@ pub fn size(text: &[u8]) -> Option<TerminalSize> {
     serde_json::from_slice::<Size>(text).ok().map(|s| TerminalSize { width: s.width, height: s.height })
 }
 
-async fn accept<S: AsyncRead + AsyncWrite + Unpin>(io: S) -> WebSocketStream<S> {
+/// A WebSocket whose handshake is done.
+pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(io: S) -> WebSocketStream<S> {
     let mut config = WebSocketConfig::default();
     config.max_message_size = Some(MESSAGE_BYTES);
     config.max_frame_size = Some(MESSAGE_BYTES);
     WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await
 }
 
+/// The last message in a protocol: since v4 the whole Status, before it the text of a failure, and nothing of a success.
+fn last(protocol: &str, status: Bytes) -> Option<Bytes> {
+    if protocol.starts_with('v') {
+        return Some(status);
+    }
+    let status: serde_json::Value = serde_json::from_slice(&status).ok()?;
+    status["message"].as_str().map(|text| Bytes::copy_from_slice(text.as_bytes()))
+}
+
 /// Serves a session: the client's side of it, and the task that carries it until the output ends.
-pub fn session<S>(io: S, stdin: bool, tty: bool) -> (Client, impl Future<Output = ()>)
+pub fn session<S>(io: S, protocol: &'static str, stdin: bool, tty: bool) -> (Client, impl Future<Output = ()>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -68,34 +85,32 @@ where
     let (resized, sizes) = mpsc::channel(QUEUE_MESSAGES);
     let client = Client { stdin: stdin.then_some(stdin_data), resize: tty.then_some(sizes), output };
     let carry = async move {
+        let coding = Coding::of(protocol);
         let (mut sink, mut stream) = accept(io).await.split();
         // An empty message tells the client that the session stands.
-        if sink.send(message(STDOUT, &[])).await.is_err() {
+        if sink.send(coding.message(STDOUT, &[])).await.is_err() {
             return;
         }
         let reading = async {
             let mut typed = Some(typed);
             while let Some(Ok(received)) = stream.next().await {
-                let data = match received {
-                    Message::Binary(data) => data,
-                    Message::Text(text) => Bytes::from(text),
-                    Message::Close(_) => return,
-                    _ => continue,
-                };
-                match data.split_first() {
-                    Some((&STDIN, rest)) if !rest.is_empty() => {
+                if matches!(received, Message::Close(_)) {
+                    return;
+                }
+                match coding.read(received) {
+                    Some((STDIN, data)) if !data.is_empty() => {
                         if let Some(to) = &typed
-                            && to.send(data.slice(1..)).await.is_err()
+                            && to.send(data).await.is_err()
                         {
                             typed = None;
                         }
                     }
-                    Some((&RESIZE, rest)) => {
-                        if let Some(size) = size(rest) {
+                    Some((RESIZE, data)) => {
+                        if let Some(size) = size(&data) {
                             let _ = resized.try_send(size);
                         }
                     }
-                    Some((&CLOSE, rest)) if rest == [STDIN] => typed = None,
+                    Some((CLOSE, data)) if data[..] == [STDIN] => typed = None,
                     _ => {}
                 }
             }
@@ -103,9 +118,12 @@ where
         let writing = async {
             while let Some(output) = outputs.recv().await {
                 let sent = match output {
-                    Output::Stdout(data) => sink.send(message(STDOUT, &data)).await,
-                    Output::Stderr(data) => sink.send(message(STDERR, &data)).await,
-                    Output::Ended(data) => sink.send(message(ERROR, &data)).await,
+                    Output::Stdout(data) => sink.send(coding.message(STDOUT, &data)).await,
+                    Output::Stderr(data) => sink.send(coding.message(STDERR, &data)).await,
+                    Output::Ended(data) => match last(protocol, data) {
+                        Some(data) => sink.send(coding.message(ERROR, &data)).await,
+                        None => Ok(()),
+                    },
                 };
                 if sent.is_err() {
                     return;
@@ -123,15 +141,8 @@ where
 }
 
 /// Clients take an end for an error unless it is called normal.
-fn goodbye() -> Message {
+pub fn goodbye() -> Message {
     Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))
-}
-
-fn message(channel: u8, data: &[u8]) -> Message {
-    let mut out = BytesMut::with_capacity(data.len() + 1);
-    out.put_u8(channel);
-    out.put_slice(data);
-    Message::Binary(out.freeze())
 }
 
 /// The bytes that binary messages carry, as a connection, and the task that carries them.
@@ -182,27 +193,53 @@ where
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_v5_session() {
+    /// A session in this protocol; what the client hears after the output and after this end.
+    async fn check(protocol: &'static str, status: &'static str) -> Vec<(u8, Bytes)> {
+        let coding = Coding::of(protocol);
         let (near, far) = tokio::io::duplex(4096);
-        let (mut client, carry) = session(near, true, true);
+        let (mut client, carry) = session(near, protocol, true, true);
         let carrying = tokio::spawn(carry);
         let mut socket = WebSocketStream::from_raw_socket(far, Role::Client, None).await;
-        assert_eq!(socket.next().await.expect("a message").expect("read"), message(STDOUT, &[]));
+        assert_eq!(socket.next().await.expect("a message").expect("read"), coding.message(STDOUT, &[]));
         let mut stdin = client.stdin.take().expect("a stdin");
         let mut sizes = client.resize.take().expect("sizes");
-        for sent in [message(STDIN, b"in"), message(RESIZE, br#"{"Width":80,"Height":24}"#), message(CLOSE, &[STDIN])] {
-            socket.send(sent).await.expect("sent");
+        for (channel, sent) in [(STDIN, &b"in"[..]), (RESIZE, br#"{"Width":80,"Height":24}"#)] {
+            socket.send(coding.message(channel, sent)).await.expect("sent");
         }
         assert_eq!(stdin.recv().await.as_deref(), Some(&b"in"[..]));
         assert_eq!(sizes.recv().await, Some(TerminalSize { width: 80, height: 24 }));
-        assert_eq!(stdin.recv().await, None, "the close signal ends stdin");
+        if coding == Coding::Binary {
+            socket.send(coding.message(CLOSE, &[STDIN])).await.expect("sent");
+            assert_eq!(stdin.recv().await, None, "the close signal ends stdin");
+        }
         client.output.send(Output::Stderr(Bytes::from_static(b"e"))).await.expect("sent");
-        client.output.send(Output::Ended(Bytes::from_static(b"{}"))).await.expect("sent");
+        client.output.send(Output::Ended(Bytes::from_static(status.as_bytes()))).await.expect("sent");
         drop(client);
-        assert_eq!(socket.next().await.expect("a message").expect("read"), message(STDERR, b"e"));
-        assert_eq!(socket.next().await.expect("a message").expect("read"), message(ERROR, b"{}"));
-        assert_eq!(socket.next().await.expect("a message").expect("read"), goodbye());
-        carrying.await.expect("joined");
+        let mut heard = Vec::new();
+        loop {
+            let message = socket.next().await.expect("a message").expect("read");
+            if message == goodbye() {
+                carrying.await.expect("joined");
+                return heard;
+            }
+            heard.push(coding.read(message).expect("a channel"));
+        }
+    }
+
+    #[tokio::test]
+    async fn each_protocol_ends_in_its_own_words() {
+        let (good, bad) = (r#"{"status":"Success"}"#, r#"{"status":"Failure","message":"no"}"#);
+        for (protocol, status, end) in [
+            ("v5.channel.k8s.io", good, Some(good)),
+            ("v4.channel.k8s.io", bad, Some(bad)),
+            ("v4.base64.channel.k8s.io", good, Some(good)),
+            ("channel.k8s.io", good, None),
+            ("base64.channel.k8s.io", bad, Some("no")),
+            (UNNAMED, bad, Some("no")),
+        ] {
+            let mut expected = vec![(STDERR, Bytes::from_static(b"e"))];
+            expected.extend(end.map(|end| (ERROR, Bytes::from_static(end.as_bytes()))));
+            assert_eq!(check(protocol, status).await, expected, "{protocol}");
+        }
     }
 }

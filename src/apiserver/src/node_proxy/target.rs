@@ -61,7 +61,9 @@ pub(super) fn find(objects: &dyn Objects, cx: &Context) -> Result<Target, Status
         (_, "proxy") => pod_proxy(objects, cx),
         (_, "portforward") => {
             let (pod, node) = pod_and_node(objects, cx)?;
-            let ports: Vec<_> = cx.query.iter().filter(|(key, _)| key == "port").map(|(key, value)| (key.clone(), value.clone())).collect();
+            // The node calls the option by another name.
+            let ports: Vec<_> =
+                cx.query.iter().filter(|(key, _)| key == "ports").map(|(_, value)| ("port".to_owned(), value.clone())).collect();
             node_target(objects, &node, format!("/portForward/{}", place(&pod)), &ports)
         }
         (_, "log") => {

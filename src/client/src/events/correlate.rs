@@ -1,7 +1,7 @@
 //! Which Events are new, which count up, which are combined and which are spam. Pure: the note brings its time.
 //!
 //! The rules and figures are client-go's: the same Event counts up; more than ten messages of one kind about one object within ten
-//! minutes are combined under one; an object has 25 Events at once and then one in five minutes.
+//! minutes are combined under one; an object has 25 Events of a type at once and then one in five minutes.
 
 use std::{collections::HashMap, hash::Hash};
 
@@ -16,7 +16,7 @@ const MEMORY_ENTRIES: usize = 1_024;
 const SIMILAR_MESSAGES: usize = 10;
 /// Within which the messages of a group are similar.
 const SIMILAR_SECONDS: i64 = 600;
-/// Events of one object at once.
+/// Events of one object and type at once.
 const BURST_EVENTS: f64 = 25.0;
 /// Seconds in which an object earns another Event.
 const REFILL_SECONDS: f64 = 300.0;
@@ -59,15 +59,16 @@ pub enum Verdict {
     },
 }
 
-/// Who: the object. Group: and what. Series: and in which words.
+/// Who: the object. Mood: and how it is. Group: and what. Series: and in which part of it, and in which words.
 type Object = (String, String, String);
+type Mood = (Object, EventType);
 type Group = (Object, EventType, String);
-type Series = (Group, String);
+type Series = (Group, String, String);
 
 /// What was told, bounded.
 #[derive(Debug, Default)]
 pub struct Correlator {
-    budgets: Memory<Object, Budget>,
+    budgets: Memory<Mood, Budget>,
     groups: Memory<Group, Messages>,
     series: Memory<Series, Told>,
 }
@@ -116,7 +117,7 @@ impl Correlator {
     }
 
     fn afford(&mut self, note: &Note) -> bool {
-        let budget = self.budgets.entry(object(note), note.at, || Budget { left: BURST_EVENTS, at: note.at });
+        let budget = self.budgets.entry((object(note), note.kind), note.at, || Budget { left: BURST_EVENTS, at: note.at });
         let seconds = note.at.duration_since(budget.at).as_secs_f64().max(0.0);
         budget.left = (budget.left + seconds / REFILL_SECONDS).min(BURST_EVENTS);
         budget.at = note.at;
@@ -137,7 +138,7 @@ impl Correlator {
             messages.texts.push(note.message.clone());
         }
         let series = self.series_of(note);
-        if series.1.is_empty() {
+        if series.2.is_empty() {
             (format!("(combined from similar events): {}", note.message), series)
         } else {
             (note.message.clone(), series)
@@ -148,7 +149,8 @@ impl Correlator {
     fn series_of(&mut self, note: &Note) -> Series {
         let group = group(note);
         let combined = self.groups.get(&group).is_some_and(|m| m.texts.len() >= SIMILAR_MESSAGES && !m.texts.contains(&note.message));
-        (group, if combined { String::new() } else { note.message.clone() })
+        let part = note.regarding.field_path.clone().unwrap_or_default();
+        (group, part, if combined { String::new() } else { note.message.clone() })
     }
 }
 
@@ -217,6 +219,21 @@ mod tests {
     }
 
     #[test]
+    fn the_parts_of_an_object_count_apart() {
+        let mut c = Correlator::default();
+        let of = |part: &str, second| {
+            let mut note = note("pod", "already present", second);
+            note.regarding.field_path = Some(format!("spec.containers{{{part}}}"));
+            note
+        };
+        for part in ["a", "b"] {
+            assert_eq!(c.observe(&of(part, 0)), Verdict::First { message: "already present".into() }, "{part}");
+            c.written(&of(part, 0), format!("pod.{part}"));
+        }
+        assert!(matches!(c.observe(&of("a", 1)), Verdict::Again { count: 2, name, .. } if name == "pod.a"));
+    }
+
+    #[test]
     fn an_event_that_was_not_written_is_new_again() {
         let mut c = Correlator::default();
         c.observe(&note("a", "m", 0));
@@ -246,6 +263,7 @@ mod tests {
         let told = (0..40).filter(|_| c.observe(&note("a", "m", 0)) != Verdict::Spam).count();
         assert_eq!(told, 25);
         assert_ne!(c.observe(&note("b", "m", 0)), Verdict::Spam);
+        assert_ne!(c.observe(&Note { kind: EventType::Warning, ..note("a", "m", 0) }), Verdict::Spam);
         assert_eq!(c.observe(&note("a", "m", 299)), Verdict::Spam);
         assert_ne!(c.observe(&note("a", "m", 301)), Verdict::Spam);
         assert_eq!(c.observe(&note("a", "m", 302)), Verdict::Spam);

@@ -75,7 +75,7 @@ fn targets() {
             "Node [fd00::1]:10260/exec/a/web/c?command=sh&command=-c&command=a+b&input=1&output=1&tty=1",
         ),
         ("/api/v1/namespaces/a/pods/web/attach?stdout=1", "Node [fd00::1]:10260/attach/a/web/c?output=1"),
-        ("/api/v1/namespaces/a/pods/web/portforward?port=80", "Node [fd00::1]:10260/portForward/a/web?port=80"),
+        ("/api/v1/namespaces/a/pods/web/portforward?ports=80&ports=81&x=1", "Node [fd00::1]:10260/portForward/a/web?port=80&port=81"),
         ("/api/v1/nodes/n/proxy/stats/summary?only=cpu", "Node [fd00::1]:10260/stats/summary?only=cpu"),
         ("/api/v1/nodes/n:1234/proxy/", "Node [fd00::1]:1234/"),
         ("/api/v1/namespaces/a/pods/web/proxy/x/y", "Http 10.42.0.5:8080/x/y"),
