@@ -31,6 +31,7 @@ pub mod registry;
 pub mod request;
 pub mod request_info;
 pub mod server;
+mod socket;
 pub mod strategy;
 mod tls;
 mod uuid;

@@ -33,7 +33,7 @@ use crate::{
     request::{Context, RequestInfo, User},
     request_info,
     server::Shared,
-    uuid,
+    socket, uuid,
     warnings::Warnings,
 };
 
@@ -41,6 +41,8 @@ use crate::{
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// No proxy may keep what depends on who asks.
 const PRIVATE: HeaderValue = HeaderValue::from_static("no-cache, private");
+/// Seconds after which a server that is shutting down is back, or another one is there.
+const LEAVING_S: u32 = 1;
 /// Where these paths lead everybody may go, so that probes work before a role exists.
 const ALWAYS_ALLOWED: [&str; 3] = ["/healthz", "/livez", "/readyz"];
 
@@ -70,8 +72,11 @@ pub(crate) async fn pass(State(shared): State<Arc<Shared>>, request: Request, ne
     let answer = admit(&shared, request, next, &begun, (&mut trail, &warnings)).await;
     let mut answer = answer.unwrap_or_else(|status| answer::status(&status));
     output::warn(&mut answer, &warnings.told());
-    let flow = trail.flow.take();
+    let (flow, socket) = (trail.flow.take(), trail.socket.take());
     let mut answer = recorded::record(answer, trail, begun.since).await;
+    if let Some(socket) = socket {
+        answer = socket.carry(answer);
+    }
     let headers = answer.headers_mut();
     if let Some(flow) = flow {
         flow.put(headers);
@@ -110,6 +115,9 @@ async fn admit(
     trail.audit = begin_audit(&request, &user);
     let stream = request_info::long_running(&info);
     let patience = if stream { Duration::MAX } else { deadline::of(&query).map_err(|error| invalid_timeout(&error))? };
+    if stream && shared.stop.is_cancelled() {
+        return Err(leaving());
+    }
     let (user, acts_for) = impersonation::impersonate(user, request.headers_mut(), &shared.authorizers)?;
     if acts_for {
         trail.audit.impersonates(&user);
@@ -128,6 +136,9 @@ async fn admit(
         // The audit reads the answer as a client without gzip does.
         request.headers_mut().remove(ACCEPT_ENCODING);
     }
+    if stream {
+        trail.socket = socket::take(&info, &mut request)?;
+    }
     let (method, headers) = (request.method().clone(), request.headers().clone());
     let (warnings, audit) = (warnings.clone(), trail.audit.clone());
     request.extensions_mut().insert(Context { user, info, query, method, headers, warnings, audit });
@@ -144,6 +155,14 @@ async fn admit(
         trail.terminated = true;
         late()
     })
+}
+
+/// A stream that began now would end at once, and a watch that ends at once makes its client list everything again; one that is told to come
+/// again goes on where it was.
+fn leaving() -> Status {
+    let mut status = Status::new(429, "TooManyRequests", "the server is shutting down, please try again");
+    status.details.get_or_insert_default().retry_after_seconds = LEAVING_S;
+    status
 }
 
 /// Whether a path is about something that exists here: what does not has no names in metrics.

@@ -14,6 +14,7 @@ use crate::{
     body::{Body, BodyError},
     flow,
     metrics::{Ended, Long, Running},
+    socket::Socket,
 };
 
 /// Bytes of an answer that the audit takes; of a longer one it says that it was cut.
@@ -36,11 +37,13 @@ pub struct Trail {
     pub terminated: bool,
     /// What a failed authentication tried.
     pub attempted: Option<String>,
+    /// Whom the stream goes to in messages.
+    pub socket: Option<Socket>,
 }
 
 /// Tells of the answer.
 pub async fn record(mut answer: Response, trail: Trail, since: Instant) -> Response {
-    let Trail { audit, running, stream, flow: _, waited, terminated, attempted } = trail;
+    let Trail { audit, running, stream, flow: _, waited, terminated, attempted, socket: _ } = trail;
     let (code, size) = (answer.status(), answer.body().size_hint().exact());
     let open = stream && size.is_none();
     if audit.wanted() {
