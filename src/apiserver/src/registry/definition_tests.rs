@@ -102,6 +102,22 @@ async fn each_version_says_what_selects() {
 }
 
 #[tokio::test]
+async fn a_scale_needs_no_revision_and_an_old_one_is_a_conflict() {
+    let server = server().await;
+    let mut definition = boats(&schema(&json!({"type": "integer"})));
+    definition["spec"]["versions"][0]["subresources"] =
+        json!({"scale": {"specReplicasPath": ".spec.crew", "statusReplicasPath": ".status.crew"}});
+    server.ok("create", DEFINITIONS, definition).await;
+    server.catalogue_until(|c| c.resource("golden.test", "v1", "boats").is_some()).await;
+    let made = server.ok("create", "golden.test/v1/a/boats", boat("a", json!({"crew": 1}))).await;
+    let scale = |metadata: Value| json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": metadata, "spec": {"replicas": 5}});
+    let path = "golden.test/v1/a/boats/a/scale";
+    assert_eq!(server.ok("update", path, scale(json!({"name": "a"}))).await["spec"], json!({"replicas": 5}));
+    let stale = scale(json!({"name": "a", "resourceVersion": made["metadata"]["resourceVersion"]}));
+    assert_eq!(server.send("update", path, stale).await.0, 409);
+}
+
+#[tokio::test]
 async fn a_restart_brings_all_back() {
     let dir = tempfile::tempdir().unwrap();
     let open = || async {

@@ -234,8 +234,10 @@ fn scaled(target: &Target, old: &Value, scale: &Value) -> Result<Value, Status> 
         meta::map_of(parent).insert((*last).to_owned(), replicas.into());
     }
     let metadata = meta::of(&mut new);
-    for field in ["resourceVersion", "uid"] {
-        meta::put(metadata, field, scale["metadata"].get(field).cloned());
+    meta::put(metadata, "uid", scale["metadata"].get("uid").cloned());
+    // Without one the scale is set whatever the object is by now, also of kinds whose own updates must name one.
+    if let Some(revision) = scale["metadata"]["resourceVersion"].as_str().filter(|revision| !revision.is_empty()) {
+        metadata.insert("resourceVersion".into(), revision.into());
     }
     Ok(new)
 }
