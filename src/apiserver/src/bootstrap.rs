@@ -2,6 +2,7 @@
 //!
 //! What exists is left as its owner made it, save that default roles and bindings get what a newer version adds to them.
 
+mod keep;
 mod reconcile;
 
 use std::net::IpAddr;
@@ -10,6 +11,7 @@ use coracle_api::{catalogue::bootstrap, status::Status};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 
+pub(crate) use self::keep::run as keep;
 use crate::{
     aggregation::{FRONT_PROXY, register},
     server::{Config, Shared},
@@ -35,11 +37,22 @@ pub(crate) async fn run(shared: &Shared, config: &Config, service_ips: &[IpAddr]
     // Roles and priority classes; a namespaced one lies in a namespace that now exists.
     settle_all(shared, bootstrap::objects()).await?;
     create_all(shared, register::wanted(&shared.catalogue()).iter().map(register::Wanted::object).collect()).await?;
-    create_all(shared, network(config, service_ips, shared.advertised.port())).await?;
     create_all(shared, vec![extension_authentication(config)]).await?;
-    if config.advertise_address.is_loopback() || config.advertise_address.is_unspecified() {
+    if is_own(config.advertise_address) {
         // No pod could follow it, and no such address is valid in endpoints.
         tracing::warn!(address = %config.advertise_address, "pods will not reach the API server: the advertised address is this machine's own");
+    }
+    reachable(shared, config, service_ips).await
+}
+
+fn is_own(address: IpAddr) -> bool {
+    address.is_loopback() || address.is_unspecified()
+}
+
+/// Pods find the API server: by the Service and by where that leads.
+async fn reachable(shared: &Shared, config: &Config, service_ips: &[IpAddr]) -> Result<(), BootstrapError> {
+    create_all(shared, network(config, service_ips, shared.advertised.port())).await?;
+    if is_own(config.advertise_address) {
         return Ok(());
     }
     let [endpoints, slice] = endpoints(config.advertise_address, shared.advertised.port());

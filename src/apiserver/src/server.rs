@@ -239,6 +239,7 @@ impl ApiServer {
         }
         server.shared.bootstrapped.store(true, Ordering::Release);
         server.connections.spawn(flow::run(Arc::downgrade(&server.shared)));
+        server.connections.spawn(bootstrap::keep(Arc::downgrade(&server.shared), Arc::new(config), first_service_ips));
         Ok(server)
     }
 

@@ -162,6 +162,24 @@ async fn a_cluster_has_what_it_had_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_way_to_the_api_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (authority, server) = start(dir.path()).await;
+    let admin = Who::Certificate(&authority, "admin", &["system:masters"]);
+    for path in [
+        "/api/v1/namespaces/default/services/kubernetes",
+        "/api/v1/namespaces/default/endpoints/kubernetes",
+        "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes",
+    ] {
+        let (code, text) = ask(&server, &authority, admin, "DELETE", path, Value::Null).await;
+        assert_eq!(code, StatusCode::OK, "{text}");
+        // The server follows the objects on its own; the harness' time bounds the wait.
+        while ask(&server, &authority, admin, "GET", path, Value::Null).await.0 != StatusCode::OK {}
+    }
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_watch_ends_with_the_server() {
     let dir = tempfile::tempdir().unwrap();
     let (_, server) = start(dir.path()).await;
