@@ -114,7 +114,8 @@ fn what_is_no_longer_applied_goes(kubectl: &Kubectl) {
     kubectl.ok(&[&set[..], &[both.path()]].concat());
     assert!(kubectl.ok(&[&set[..], &[one.path()]].concat()).contains("configmap/b pruned"));
     let by_label = ["apply", "--prune", "--selector=of=verbs", "--prune-allowlist=core/v1/ConfigMap", "-f"];
-    assert!(kubectl.ok(&[&by_label[..], &[one.path()]].concat()).contains("configmap/c pruned"));
+    kubectl.ok(&["apply", "-f", both.path()]);
+    assert!(kubectl.ok(&[&by_label[..], &[one.path()]].concat()).contains("configmap/b pruned"));
 }
 
 fn who_may_what(kubectl: &Kubectl) {
