@@ -8,6 +8,8 @@ pub mod custom;
 pub mod decode;
 pub mod defaulting;
 pub mod discovery;
+#[cfg(test)]
+mod effort;
 pub mod names;
 pub mod openapi;
 pub mod patch;

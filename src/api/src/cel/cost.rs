@@ -23,6 +23,19 @@ pub(super) fn matching(text: u64, pattern: u64) -> u64 {
     traversal(text.saturating_add(1)).saturating_mul(pattern.div_ceil(4))
 }
 
+/// Making a pattern, by about how many states it has: counted repetitions are written out.
+pub(super) fn compiling(pattern: &str) -> u64 {
+    const STATES_OF_A_UNIT: u64 = 100;
+    const MOST_TIMES: u64 = 1000;
+    let mut states = pattern.len() as u64;
+    for repeated in pattern.split('{').skip(1) {
+        let counts = repeated.split('}').next().unwrap_or_default().split(',');
+        let most = counts.filter_map(|n| n.parse::<u64>().ok()).max().unwrap_or(1);
+        states = states.saturating_mul(most.clamp(1, MOST_TIMES));
+    }
+    states / STATES_OF_A_UNIT
+}
+
 /// How many values there are in these, counting no further than `most`: an expression can put one value into another very often.
 fn weight(values: &[Value<'_>], most: u64) -> u64 {
     fn add(value: &Value<'_>, count: &mut u64, most: u64) {
@@ -35,8 +48,21 @@ fn weight(values: &[Value<'_>], most: u64) -> u64 {
             Value::Map(pairs) => pairs.iter().for_each(|(_, v)| add(v, count, most)),
             Value::Made(_, fields) => fields.iter().for_each(|(_, v)| add(v, count, most)),
             Value::Optional(Some(inner)) => add(inner, count, most),
-            Value::Array(list, _) => *count += list.len() as u64,
-            Value::Object(map, _) => *count += map.len() as u64,
+            Value::Array(list, _) => list.iter().for_each(|v| add_json(v, count, most)),
+            Value::Object(map, _) => map.values().for_each(|v| add_json(v, count, most)),
+            Value::Text(text) => *count += text.len() as u64 / TEXT_OF_A_VALUE,
+            _ => {}
+        }
+    }
+    fn add_json(value: &serde_json::Value, count: &mut u64, most: u64) {
+        if *count >= most {
+            return;
+        }
+        *count += 1;
+        match value {
+            serde_json::Value::Array(list) => list.iter().for_each(|v| add_json(v, count, most)),
+            serde_json::Value::Object(map) => map.values().for_each(|v| add_json(v, count, most)),
+            serde_json::Value::String(text) => *count += text.len() as u64 / TEXT_OF_A_VALUE,
             _ => {}
         }
     }
@@ -47,6 +73,16 @@ fn weight(values: &[Value<'_>], most: u64) -> u64 {
 
 fn size(value: Option<&Value<'_>>) -> u64 {
     value.and_then(Value::len).unwrap_or(1) as u64
+}
+
+/// Bytes of text that are compared in the time that it takes to compare two values.
+const TEXT_OF_A_VALUE: u64 = 256;
+/// Bytes of text that are read for one unit where upstream takes none: little enough to be no matter for names, and an end to loops over large texts.
+const TEXT_OF_A_UNIT: u64 = 2_000;
+
+/// Bytes that calls read whatever they are.
+pub(super) fn reading(values: &[Value<'_>]) -> u64 {
+    values.iter().map(|value| if let Value::Text(text) = value { text.len() as u64 / TEXT_OF_A_UNIT } else { 0 }).sum()
 }
 
 /// Of a call, before it is made, when so much is left; the receiver is the first argument.
@@ -60,7 +96,7 @@ pub(super) fn of_call(name: &str, args: &[Value<'_>], left: u64) -> u64 {
         "flatten" => weight(args, left.saturating_add(1)),
         _ => 0,
     };
-    own.max(deep)
+    own.max(deep).saturating_add(reading(args))
 }
 
 fn of_size(name: &str, args: &[Value<'_>]) -> u64 {

@@ -70,7 +70,11 @@ impl<'v> Machine<'v, '_> {
             Expr::Text(text) => Value::Text(Cow::Borrowed(text)),
             Expr::Bytes(bytes) => Value::Bytes(bytes.as_slice().into()),
             Expr::Name(name) => match self.names.iter().rev().find(|(n, _)| n == name) {
-                Some((_, value)) => value.clone(),
+                Some((_, value)) => {
+                    let value = value.clone();
+                    self.spend(cost::reading(std::slice::from_ref(&value)))?;
+                    value
+                }
                 None => match functions::type_of_name(name) {
                     Some(found) => Value::Type(found),
                     None => return failed(format!("no such attribute: {name}")),
@@ -95,6 +99,9 @@ impl<'v> Machine<'v, '_> {
             },
             Expr::Index { of, at, optional } => {
                 let (of, at) = (self.eval(of)?, self.eval(at)?);
+                if let Value::Map(pairs) = &of {
+                    self.spend(pairs.len() as u64 / 10)?;
+                }
                 self.index(of, &at, *optional)?
             }
             Expr::List(items) => {
@@ -123,7 +130,8 @@ impl<'v> Machine<'v, '_> {
                 Value::Made(name, out.into())
             }
             Expr::Map(items) => {
-                self.spend(cost::MAP)?;
+                // Each key is compared with those before it.
+                self.spend(cost::MAP + (items.len() * items.len() / 1000) as u64)?;
                 let mut out: Vec<(Value<'v>, Value<'v>)> = Vec::with_capacity(items.len());
                 for (optional, key, value) in items {
                     let key = self.eval(key)?;
@@ -200,6 +208,9 @@ impl<'v> Machine<'v, '_> {
     fn call(&mut self, name: &str, target: Option<Value<'v>>, args: Vec<Value<'v>>) -> Answer<'v> {
         let all: Vec<Value<'v>> = target.iter().chain(&args).cloned().collect();
         self.spend(cost::of_call(name, &all, *self.budget))?;
+        if let ("matches" | "find" | "findAll", [_, Value::Text(pattern), ..]) = (name, &all[..]) {
+            self.spend(cost::compiling(pattern))?;
+        }
         let out = functions::call(name, target.is_some(), &all)?;
         let made = out.len().unwrap_or_default() as u64;
         self.spend(if matches!(out, Value::List(_)) { made } else { made / 10 })?;
@@ -305,6 +316,7 @@ impl<'v> Machine<'v, '_> {
                 Each::TransformMap => kept.push((key, out?)),
                 Each::TransformMapEntry => {
                     for (key, value) in out?.members().unwrap_or_default() {
+                        self.spend(kept.len() as u64 / 10)?;
                         if kept.iter().any(|(known, _): &(Value<'v>, _)| known.same(&key)) {
                             return failed("a key of a map is there twice");
                         }

@@ -1,7 +1,9 @@
 //! Functions and operators: the standard ones, strings, lists, math. Kubernetes' own are next door.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::cmp::Ordering;
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use jiff::tz::TimeZone;
@@ -246,8 +248,23 @@ fn arithmetic<'v>(sign: &str, a: &Value<'v>, b: &Value<'v>) -> Answer<'v> {
     })
 }
 
+/// Patterns that a thread keeps: rules are asked of many values one after the other.
+const KEPT_PATTERNS: usize = 16;
+
+thread_local! {
+    static PATTERNS: RefCell<VecDeque<(Box<str>, regex::Regex)>> = const { RefCell::new(VecDeque::new()) };
+}
+
 fn compiled(text: &str) -> Result<regex::Regex, EvalError> {
-    pattern(text).map_err(|error| EvalError::Failed(format!("the pattern cannot be read: {error}")))
+    PATTERNS.with_borrow_mut(|kept| {
+        if let Some((_, found)) = kept.iter().find(|(known, _)| **known == *text) {
+            return Ok(found.clone());
+        }
+        let made = pattern(text).map_err(|error| EvalError::Failed(format!("the pattern cannot be read: {error}")))?;
+        kept.truncate(KEPT_PATTERNS - 1);
+        kept.push_front((text.into(), made.clone()));
+        Ok(made)
+    })
 }
 
 #[expect(
@@ -324,6 +341,8 @@ fn part_of_time(part: &str, at: Timestamp, zone: &str) -> Answer<'static> {
 const MAX_RANGE: i64 = 10_000;
 /// Longest text that an expression may make, in characters.
 const MAX_TEXT: usize = 1 << 20;
+/// Parts that a text may be taken into: more would cost more than one expression may.
+const MAX_PARTS: usize = 1_000_000;
 
 fn of_text<'v>(name: &str, text: &str, args: &[Value<'v>]) -> Option<Answer<'v>> {
     let chars = || text.chars().collect::<Vec<char>>();
@@ -358,12 +377,15 @@ fn of_text<'v>(name: &str, text: &str, args: &[Value<'v>]) -> Option<Answer<'v>>
         ("trim", []) => Value::text(text.trim()),
         ("reverse", []) => Value::text(text.chars().rev().collect::<String>()),
         ("replace", [Value::Text(from), Value::Text(to)])
-            if to.len() * text.len() <= MAX_TEXT || !to.is_empty() && to.len() <= from.len() =>
+            if to.len().saturating_mul(text.len()) <= MAX_TEXT || !to.is_empty() && to.len() <= from.len() =>
         {
             Value::text(text.replace(&**from, to))
         }
-        ("replace", [Value::Text(from), Value::Text(to), Value::Int(n)]) if to.len() * text.len() <= MAX_TEXT => {
+        ("replace", [Value::Text(from), Value::Text(to), Value::Int(n)]) if to.len().saturating_mul(text.len()) <= MAX_TEXT => {
             Value::text(usize::try_from(*n).map_or_else(|_| text.replace(&**from, to), |n| text.replacen(&**from, to, n)))
+        }
+        ("split", [Value::Text(by), ..]) if text.matches(&**by).take(MAX_PARTS + 1).count() > MAX_PARTS => {
+            return Some(failed(format!("split: more than {MAX_PARTS} parts")));
         }
         ("split", [Value::Text(by)]) => Value::List(parts(text, by).into_iter().map(Value::text).collect()),
         ("split", [Value::Text(by), Value::Int(n)]) => Value::List(match usize::try_from(*n) {
@@ -383,7 +405,7 @@ fn of_text<'v>(name: &str, text: &str, args: &[Value<'v>]) -> Option<Answer<'v>>
                 _ => usize::MAX,
             };
             match compiled(regex) {
-                Ok(regex) => Value::List(regex.find_iter(text).take(limit).map(|m| Value::text(m.as_str())).collect()),
+                Ok(regex) => Value::List(regex.find_iter(text).take(limit.min(MAX_PARTS)).map(|m| Value::text(m.as_str())).collect()),
                 Err(error) => return Some(Err(error)),
             }
         }
@@ -422,6 +444,9 @@ fn formatted<'v>(pattern: &str, args: &[Value<'v>]) -> Answer<'v> {
             continue;
         }
         let Some(value) = args.next() else { return failed("format: too few arguments") };
+        if out.len() + 2 * value.as_text().map_or(0, str::len) > MAX_TEXT {
+            return failed("format: the text is too long");
+        }
         match (verb, value) {
             (Some('s'), value) if show(value, &mut out) => {}
             (Some('s'), _) => return failed("format: the text is too long"),
@@ -484,9 +509,16 @@ fn of_list<'v>(name: &str, list: &[Value<'v>], args: &[Value<'v>]) -> Option<Ans
         ("join", [] | [Value::Text(_)]) => {
             let by = args.first().and_then(Value::as_text).unwrap_or_default();
             let texts: Option<Vec<&str>> = list.iter().map(Value::as_text).collect();
-            Value::text(texts?.join(by))
+            let texts = texts?;
+            if texts.iter().map(|text| text.len() + by.len()).sum::<usize>() > MAX_TEXT {
+                return Some(failed("join: the text is too long"));
+            }
+            Value::text(texts.join(by))
         }
         ("isSorted", []) => Value::Bool(list.windows(2).all(sorted)),
+        ("sum", []) if list.iter().any(|v| matches!(v, Value::Text(_) | Value::Bytes(_) | Value::Array(..) | Value::List(_))) => {
+            return Some(none("sum", list.get(..1).unwrap_or_default()));
+        }
         ("sum", []) => {
             let mut total = list.first().cloned().unwrap_or(Value::Int(0));
             for value in list.iter().skip(1) {

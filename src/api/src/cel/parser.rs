@@ -8,12 +8,15 @@ use super::{
 
 /// Nested parts; deeper expressions are refused before they can exhaust the stack.
 const MAX_DEPTH: usize = 96;
+/// Levels of the tree: whoever walks it does so on the stack of a worker, a dozen KiB for each level without optimisation. Operators and links of
+/// a chain lie each below the next.
+const MAX_HEIGHT: usize = 128;
 /// Words that are no names.
 const RESERVED: [&str; 4] = ["in", "true", "false", "null"];
 
 /// Reads an expression.
 pub(super) fn parse(source: &str) -> Result<Expr, CompileError> {
-    let mut parser = Parser { tokens: tokens(source)?, at: 0, depth: 0 };
+    let mut parser = Parser { tokens: tokens(source)?, at: 0, depth: 0, height: 0 };
     let expr = parser.expr()?;
     match parser.peek() {
         Token::End => Ok(expr),
@@ -25,6 +28,8 @@ struct Parser {
     tokens: Vec<(usize, Token)>,
     at: usize,
     depth: usize,
+    /// Levels of the tallest tree among those read since somebody [began](Parser::begin) a node.
+    height: usize,
 }
 
 fn call(name: &str, args: Vec<Expr>) -> Expr {
@@ -58,67 +63,110 @@ impl Parser {
         if self.takes(sign) { Ok(()) } else { Err(self.error(&format!("expected {sign:?}"))) }
     }
 
+    /// A new node: what is read from here on lies below it. What was there before is for [`Self::end`].
+    fn begin(&mut self) -> usize {
+        std::mem::take(&mut self.height)
+    }
+
+    /// Another level above what was read.
+    fn grow(&mut self) -> Result<(), CompileError> {
+        self.height += 1;
+        if self.height > MAX_HEIGHT { Err(self.error("nested too deep")) } else { Ok(()) }
+    }
+
+    /// The node is read: it stands beside what was there before it.
+    fn end(&mut self, before: usize) {
+        self.height = self.height.max(before);
+    }
+
     fn expr(&mut self) -> Result<Expr, CompileError> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
             return Err(self.error("nested too deep"));
         }
+        let before = self.begin();
         let condition = self.or()?;
         let out = if self.takes("?") {
             let yes = self.or()?;
             self.must(":")?;
-            Expr::If(Box::new(condition), Box::new(yes), Box::new(self.expr()?))
+            let no = self.expr()?;
+            self.grow()?;
+            Expr::If(Box::new(condition), Box::new(yes), Box::new(no))
         } else {
             condition
         };
+        self.end(before);
         self.depth -= 1;
         Ok(out)
     }
 
     fn or(&mut self) -> Result<Expr, CompileError> {
+        let before = self.begin();
         let mut terms = vec![self.and()?];
         while self.takes("||") {
             terms.push(self.and()?);
         }
+        self.join(terms.len(), before)?;
         Ok(balanced(terms, &|a, b| Expr::Or(Box::new(a), Box::new(b))))
     }
 
     fn and(&mut self) -> Result<Expr, CompileError> {
+        let before = self.begin();
         let mut terms = vec![self.relation()?];
         while self.takes("&&") {
             terms.push(self.relation()?);
         }
+        self.join(terms.len(), before)?;
         Ok(balanced(terms, &|a, b| Expr::And(Box::new(a), Box::new(b))))
     }
 
+    /// Terms of one sign make a tree that is no taller than it must be.
+    fn join(&mut self, terms: usize, before: usize) -> Result<(), CompileError> {
+        for _ in 0..terms.next_power_of_two().ilog2() {
+            self.grow()?;
+        }
+        self.end(before);
+        Ok(())
+    }
+
     fn relation(&mut self) -> Result<Expr, CompileError> {
+        let before = self.begin();
         let mut left = self.sum()?;
         loop {
             let sign = match self.peek() {
                 Token::Sign(s @ ("<" | "<=" | ">" | ">=" | "==" | "!=")) => (*s).to_owned(),
                 Token::Name(name) if name == "in" => "in".to_owned(),
-                _ => return Ok(left),
+                _ => break,
             };
             self.next();
             left = call(&sign, vec![left, self.sum()?]);
+            self.grow()?;
         }
+        self.end(before);
+        Ok(left)
     }
 
     fn sum(&mut self) -> Result<Expr, CompileError> {
+        let before = self.begin();
         let mut left = self.product()?;
         while let Token::Sign(s @ ("+" | "-")) = *self.peek() {
             self.next();
             left = call(s, vec![left, self.product()?]);
+            self.grow()?;
         }
+        self.end(before);
         Ok(left)
     }
 
     fn product(&mut self) -> Result<Expr, CompileError> {
+        let before = self.begin();
         let mut left = self.unary()?;
         while let Token::Sign(s @ ("*" | "/" | "%")) = *self.peek() {
             self.next();
             left = call(s, vec![left, self.unary()?]);
+            self.grow()?;
         }
+        self.end(before);
         Ok(left)
     }
 
@@ -144,20 +192,19 @@ impl Parser {
         if self.depth > MAX_DEPTH {
             return Err(self.error("nested too deep"));
         }
+        let before = self.begin();
         let out = read(self)?;
+        self.grow()?;
+        self.end(before);
         self.depth -= 1;
         Ok(out)
     }
 
     fn member(&mut self) -> Result<Expr, CompileError> {
+        let before = self.begin();
         let mut of = self.primary()?;
-        // A long chain is as deep as a nested expression for who walks the tree.
-        let mut links = 0;
         loop {
-            links += 1;
-            if links > MAX_DEPTH {
-                return Err(self.error("nested too deep"));
-            }
+            self.grow()?;
             if self.takes(".") {
                 let field = self.name()?;
                 of = if self.takes("(") { self.method(of, field)? } else { Expr::Select { of: Box::new(of), field, optional: false } };
@@ -172,6 +219,7 @@ impl Parser {
                 self.must("]")?;
                 of = Expr::Index { of: Box::new(of), at, optional };
             } else {
+                self.end(before);
                 return Ok(of);
             }
         }

@@ -164,6 +164,7 @@ proptest! {
     }
 }
 
+mod hostile;
 mod policies;
 
 #[test]

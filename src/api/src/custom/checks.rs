@@ -198,6 +198,46 @@ pub fn pattern(text: &str) -> Result<Regex, regex::Error> {
     RegexBuilder::new(&out).size_limit(MAX_PATTERN_BYTES).build()
 }
 
+/// Formats of texts, without the dashes that they may be written with.
+const FORMATS: [&str; 26] = [
+    "bsonobjectid",
+    "uri",
+    "email",
+    "hostname",
+    "ipv4",
+    "ipv6",
+    "cidr",
+    "mac",
+    "uuid",
+    "uuid3",
+    "uuid4",
+    "uuid5",
+    "isbn",
+    "isbn10",
+    "isbn13",
+    "creditcard",
+    "ssn",
+    "hexcolor",
+    "rgbcolor",
+    "byte",
+    "password",
+    "date",
+    "duration",
+    "datetime",
+    "k8sshortname",
+    "k8slongname",
+];
+
+/// Whether a format means something for values of a type.
+pub fn knows_format(kind: &str, format: &str) -> bool {
+    match kind {
+        "" | "string" => FORMATS.contains(&&*format.replace('-', "")),
+        "integer" => matches!(format, "int32" | "int64"),
+        "number" => matches!(format, "float" | "double"),
+        _ => false,
+    }
+}
+
 /// Whether a text has the format. Formats that are not known are always had.
 pub fn has_format(format: &str, text: &str) -> bool {
     let shape = |pattern: &str| Regex::new(pattern).is_ok_and(|p| p.is_match(text));

@@ -1,24 +1,26 @@
 //! JSON to a value in one pass that also notices members that come twice.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::{DecodeError, Decoded, Duplicate, MAX_DEPTH, MAX_REPORTED_FIELDS, Path, bounded};
+use super::{DecodeError, Decoded, Duplicate, MAX_DEPTH, MAX_OBJECTS, MAX_REPORTED_FIELDS, Path, bounded};
 
 /// Reads JSON.
 pub fn json(body: &[u8]) -> Result<Decoded, DecodeError> {
     bounded(body)?;
     let duplicates = RefCell::default();
     let too_deep = RefCell::new(false);
-    let seed = Place { path: Path::Root, depth: 0, duplicates: &duplicates, too_deep: &too_deep };
+    let objects = Cell::new(0);
+    let seed = Place { path: Path::Root, depth: 0, objects: &objects, duplicates: &duplicates, too_deep: &too_deep };
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let read = seed.deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
     match read {
         Ok(value) => Ok(Decoded { value, duplicates: duplicates.into_inner() }),
         Err(_) if too_deep.into_inner() => Err(DecodeError::TooDeep { limit: MAX_DEPTH }),
+        Err(_) if objects.get() > MAX_OBJECTS => Err(DecodeError::TooMany { limit: MAX_OBJECTS }),
         Err(error) => Err(DecodeError::Json(error.to_string())),
     }
 }
@@ -27,6 +29,7 @@ pub fn json(body: &[u8]) -> Result<Decoded, DecodeError> {
 struct Place<'a> {
     path: Path<'a>,
     depth: usize,
+    objects: &'a Cell<usize>,
     duplicates: &'a RefCell<Vec<Duplicate>>,
     too_deep: &'a RefCell<bool>,
 }
@@ -95,6 +98,10 @@ impl<'de> Visitor<'de> for Place<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let depth = self.deeper()?;
+        self.objects.set(self.objects.get() + 1);
+        if self.objects.get() > MAX_OBJECTS {
+            return Err(A::Error::custom("too many objects"));
+        }
         let mut out = Map::new();
         while let Some(key) = map.next_key::<String>()? {
             let path = self.path.member(&key);

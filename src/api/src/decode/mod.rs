@@ -14,6 +14,9 @@ pub use yaml::yaml;
 pub const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
 /// Deepest nesting in levels: a JSON schema of a CRD stays below 60; each level costs stack.
 pub const MAX_DEPTH: usize = 100;
+/// Objects in a body, those that aliases make counted as often as they stand. Each takes up to a KiB while it is worked on, and the densest bodies of
+/// real clients, definitions of a megabyte, have some ten thousand.
+pub const MAX_OBJECTS: usize = 100_000;
 /// Duplicate or unknown fields that are told; more would only blow up the answer.
 pub const MAX_REPORTED_FIELDS: usize = 100;
 
@@ -66,6 +69,12 @@ pub enum DecodeError {
         /// Levels allowed.
         limit: usize,
     },
+    /// Too many objects.
+    #[error("the body has more than {limit} objects")]
+    TooMany {
+        /// Objects allowed.
+        limit: usize,
+    },
     /// Not JSON.
     #[error("the body is not JSON: {0}")]
     Json(String),
@@ -85,6 +94,16 @@ pub enum DecodeError {
         /// What is there.
         found: String,
     },
+}
+
+/// Bytes of a value as JSON, about.
+pub(crate) fn bytes_of(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len() + 2,
+        Value::Array(list) => list.iter().map(|value| bytes_of(value) + 1).sum::<usize>() + 2,
+        Value::Object(map) => map.iter().map(|(name, value)| name.len() + bytes_of(value) + 4).sum::<usize>() + 2,
+        _ => 4,
+    }
 }
 
 fn bounded(body: &[u8]) -> Result<(), DecodeError> {

@@ -31,12 +31,25 @@ fn bounds_hold() {
     assert!(matches!(json(deep.as_bytes()), Err(DecodeError::TooDeep { .. })));
     assert!(matches!(yaml(deep.as_bytes()), Err(DecodeError::TooDeep { .. })));
     assert!(matches!(json(&vec![b' '; MAX_BODY_BYTES + 1]), Err(DecodeError::TooLarge { .. })));
+    let many = format!("[{}{{}}]", "{},".repeat(MAX_OBJECTS));
+    assert!(matches!(json(many.as_bytes()), Err(DecodeError::TooMany { .. })));
+    assert!(matches!(yaml(many.as_bytes()), Err(DecodeError::TooMany { .. })));
+    let aliases = format!("[&a {{x: y}}, {}*a]", "*a,".repeat(MAX_OBJECTS));
+    assert!(matches!(yaml(aliases.as_bytes()), Err(DecodeError::TooMany { .. })));
     let mut bomb = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
     for i in 1..9 {
         let one = format!("*a{},", i - 1).repeat(10);
         bomb += &format!("a{i}: &a{i} [{one}]\n");
     }
     assert!(matches!(yaml(bomb.as_bytes()), Err(DecodeError::Yaml(_))));
+}
+
+#[test]
+fn many_anchors_are_found_in_time() {
+    let anchors: String = (0..50_000).map(|i| format!("&a{i} x,")).collect();
+    let body = format!("[{anchors}{}]", "*a0,".repeat(50_000));
+    let read = || assert_eq!(yaml(body.as_bytes()).unwrap().value.as_array().map(Vec::len), Some(100_000));
+    assert!(crate::effort::seconds(read) < 20);
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! YAML 1.1 as Kubernetes reads it: the first document, as JSON would say it.
 
+use std::collections::HashMap;
+
 use granit_parser::{Event, Parser, ScalarStyle};
 use serde_json::{Map, Number, Value};
 
-use super::{DecodeError, Decoded, Duplicate, MAX_BODY_BYTES, MAX_DEPTH, MAX_REPORTED_FIELDS, bounded};
+use super::{DecodeError, Decoded, Duplicate, MAX_BODY_BYTES, MAX_DEPTH, MAX_OBJECTS, MAX_REPORTED_FIELDS, bounded};
 
 /// Values that a document may have after its aliases are followed: a short text can otherwise stand for billions.
 const MAX_NODES: usize = MAX_BODY_BYTES / 4;
@@ -12,7 +14,8 @@ const MAX_NODES: usize = MAX_BODY_BYTES / 4;
 pub fn yaml(body: &[u8]) -> Result<Decoded, DecodeError> {
     bounded(body)?;
     let text = std::str::from_utf8(body).map_err(|e| DecodeError::Yaml(e.to_string()))?;
-    let mut reader = Reader { parser: Parser::new_from_str(text), line: 1, anchors: Vec::new(), nodes: 0, duplicates: Vec::new() };
+    let mut reader =
+        Reader { parser: Parser::new_from_str(text), line: 1, anchors: HashMap::new(), nodes: 0, objects: 0, duplicates: Vec::new() };
     loop {
         match reader.next()? {
             Event::StreamStart | Event::DocumentStart(..) => {}
@@ -29,10 +32,18 @@ struct Reader<'a> {
     parser: Parser<'a, granit_parser::StrInput<'a>>,
     /// Where the last event begins, from 1.
     line: usize,
-    /// What an anchor stands for, with the number of values in it.
-    anchors: Vec<(usize, Value, usize)>,
+    anchors: HashMap<usize, Anchor>,
     nodes: usize,
+    objects: usize,
     duplicates: Vec<Duplicate>,
+}
+
+/// What an anchor stands for, with the number of values and objects in it.
+#[derive(Clone)]
+struct Anchor {
+    value: Value,
+    nodes: usize,
+    objects: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -55,18 +66,24 @@ impl<'a> Reader<'a> {
         if self.nodes > MAX_NODES { Err(DecodeError::Yaml(format!("its aliases make more than {MAX_NODES} values"))) } else { Ok(()) }
     }
 
+    fn count_objects(&mut self, objects: usize) -> Result<(), DecodeError> {
+        self.objects += objects;
+        if self.objects > MAX_OBJECTS { Err(DecodeError::TooMany { limit: MAX_OBJECTS }) } else { Ok(()) }
+    }
+
     fn node(&mut self, event: Event<'a>, depth: usize) -> Result<(Value, usize), DecodeError> {
         if depth >= MAX_DEPTH && !matches!(event, Event::Scalar(..)) {
             return Err(DecodeError::TooDeep { limit: MAX_DEPTH });
         }
         self.count(1)?;
-        let start = self.nodes;
+        let (start, objects_before) = (self.nodes, self.objects);
         let (value, anchor) = match event {
             Event::Alias(id) => {
-                let Some((_, value, nodes)) = self.anchors.iter().rev().find(|a| a.0 == id).cloned() else {
+                let Some(Anchor { value, nodes, objects }) = self.anchors.get(&id).cloned() else {
                     return Err(DecodeError::Yaml("an alias names no anchor before it".into()));
                 };
                 self.count(nodes)?;
+                self.count_objects(objects)?;
                 (value, 0)
             }
             Event::Scalar(text, style, anchor, tag) => {
@@ -74,13 +91,18 @@ impl<'a> Reader<'a> {
                 (scalar(&text, style == ScalarStyle::Plain, tag), anchor)
             }
             Event::SequenceStart(_, anchor, _) => (self.sequence(depth)?, anchor),
-            Event::MappingStart(_, anchor, _) => (self.mapping(depth)?, anchor),
+            Event::MappingStart(_, anchor, _) => {
+                self.count_objects(1)?;
+                (self.mapping(depth)?, anchor)
+            }
             _ => return Err(DecodeError::Yaml("it ends in the middle of a value".into())),
         };
         let nodes = self.nodes - start + 1;
         if anchor != 0 {
             self.count(nodes)?;
-            self.anchors.push((anchor, value.clone(), nodes));
+            let objects = self.objects - objects_before;
+            self.count_objects(objects)?;
+            self.anchors.insert(anchor, Anchor { value: value.clone(), nodes, objects });
         }
         Ok((value, nodes))
     }

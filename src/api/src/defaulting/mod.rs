@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use serde_json::{Map, Value};
 
 use crate::catalogue::Resource;
+use crate::decode::bytes_of;
 use crate::quantity::Quantity;
 use crate::schema::{Schema, Type};
 
@@ -19,13 +20,17 @@ type Fields = Map<String, Value>;
 /// Fills in what is missing in a canonical object of this resource; idempotent. Upstream does it whenever it reads an object, also after its
 /// strategies have changed one: so does the registry before it stores.
 pub fn apply(resource: &Resource, object: &mut Value) {
-    walk(&resource.schema, object);
+    apply_schema(&resource.schema, object);
 }
 
 /// As [`apply`], for a body that has no resource of its own.
 pub fn apply_schema(schema: &Schema, object: &mut Value) {
-    walk(schema, object);
+    walk(schema, object, &mut { MAX_DEFAULTS_BYTES });
 }
+
+/// Bytes of defaults that a definition may put into one object. One default in the elements of a long list could otherwise fill all memory;
+/// an object that has been given so much, or all but one default, is larger than the store takes, and is refused there.
+const MAX_DEFAULTS_BYTES: usize = 8 << 20;
 
 /// What is filled in by looking at other fields.
 type Procedure = fn(&mut Fields);
@@ -54,7 +59,7 @@ fn rules() -> &'static HashMap<&'static str, Rule> {
     })
 }
 
-fn walk(schema: &Schema, value: &mut Value) {
+fn walk(schema: &Schema, value: &mut Value, room: &mut usize) {
     match (schema.kind, value) {
         (Type::Object, Value::Object(fields)) => {
             if let Some(rule) = rules().get(&*schema.message) {
@@ -71,13 +76,15 @@ fn walk(schema: &Schema, value: &mut Value) {
             for property in schema.properties() {
                 if let Some(default) = &property.schema().default
                     && !fields.contains_key(&*property.name)
+                    && let Some(left) = room.checked_sub(property.name.len() + bytes_of(default))
                 {
+                    *room = left;
                     fields.insert(property.name.to_string(), default.clone());
                 }
             }
             for (name, value) in fields.iter_mut() {
                 if let Some(property) = schema.field(name) {
-                    walk(property.schema(), value);
+                    walk(property.schema(), value, room);
                 }
             }
         }
@@ -85,13 +92,13 @@ fn walk(schema: &Schema, value: &mut Value) {
             let Some(values) = schema.items() else { return };
             match values.kind {
                 Type::Quantity => fields.values_mut().for_each(round_up_to_milli),
-                Type::Object | Type::Map | Type::List => fields.values_mut().for_each(|value| walk(values, value)),
+                Type::Object | Type::Map | Type::List => fields.values_mut().for_each(|value| walk(values, value, room)),
                 _ => {}
             }
         }
         (Type::List, Value::Array(list)) => {
             let Some(items) = schema.items() else { return };
-            list.iter_mut().for_each(|value| walk(items, value));
+            list.iter_mut().for_each(|value| walk(items, value, room));
         }
         _ => {}
     }

@@ -89,3 +89,15 @@ proptest! {
         defaulted(&resource.group, &resource.version, &resource.plural, json!({"metadata": {"name": "x"}, "spec": {}}));
     }
 }
+
+#[test]
+fn a_default_does_not_fill_all_memory() {
+    let text = "x".repeat(100_000);
+    let spec = json!({"type": "object", "properties": {"list": {"type": "array", "items": {"type": "object",
+        "properties": {"a": {"type": "string", "default": text}}}}}});
+    let schema = crate::custom::value_schema(&spec);
+    let mut object = json!({"list": vec![json!({}); 10_000]});
+    apply_schema(&schema, &mut object);
+    let given = object["list"].as_array().unwrap().iter().filter(|item| item["a"].is_string()).count();
+    assert!((70..90).contains(&given), "{given}: more than the store takes, and then no more");
+}

@@ -6,8 +6,13 @@ use serde_json::Value;
 
 pub use strategic::strategic;
 
+use crate::decode::{MAX_DEPTH, bytes_of};
+
 /// Operations in one JSON patch, as upstream bounds them.
 pub const MAX_OPERATIONS: usize = 10_000;
+
+/// Bytes that the `copy` operations of one JSON patch may make together. Upstream's bound.
+const MAX_COPIED_BYTES: usize = 3 << 20;
 
 /// Why a patch was not applied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,21 +34,51 @@ pub fn json(object: &mut Value, patch: &Value) -> Result<(), PatchError> {
     if operations.len() > MAX_OPERATIONS {
         return Err(PatchError::TooMany(operations.len()));
     }
-    // Operations that nobody knows can be read, but not done.
-    let refuse = if operations.iter().all(Value::is_object) { PatchError::Inapplicable } else { PatchError::Malformed };
-    let mut patched = object.clone();
-    if operations.iter().any(counts_from_the_end) {
-        for operation in operations {
-            let operation: json_patch::Patch =
-                serde_json::from_value(Value::from(vec![from_the_start(&patched, operation)])).map_err(|e| refuse(e.to_string()))?;
-            json_patch::patch(&mut patched, &operation).map_err(|e| PatchError::Inapplicable(e.to_string()))?;
-        }
-    } else {
-        let patch: json_patch::Patch = serde_json::from_value(patch.clone()).map_err(|e| refuse(e.to_string()))?;
-        json_patch::patch(&mut patched, &patch).map_err(|e| PatchError::Inapplicable(e.to_string()))?;
+    if !operations.iter().all(Value::is_object) {
+        return Err(PatchError::Malformed("an operation of a JSON patch is an object".into()));
+    }
+    let (mut patched, mut copied) = (object.clone(), 0);
+    for operation in operations {
+        let operation = if counts_from_the_end(operation) { from_the_start(&patched, operation) } else { operation.clone() };
+        bounded(&patched, &operation, &mut copied)?;
+        // Operations that nobody knows can be read, but not done.
+        let operation: json_patch::Patch =
+            serde_json::from_value(Value::Array(vec![operation])).map_err(|e| PatchError::Inapplicable(e.to_string()))?;
+        json_patch::patch(&mut patched, &operation).map_err(|e| PatchError::Inapplicable(e.to_string()))?;
     }
     *object = patched;
     Ok(())
+}
+
+/// A few operations could copy an object into itself until it fills all memory, or lies deeper than any stack.
+fn bounded(object: &Value, operation: &Value, copied: &mut usize) -> Result<(), PatchError> {
+    let place = |name: &str| operation[name].as_str();
+    let Some(path) = place("path") else { return Ok(()) };
+    let put = match operation["op"].as_str() {
+        Some("add" | "replace") => Some(&operation["value"]),
+        Some("move" | "copy") => place("from").and_then(|from| object.pointer(from)),
+        _ => None,
+    };
+    let Some(put) = put else { return Ok(()) };
+    if operation["op"] == "copy" {
+        *copied += bytes_of(put);
+        if *copied > MAX_COPIED_BYTES {
+            return Err(PatchError::Inapplicable(format!("its copies make more than {MAX_COPIED_BYTES} bytes")));
+        }
+    }
+    if path.matches('/').count() + depth(put) > MAX_DEPTH {
+        return Err(PatchError::Inapplicable(format!("it makes the object deeper than {MAX_DEPTH} levels")));
+    }
+    Ok(())
+}
+
+/// Levels of a value.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(list) => 1 + list.iter().map(depth).max().unwrap_or_default(),
+        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or_default(),
+        _ => 0,
+    }
 }
 
 /// Places of an operation.
@@ -127,6 +162,18 @@ mod tests {
         assert!(matches!(merge(&mut object, &json!([])), Err(PatchError::Malformed(_))));
         let many = Value::Array(vec![json!({"op": "add", "path": "/a", "value": 1}); MAX_OPERATIONS + 1]);
         assert_eq!(json(&mut object, &many), Err(PatchError::TooMany(MAX_OPERATIONS + 1)));
+    }
+
+    #[test]
+    fn copies_neither_grow_nor_deepen_without_end() {
+        let doubling: Vec<Value> = (0..40).map(|i| json!({"op": "copy", "from": "/a", "path": format!("/a/x{i}")})).collect();
+        let mut object = json!({"a": {"b": "some text"}});
+        assert!(matches!(json(&mut object, &doubling.into()), Err(PatchError::Inapplicable(_))));
+        let deepening = vec![json!({"op": "copy", "from": "/a", "path": "/a/x"}); MAX_DEPTH];
+        assert!(matches!(json(&mut object, &deepening.into()), Err(PatchError::Inapplicable(_))));
+        let moved = json!([{"op": "add", "path": "/c", "value": {"d": 1}}, {"op": "move", "from": "/a", "path": "/c/a"}]);
+        json(&mut object, &moved).expect("applies");
+        assert_eq!(object, json!({"c": {"d": 1, "a": {"b": "some text"}}}));
     }
 
     #[test]

@@ -4,6 +4,8 @@ mod layout;
 mod reader;
 pub(crate) mod writer;
 
+use std::cell::Cell;
+
 use serde_json::{Map, Value};
 
 use crate::catalogue::builtin;
@@ -109,7 +111,7 @@ pub fn decode(schema: &Schema, body: &[u8]) -> Result<Value, DecodeError> {
             fields.insert(name.into(), text.into());
         }
     }
-    reader::message(schema, envelope.raw, &mut fields, 0)?;
+    reader::message(schema, envelope.raw, &mut fields, reader::Place::of(&Cell::new(0)))?;
     Ok(Value::Object(fields))
 }
 

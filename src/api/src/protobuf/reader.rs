@@ -1,12 +1,14 @@
 //! Protobuf to values. What the schema does not know is skipped, as protobuf wants.
 
+use std::cell::Cell;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Map, Number, Value};
 
 use super::layout::{Layout, Slot};
-use crate::decode::{DecodeError, MAX_DEPTH};
+use crate::decode::{DecodeError, MAX_DEPTH, MAX_OBJECTS};
 use crate::schema::{Schema, Type};
 use crate::structural::{format_duration, format_time};
 
@@ -66,38 +68,63 @@ pub(super) fn fields<'a>(mut rest: &'a [u8], mut each: impl FnMut(u32, Wire<'a>)
     Ok(())
 }
 
-pub(super) fn message(schema: &Schema, body: &[u8], out: &mut Map<String, Value>, depth: usize) -> Result<(), DecodeError> {
-    laid_out(schema, schema.layout(), body, out, depth)
+/// How deep a message lies, and how many there are.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    depth: usize,
+    messages: &'a Cell<usize>,
 }
 
-fn laid_out(schema: &Schema, layout: &Layout, body: &[u8], out: &mut Map<String, Value>, depth: usize) -> Result<(), DecodeError> {
-    if depth >= MAX_DEPTH {
-        return Err(DecodeError::TooDeep { limit: MAX_DEPTH });
+impl<'a> Place<'a> {
+    /// Of the whole body.
+    pub(super) fn of(messages: &'a Cell<usize>) -> Self {
+        Self { depth: 0, messages }
     }
+
+    fn deeper(self) -> Self {
+        Self { depth: self.depth + 1, ..self }
+    }
+
+    fn check(self) -> Result<(), DecodeError> {
+        self.messages.set(self.messages.get() + 1);
+        match (self.depth >= MAX_DEPTH, self.messages.get() > MAX_OBJECTS) {
+            (true, _) => Err(DecodeError::TooDeep { limit: MAX_DEPTH }),
+            (_, true) => Err(DecodeError::TooMany { limit: MAX_OBJECTS }),
+            _ => Ok(()),
+        }
+    }
+}
+
+pub(super) fn message(schema: &Schema, body: &[u8], out: &mut Map<String, Value>, place: Place<'_>) -> Result<(), DecodeError> {
+    laid_out(schema, schema.layout(), body, out, place)
+}
+
+fn laid_out(schema: &Schema, layout: &Layout, body: &[u8], out: &mut Map<String, Value>, place: Place<'_>) -> Result<(), DecodeError> {
+    place.check()?;
     fields(body, |number, wire| match (layout.slot(number), wire) {
-        (Some(Slot::Inlined(inner)), Wire::Bytes(body)) => laid_out(schema, inner, body, out, depth + 1),
+        (Some(Slot::Inlined(inner)), Wire::Bytes(body)) => laid_out(schema, inner, body, out, place.deeper()),
         (Some(Slot::Member(index)), wire) => {
             let property = &schema.properties()[*index];
-            member(property.schema(), &property.name, wire, out, depth)
+            member(property.schema(), &property.name, wire, out, place)
         }
         _ => Ok(()),
     })
 }
 
-fn member(schema: &Schema, name: &str, wire: Wire<'_>, out: &mut Map<String, Value>, depth: usize) -> Result<(), DecodeError> {
+fn member(schema: &Schema, name: &str, wire: Wire<'_>, out: &mut Map<String, Value>, place: Place<'_>) -> Result<(), DecodeError> {
     match (schema.kind, wire) {
         (Type::List, wire) => {
             let Some(items) = schema.items() else { return Ok(()) };
             let list = out.entry(name).or_insert_with(|| Value::Array(Vec::new()));
             let Value::Array(list) = list else { return Ok(()) };
             if schema.is_named_list() {
-                list.append(&mut named_list(items, wire, depth)?);
+                list.append(&mut named_list(items, wire, place)?);
             } else if let (Type::Boolean | Type::Int32 | Type::Int64, Wire::Bytes(mut packed)) = (items.kind, wire) {
                 while !packed.is_empty() {
-                    list.push(value(items, Wire::Varint(varint(&mut packed)?), depth)?);
+                    list.push(value(items, Wire::Varint(varint(&mut packed)?), place)?);
                 }
             } else {
-                list.push(value(items, wire, depth)?);
+                list.push(value(items, wire, place)?);
             }
             Ok(())
         }
@@ -109,9 +136,9 @@ fn member(schema: &Schema, name: &str, wire: Wire<'_>, out: &mut Map<String, Val
                     (1, Wire::Bytes(name)) => key = text(name)?,
                     (2, wire) => {
                         content = Some(if values.is_named_list() {
-                            named_list(items_of(values), wire, depth)?.into()
+                            named_list(items_of(values), wire, place)?.into()
                         } else {
-                            value(values, wire, depth)?
+                            value(values, wire, place)?
                         })
                     }
                     _ => {}
@@ -125,7 +152,7 @@ fn member(schema: &Schema, name: &str, wire: Wire<'_>, out: &mut Map<String, Val
             Ok(())
         }
         (_, wire) => {
-            let value = value(schema, wire, depth)?;
+            let value = value(schema, wire, place)?;
             out.insert(name.to_owned(), value);
             Ok(())
         }
@@ -137,19 +164,19 @@ fn items_of(schema: &Schema) -> &Schema {
 }
 
 /// A list that is a message of its own.
-fn named_list(items: &Schema, wire: Wire<'_>, depth: usize) -> Result<Vec<Value>, DecodeError> {
+fn named_list(items: &Schema, wire: Wire<'_>, place: Place<'_>) -> Result<Vec<Value>, DecodeError> {
     let Wire::Bytes(body) = wire else { return Err(broken("a list is not a message")) };
     let mut list = Vec::new();
     fields(body, |number, wire| {
         if number == 1 {
-            list.push(value(items, wire, depth)?);
+            list.push(value(items, wire, place)?);
         }
         Ok(())
     })?;
     Ok(list)
 }
 
-fn value(schema: &Schema, wire: Wire<'_>, depth: usize) -> Result<Value, DecodeError> {
+fn value(schema: &Schema, wire: Wire<'_>, place: Place<'_>) -> Result<Value, DecodeError> {
     Ok(match (schema.kind, wire) {
         (Type::Boolean, Wire::Varint(n)) => (n != 0).into(),
         (Type::Int32 | Type::Int64, Wire::Varint(n)) => (n as i64).into(),
@@ -159,7 +186,7 @@ fn value(schema: &Schema, wire: Wire<'_>, depth: usize) -> Result<Value, DecodeE
         (Type::Bytes, Wire::Bytes(bytes)) => STANDARD.encode(bytes).into(),
         (Type::Object, Wire::Bytes(body)) => {
             let mut fields = Map::new();
-            message(schema, body, &mut fields, depth + 1)?;
+            message(schema, body, &mut fields, place.deeper())?;
             fields.into()
         }
         (Type::Time | Type::MicroTime, Wire::Bytes(body)) => time(body, if schema.kind == Type::Time { 0 } else { 6 })?,
@@ -177,17 +204,17 @@ fn value(schema: &Schema, wire: Wire<'_>, depth: usize) -> Result<Value, DecodeE
             Some(raw) => crate::decode::json(raw)?.value,
         },
         (Type::SchemaOrBool, Wire::Bytes(body)) => match part(body, 2)? {
-            Some(inner) => nested(schema, inner, depth)?,
+            Some(inner) => nested(schema, inner, place)?,
             None => (numbers(body)?[1] != 0).into(),
         },
         (Type::SchemaOrList | Type::SchemaOrNames, Wire::Bytes(body)) => match part(body, 1)? {
-            Some(inner) => nested(schema, inner, depth)?,
+            Some(inner) => nested(schema, inner, place)?,
             None => {
                 let mut list = Vec::new();
                 fields(body, |number, wire| {
                     match (number, wire) {
                         (2, Wire::Bytes(name)) if schema.kind == Type::SchemaOrNames => list.push(text(name)?.into()),
-                        (2, Wire::Bytes(inner)) => list.push(nested(schema, inner, depth)?),
+                        (2, Wire::Bytes(inner)) => list.push(nested(schema, inner, place)?),
                         _ => {}
                     }
                     Ok(())
@@ -207,9 +234,9 @@ fn number(value: f64) -> Result<Value, DecodeError> {
     Number::from_f64(value).map(Value::Number).ok_or_else(|| broken("a number is not finite"))
 }
 
-fn nested(schema: &Schema, body: &[u8], depth: usize) -> Result<Value, DecodeError> {
+fn nested(schema: &Schema, body: &[u8], place: Place<'_>) -> Result<Value, DecodeError> {
     let mut fields = Map::new();
-    message(items_of(schema), body, &mut fields, depth + 1)?;
+    message(items_of(schema), body, &mut fields, place.deeper())?;
     Ok(fields.into())
 }
 

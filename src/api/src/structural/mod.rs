@@ -122,7 +122,8 @@ fn object(schema: &Schema, fields: &mut Map<String, Value>, path: Path<'_>, unkn
                     drops |= !kept(property, value);
                 } else {
                     canonical(property.schema(), value, path.member(name), unknown)?;
-                    if !property.omit_empty && !schema.custom && value.as_array().is_some_and(Vec::is_empty) {
+                    let is_list = property.schema().kind == Type::List;
+                    if is_list && !property.omit_empty && !schema.custom && value.as_array().is_some_and(Vec::is_empty) {
                         *value = Value::Null; // Go's conversions lose the difference
                     }
                     drops |= !kept(property, value);

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::field::Field;
+use super::field::{Field, doubles};
 use crate::names;
 
 const USAGES: [&str; 23] = [
@@ -51,9 +51,10 @@ fn spec(spec: &Field<'_>) {
         usages.required("usages must contain at least one value");
     }
     let list = usages.list();
+    let doubled = doubles(list);
     usages.each(|i, usage| {
         usage.one_of(&USAGES);
-        if list[..i].contains(usage.value()) {
+        if doubled[i] {
             usage.duplicate();
         }
     });
@@ -107,8 +108,11 @@ fn change(status: &Field<'_>, old: &Value, subresource: &str) {
 fn each(conditions: &Field<'_>, before: &[Value]) {
     let had = |kind: &str| before.iter().any(|c| c["type"] == kind);
     let had_nameless = before.iter().any(|c| c["type"].as_str().unwrap_or_default().is_empty());
-    let had_twice = before.iter().enumerate().any(|(i, c)| before[..i].iter().any(|other| other["type"] == c["type"]));
+    let had_twice = doubles(before.iter().map(|c| &c["type"])).contains(&true);
     let all = conditions.list();
+    let doubled = doubles(all.iter().map(|c| &c["type"]));
+    let first = |kind: &str| all.iter().position(|c| c["type"] == kind).unwrap_or(usize::MAX);
+    let both = first("Approved").max(first("Denied"));
     let mut told = had("Approved") && had("Denied");
     conditions.each(|i, condition| {
         let (kind, status) = (condition.at("type"), condition.at("status"));
@@ -119,12 +123,11 @@ fn each(conditions: &Field<'_>, before: &[Value]) {
         if status.must_exist() {
             status.one_of(allowed);
         }
-        let has = |kind: &str| of_type(&all[..=i], kind).len();
-        if !told && has("Approved") > 0 && has("Denied") > 0 {
+        if !told && i >= both {
             told = true;
             conditions.invalid("Approved and Denied conditions are mutually exclusive");
         }
-        if !had_twice && all[..i].iter().any(|other| other["type"] == condition.value()["type"]) {
+        if !had_twice && doubled[i] {
             kind.duplicate();
         }
     });

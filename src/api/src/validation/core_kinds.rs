@@ -1,9 +1,11 @@
 //! Configuration, namespaces, nodes, quotas, events, leases, classes.
 
+use std::collections::HashSet;
+
 use base64::Engine;
 use serde_json::Value;
 
-use super::field::Field;
+use super::field::{Field, doubles};
 use super::metadata::standard_finalizer;
 use super::rules::{cidr, data_key, immutable, labels, qualified_name, quantity, resource_value};
 use super::{pod, workloads};
@@ -171,7 +173,7 @@ fn node(node: &Field<'_>, old: Option<&Value>) {
 }
 
 fn taints(taints: &Field<'_>) {
-    let mut seen: Vec<(String, String)> = Vec::new();
+    let mut seen: HashSet<(String, String)> = HashSet::new();
     taints.each(|_, taint| {
         let (key, value, effect) = (taint.at("key"), taint.at("value"), taint.at("effect"));
         key.all_invalid(qualified_name(key.text()));
@@ -181,7 +183,7 @@ fn taints(taints: &Field<'_>) {
         if seen.contains(&pair) {
             taint.duplicate();
         }
-        seen.push(pair);
+        seen.insert(pair);
     });
 }
 
@@ -341,8 +343,9 @@ fn runtime_class(class: &Field<'_>) {
     pod::tolerations(&scheduling.at("tolerations"));
     let tolerations = scheduling.at("tolerations");
     let list = tolerations.list();
+    let doubled = doubles(list);
     tolerations.each(|i, toleration| {
-        if list[..i].contains(toleration.value()) {
+        if doubled[i] {
             toleration.duplicate();
         }
     });

@@ -1,6 +1,6 @@
 //! What extends or protects the server: webhooks, policies, API services, flow control.
 
-use super::field::Field;
+use super::field::{Field, doubles};
 use super::rules::{label_selector, qualified_name};
 use super::{general, policies};
 use crate::catalogue::Resource;
@@ -69,10 +69,11 @@ fn versions(versions: &Field<'_>) {
         return;
     }
     let list = versions.list();
+    let doubled = doubles(list);
     let mut known = false;
     versions.each(|i, version| {
         version.valid_by(names::dns_1035_label);
-        if list[..i].contains(version.value()) {
+        if doubled[i] {
             version.invalid("duplicate version");
         }
         known |= matches!(version.text(), "v1" | "v1beta1");

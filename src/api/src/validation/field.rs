@@ -1,6 +1,7 @@
 //! A field under validation: its value, where it is, and what is found wrong with it.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::fmt;
 
 use serde_json::Value;
@@ -29,6 +30,12 @@ impl fmt::Display for Place<'_> {
             Place::Key(parent, key) => write!(f, "{parent}[{key}]"),
         }
     }
+}
+
+/// Which of these came before: lists may be long, and each would be compared with each.
+pub(super) fn doubles<'v>(list: impl IntoIterator<Item = &'v Value>) -> Vec<bool> {
+    let mut seen = HashSet::new();
+    list.into_iter().map(|value| !seen.insert(value.to_string())).collect()
 }
 
 /// A value at its place; `null` stands for what is absent.

@@ -56,12 +56,24 @@ pub(super) fn create(resource: &Resource, object: &Field<'_>) {
     } else if !namespace.is_empty() {
         namespace.forbidden("not allowed on this type");
     }
+    if !are_generated(resource, object.value()) {
+        labels(&metadata.at("labels"));
+    }
     parts(resource, &metadata);
+}
+
+/// Whether a Job's labels are those that the server gave its pods: what is wrong with them is told there.
+fn are_generated(resource: &Resource, object: &Value) -> bool {
+    let own = &object["metadata"]["labels"];
+    let names = own.as_object().map_or(Vec::new(), |labels| labels.keys().map(String::as_str).collect());
+    resource.plural == "jobs"
+        && !resource.custom
+        && own == &object["spec"]["template"]["metadata"]["labels"]
+        && names.iter().all(|name| super::workloads::job::LABELS.contains(name))
 }
 
 fn parts(resource: &Resource, metadata: &Field<'_>) {
     metadata.at("generation").not_negative();
-    labels(&metadata.at("labels"));
     annotations(&metadata.at("annotations"));
     let owners = metadata.at("ownerReferences");
     let mut controllers = 0;
@@ -138,6 +150,7 @@ pub(super) fn update(resource: &Resource, object: &Field<'_>, old: &Value) {
     }
     parts(resource, &metadata);
     // Causes are a multiset: upstream looks at these on several of its ways.
+    labels(&metadata.at("labels"));
     for _ in 1..passes(resource) {
         labels(&metadata.at("labels"));
         annotations(&metadata.at("annotations"));

@@ -21,6 +21,9 @@ pub(super) fn check(resource: &Resource, object: &Field<'_>, old: Option<&Value>
                 ranges.invalid("may only hold up to 2 values");
             }
             ranges.each(|_, range| cidr(&range));
+            if let Some(old) = old {
+                unchanging_ranges(&ranges, &old["spec"]["cidrs"]);
+            }
         }
         "ipaddresses" => {
             let parent = spec.at("parentRef");
@@ -36,6 +39,20 @@ pub(super) fn check(resource: &Resource, object: &Field<'_>, old: Option<&Value>
         }
         _ => {}
     }
+}
+
+/// Services have their addresses from these: all that may come is a range of the other family.
+fn unchanging_ranges(ranges: &Field<'_>, old: &Value) {
+    let before = old.as_array().map(Vec::as_slice).unwrap_or_default();
+    let kept = ranges.list().len() == before.len() || (before.len() == 1 && ranges.list().len() == 2);
+    if !kept {
+        return immutable(ranges, old);
+    }
+    ranges.each(|i, range| {
+        if let Some(before) = before.get(i) {
+            immutable(&range, before);
+        }
+    });
 }
 
 fn ingress(spec: &Field<'_>) {

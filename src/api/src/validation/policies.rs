@@ -1,7 +1,7 @@
 //! Admission policies and their bindings: every expression must make sense before a write depends on it.
 
 use super::extensions::{conditions, rule};
-use super::field::Field;
+use super::field::{Field, doubles};
 use super::rules::{label_selector, qualified_name};
 use crate::cel::environment::{ANNOTATION, CONDITION, Compiler, Environment, MESSAGE, configuration, json_patch};
 use crate::cel::{self, CompileError, Program};
@@ -184,9 +184,10 @@ fn match_resources(constraints: &Field<'_>, mutating: bool) {
         constraints.at(rules).each(|_, each| {
             let names = each.at("resourceNames");
             let list = names.list();
+            let doubled = doubles(list);
             names.each(|i, name| {
                 name.valid_by(names::path_segment);
-                if list[..i].contains(name.value()) {
+                if doubled[i] {
                     name.duplicate();
                 }
             });
@@ -233,10 +234,11 @@ pub(super) fn binding(spec: &Field<'_>, mutating: bool) {
     }
     let actions = spec.at("validationActions");
     let list = actions.list();
+    let doubled = doubles(list);
     actions.must_exist();
     actions.each(|i, action| {
         action.one_of(&["Audit", "Deny", "Warn"]);
-        if list[..i].contains(action.value()) {
+        if doubled[i] {
             action.duplicate();
         }
     });

@@ -1,5 +1,7 @@
 //! Services and what stands behind them.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::field::Field;
@@ -81,7 +83,7 @@ fn ports(spec: &Field<'_>, new: bool) {
     let list = spec.at("ports");
     let several = list.list().len() > 1;
     let mut names: Vec<String> = Vec::new();
-    let mut seen: Vec<(i64, String)> = Vec::new();
+    let mut seen: HashSet<(i64, String)> = HashSet::new();
     // With the port that each was given to first.
     let mut node_ports: Vec<(i64, String, i64)> = Vec::new();
     let given = spec.at("type").text() == "NodePort"
@@ -110,7 +112,7 @@ fn ports(spec: &Field<'_>, new: bool) {
                 node.duplicate();
             }
         }
-        seen.push(key);
+        seen.insert(key);
         if node.number() != 0 {
             if matches!(spec.at("type").text(), "ClusterIP" | "ExternalName") {
                 node.forbidden("may not be used when `type` is 'ClusterIP'");

@@ -1,8 +1,10 @@
 //! Persistent volumes, claims, storage classes, CSI.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
-use super::field::Field;
+use super::field::{Field, doubles};
 use super::pod::{claim_spec, persistent_source};
 use super::rules::{immutable, label_selector, node_selector, qualified_name, quantity};
 use crate::catalogue::Resource;
@@ -114,8 +116,37 @@ fn volume(volume: &Field<'_>, old: Option<&Value>) {
     }
     immutable(&volume.called("volumeMode").holding(spec.at("volumeMode").value()), &old["spec"]["volumeMode"]);
     if !old["spec"]["nodeAffinity"].is_null() {
-        immutable(&volume.called("nodeAffinity").holding(affinity.value()), &old["spec"]["nodeAffinity"]);
+        let before = with_new_names(&old["spec"]["nodeAffinity"], affinity.value());
+        immutable(&volume.called("nodeAffinity").holding(affinity.value()), &before);
     }
+}
+
+/// Labels of nodes that have another name since they are stable.
+const RENAMED_LABELS: [(&str, &str); 5] = [
+    ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
+    ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
+    ("beta.kubernetes.io/os", "kubernetes.io/os"),
+    ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
+    ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
+];
+
+/// An affinity as it was, under the names that the new one has for the same labels. As upstream, the name of what has no new one is empty.
+fn with_new_names(old: &Value, new: &Value) -> Value {
+    let mut out = old.clone();
+    let terms = out["required"]["nodeSelectorTerms"].as_array_mut().into_iter().flatten().enumerate();
+    for (i, term) in terms {
+        for list in ["matchExpressions", "matchFields"] {
+            let now = &new["required"]["nodeSelectorTerms"][i][list];
+            for (j, requirement) in term.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten().enumerate() {
+                let key = requirement["key"].as_str().unwrap_or_default();
+                let renamed = RENAMED_LABELS.iter().find(|(before, _)| *before == key).map_or("", |(_, now)| now);
+                if now[j]["key"] == renamed {
+                    requirement["key"] = renamed.into();
+                }
+            }
+        }
+    }
+    out
 }
 
 fn claim(claim: &Field<'_>, old: Option<&Value>) {
@@ -156,25 +187,25 @@ fn class(class: &Field<'_>, old: Option<&Value>) {
     class.at("reclaimPolicy").one_of_if_said(&["Delete", "Retain"]);
     class.at("volumeBindingMode").required_one_of(&["Immediate", "WaitForFirstConsumer"]);
     let topologies = class.at("allowedTopologies");
-    let list = topologies.list();
+    let doubled = doubles(topologies.list().iter().map(|term| &term["matchLabelExpressions"]));
     topologies.each(|i, term| {
         let expressions = term.at("matchLabelExpressions");
         // No expressions are those of every term.
-        if expressions.is_empty() || list[..i].iter().any(|t| t["matchLabelExpressions"] == *expressions.value()) {
+        if expressions.is_empty() || doubled[i] {
             expressions.duplicate();
         }
-        let mut keys: Vec<String> = Vec::new();
+        let mut keys: HashSet<String> = HashSet::new();
         expressions.each(|_, expression| {
             let (key, values) = (expression.at("key"), expression.at("values"));
             key.all_invalid(qualified_name(key.text()));
-            if keys.iter().any(|k| k == key.text()) {
+            if !keys.insert(key.text().to_owned()) {
                 key.duplicate();
             }
-            keys.push(key.text().to_owned());
             values.must_exist();
             let all = values.list();
+            let doubled = doubles(all);
             values.each(|i, value| {
-                if all[..i].contains(value.value()) {
+                if doubled[i] {
                     value.duplicate();
                 }
             });
@@ -201,9 +232,9 @@ impl Field<'_> {
 fn driver(spec: &Field<'_>) {
     let policy = spec.at("fsGroupPolicy");
     policy.optional_one_of(&["File", "None", "ReadWriteOnceWithFSType"]);
-    let audiences = spec.at("tokenRequests").list();
+    let doubled = doubles(spec.at("tokenRequests").list().iter().map(|request| &request["audience"]));
     spec.at("tokenRequests").each(|i, request| {
-        if audiences[..i].iter().any(|r| r["audience"] == request.value()["audience"]) {
+        if doubled[i] {
             request.at("audience").duplicate();
         }
         request.at("expirationSeconds").within(600, 1 << 32);
@@ -220,11 +251,11 @@ fn csi_node(spec: &Field<'_>) {
     /// Longest node id of CSI, in bytes.
     const MAX_NODE_ID: usize = 192;
     let drivers = spec.at("drivers");
-    let list = drivers.list();
+    let doubled = doubles(drivers.list().iter().map(|driver| &driver["name"]));
     drivers.each(|i, driver| {
         let (name, id) = (driver.at("name"), driver.at("nodeID"));
         csi_driver_name(&name);
-        if list[..i].iter().any(|d| d["name"] == *name.value()) {
+        if doubled[i] {
             name.duplicate();
         }
         if id.is_empty() {

@@ -57,7 +57,8 @@ fn workloads_select_what_they_make() {
     let deployment = |selector: Value| json!({"metadata": {"name": "d"}, "spec": {"selector": selector, "template": template}});
     check("apps", "deployments", deployment(json!({"matchLabels": {"a": "b"}})), &[]);
     check("apps", "deployments", deployment(json!({"matchLabels": {"a": "c"}})), &[("FieldValueInvalid", "spec.template.metadata.labels")]);
-    let job = json!({"metadata": {"name": "j"}, "spec": {"template": template}});
+    let job =
+        json!({"metadata": {"name": "j"}, "spec": {"manualSelector": true, "selector": {"matchLabels": {"a": "b"}}, "template": template}});
     check("batch", "jobs", job, &[("FieldValueRequired", "spec.template.spec.restartPolicy")]);
 }
 
@@ -84,5 +85,49 @@ fn bootstrap_objects_are_valid() {
         assert_eq!(structural::prune(&resource.schema, &mut object).unwrap(), Vec::<String>::new());
         defaulting::apply(&resource, &mut object);
         assert_eq!(create(&resource, &object), [], "{before}");
+    }
+}
+
+#[test]
+fn a_job_is_found_by_what_the_server_gave_it() {
+    let labels =
+        json!({"controller-uid": "u", "job-name": "j", "batch.kubernetes.io/controller-uid": "u", "batch.kubernetes.io/job-name": "j"});
+    let job = |selector: Value, labels: Value| {
+        json!({"metadata": {"name": "j", "uid": "u"}, "spec": {"selector": selector, "template": {"metadata": {"labels": labels},
+            "spec": {"restartPolicy": "Never", "containers": [{"name": "a", "image": "i"}]}}}})
+    };
+    let own = json!({"matchLabels": {"batch.kubernetes.io/controller-uid": "u"}});
+    check("batch", "jobs", job(own.clone(), labels.clone()), &[]);
+    let mut other = labels.clone();
+    other["job-name"] = "k".into();
+    check("batch", "jobs", job(own, other), &[("FieldValueInvalid", "spec.template.metadata.labels[job-name]")]);
+    let invalid = [("FieldValueInvalid", "spec.selector"), ("FieldValueInvalid", "spec.template.metadata.labels")];
+    check("batch", "jobs", job(json!({"matchLabels": {"a": "b"}}), labels.clone()), &invalid);
+    check("batch", "jobs", job(Value::Null, labels), &[("FieldValueRequired", "spec.selector"), invalid[1]]);
+}
+
+#[test]
+fn ranges_of_services_stay_but_may_get_a_partner() {
+    let resource = builtin().resource("networking.k8s.io", "v1", "servicecidrs").unwrap();
+    let cidrs = |list: &[&str]| json!({"metadata": {"name": "k"}, "spec": {"cidrs": list}});
+    let fields = |new: &[&str], old: &[&str]| -> Vec<String> {
+        update(resource, &cidrs(new), &cidrs(old), "").into_iter().map(|cause| cause.field).collect()
+    };
+    assert_eq!(fields(&["10.0.0.0/24"], &["10.1.0.0/24"]), ["spec.cidrs[0]"]);
+    assert_eq!(fields(&["10.0.0.0/24", "fd00::/64"], &["10.0.0.0/24"]), [""; 0]);
+    assert_eq!(fields(&["10.0.0.0/24"], &["10.0.0.0/24", "fd00::/64"]), ["spec.cidrs"]);
+}
+
+#[test]
+fn an_expression_about_a_device_is_read_when_it_comes() {
+    let class = |expression: &str| json!({"metadata": {"name": "c"}, "spec": {"selectors": [{"cel": {"expression": expression}}]}});
+    let wrong = [("FieldValueInvalid", "spec.selectors[0].cel.expression")];
+    for expression in
+        ["device.driver == 'a.b'", "device.attributes['a.b'].model == 'x' && device.capacity['a.b'].memory.isGreaterThan(quantity('1Gi'))"]
+    {
+        check("resource.k8s.io", "deviceclasses", class(expression), &[]);
+    }
+    for expression in ["-", "xx", "device.driver", "device.nothing == 1"] {
+        check("resource.k8s.io", "deviceclasses", class(expression), &wrong);
     }
 }

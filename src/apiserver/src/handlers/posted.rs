@@ -2,7 +2,7 @@
 
 use axum::response::Response;
 use bytes::Bytes;
-use coracle_api::{protobuf, schema::Schema, status::Status};
+use coracle_api::{defaulting, protobuf, schema::Schema, status::Status};
 use serde_json::{Value, json};
 
 use crate::{
@@ -31,6 +31,7 @@ pub fn read(cx: &Context, expected: Expected<'_>, body: &Bytes) -> Result<Posted
     if !object["metadata"].is_object() {
         object["metadata"] = json!({});
     }
+    defaulting::apply_schema(schema, &mut object);
     let managed_fields = manage::posted(cx, &options, (schema, &api_version), &object);
     manage::set(&mut object, managed_fields);
     Ok(Posted { object, format })

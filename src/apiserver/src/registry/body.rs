@@ -88,8 +88,10 @@ pub fn refused(error: &DecodeError, expected: Option<Expected<'_>>) -> Status {
         why = format!("{why}: {inner}");
         cause = inner.source();
     }
-    if matches!(error, DecodeError::TooLarge { .. }) {
-        return too_large();
+    match error {
+        DecodeError::TooLarge { .. } => return too_large(),
+        DecodeError::TooMany { .. } => return Status::new(413, "RequestEntityTooLarge", format!("Request entity too large: {error}")),
+        _ => {}
     }
     match expected {
         Some(e) => Status::bad_request(format!("{} in version {:?} cannot be handled as a {}: {why}", e.kind, e.version, e.kind)),

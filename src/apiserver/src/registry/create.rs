@@ -92,6 +92,8 @@ async fn insert_named(write: &Write<'_>, mut object: Value) -> Result<Written, S
     let mut causes = validation::create(&target.stored, &object);
     causes.extend(strategy::certificates::check(write.kind(), &object, None));
     causes.extend(validation::asked(&target.resource, &object, None, ""));
+    let namespace = || write.inner.cache.get("", "namespaces", "", &target.namespace).map(|namespace| namespace.value());
+    causes.extend(strategy::devices::check(write.kind(), &object, namespace));
     if !causes.is_empty() {
         return Err(target.invalid(causes));
     }

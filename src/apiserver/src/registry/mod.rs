@@ -22,6 +22,7 @@ mod target;
 mod tests;
 mod update;
 mod watch;
+mod watches;
 mod write;
 
 use std::{
@@ -89,6 +90,7 @@ pub(crate) struct Inner {
     converter: Arc<Converter>,
     services: Services,
     addresses: Records,
+    watches: Arc<watches::Watches>,
     _addresses: AbortOnDropHandle<()>,
     _expiry: AbortOnDropHandle<()>,
     definitions: OnceLock<AbortOnDropHandle<()>>,
@@ -144,6 +146,7 @@ impl Registry {
             converter,
             services,
             addresses,
+            watches: Arc::default(),
             _addresses: keeper,
             _expiry: expiry,
             definitions: OnceLock::new(),

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 mod apply;
 mod policies;
+mod watches;
 
 use super::*;
 use crate::request::RequestInfo;

@@ -121,7 +121,7 @@ async fn attempt(write: &Write<'_>, held: &Arc<Object>, old: &Value, mut new: Va
     // What the request manages is settled: no rule of its kind takes it back.
     let managed_fields = new["metadata"]["managedFields"].take();
     if target.subresource.is_empty() {
-        strategy::prepare_update(kind, &mut new, old);
+        strategy::prepare_update(kind, &mut new, old, Timestamp::now());
     } else {
         strategy::prepare_subresource(kind, &target.subresource, &mut new, old, Timestamp::now());
         meta::of(&mut new).remove("resourceVersion");

@@ -19,6 +19,7 @@ use super::{
     read::{self, include},
     select::Selection,
     target::Target,
+    watches::Place,
 };
 use crate::{
     body::{Body, BodyError},
@@ -75,6 +76,7 @@ struct Stage {
     last_bookmark_sent: bool,
     /// Of a custom resource, which may become another one while it is watched.
     definition: Option<Definition>,
+    _place: Place,
 }
 
 /// When to look for the resource again.
@@ -109,6 +111,7 @@ pub async fn watch(inner: &Inner, target: &Target, cx: &Context, format: &Format
         "" => 0,
         text => text.parse().map_err(|_| Status::new(500, "", format!("the resourceVersion {text:?} is not a number")))?,
     };
+    let place = inner.watches.enter(&cx.user.name)?;
     let start = match options.send_initial_events {
         Some(true) => Start::Now { mark_end: options.bookmarks },
         // Upstream: from the newest revision.
@@ -146,6 +149,7 @@ pub async fn watch(inner: &Inner, target: &Target, cx: &Context, format: &Format
         ends: now + timeout,
         last_bookmark_sent: timeout <= LAST_BOOKMARK,
         definition: target.resource.custom.then(|| Definition { changes: inner.catalogue.changes(), options }),
+        _place: place,
     };
     let mut response = Response::new(Body::new(StreamBody::new(frames(stage))));
     let content_type = match format.media {

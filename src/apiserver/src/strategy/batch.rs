@@ -18,11 +18,14 @@ pub fn prepare_job(job: &mut Value) {
             ("job-name", &name),
             ("batch.kubernetes.io/job-name", &name),
         ] {
-            labels.insert(key.into(), value.as_str().into());
+            // What somebody set otherwise is for validation to refuse.
+            labels.entry(key).or_insert_with(|| value.as_str().into());
         }
         let selector = meta::map(&mut job["spec"], "selector");
         let wanted = selector.entry("matchLabels").or_insert_with(|| json!({}));
-        wanted["batch.kubernetes.io/controller-uid"] = uid.into();
+        if wanted["batch.kubernetes.io/controller-uid"].is_null() {
+            wanted["batch.kubernetes.io/controller-uid"] = uid.into();
+        }
     }
     let labels = job["spec"]["template"]["metadata"]["labels"].clone();
     let own = &mut job["metadata"]["labels"];

@@ -3,6 +3,7 @@
 mod batch;
 pub mod certificates;
 pub mod cluster;
+pub mod devices;
 pub mod key_pair;
 pub mod meta;
 mod pod;
@@ -155,6 +156,7 @@ pub fn prepare_create(kind: Kind<'_>, object: &mut Value, now: Timestamp) {
         ("storage.k8s.io", "volumeattributesclasses") => storage::protect(object, "kubernetes.io/vac-protection"),
         ("discovery.k8s.io", "endpointslices") => cluster::drop_topology(object),
         ("storage.k8s.io", "volumeattachments") => object["status"] = json!({"attached": false}),
+        ("resource.k8s.io", "resourceslices") => devices::date_taints(object, now),
         _ => {}
     }
 }
@@ -164,7 +166,7 @@ fn reset_status(object: &mut Value) {
 }
 
 /// Makes an update of the main resource leave alone what it may not change, and counts the generation.
-pub fn prepare_update(kind: Kind<'_>, new: &mut Value, old: &Value) {
+pub fn prepare_update(kind: Kind<'_>, new: &mut Value, old: &Value, now: Timestamp) {
     if kind.has_status {
         meta::keep(new, old, "status");
     }
@@ -176,6 +178,7 @@ pub fn prepare_update(kind: Kind<'_>, new: &mut Value, old: &Value) {
         ("apps", "daemonsets") => batch::prepare_daemon_set(new, Some(old)),
         (custom::GROUP, custom::PLURAL) => cluster::remember_storage(new),
         ("certificates.k8s.io", "certificatesigningrequests") => meta::keep(new, old, "spec"),
+        ("resource.k8s.io", "resourceslices") => devices::date_taints(new, now),
         _ => {}
     }
     let counts = match (kind.group, kind.plural) {

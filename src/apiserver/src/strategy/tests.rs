@@ -9,7 +9,7 @@ const DEPLOYMENTS: Kind<'_> = Kind { group: "apps", plural: "deployments", has_s
 fn update(kind: Kind<'_>, old: &Value, new: Value) -> Value {
     let mut new = new;
     meta::carry_over(&mut new, old);
-    prepare_update(kind, &mut new, old);
+    prepare_update(kind, &mut new, old, Timestamp::UNIX_EPOCH);
     new
 }
 

@@ -5,6 +5,8 @@
 
 mod order;
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Map, Value};
 
 use super::PatchError;
@@ -51,7 +53,8 @@ fn merge_object(schema: Option<&Schema>, object: &mut Object, patch: &Object, pa
         if let Some(list) = name.strip_prefix(DELETE_PRIMITIVES) {
             let gone = value.as_array().ok_or_else(|| malformed(path, &format!("{name} is a list")))?;
             if let Some(Value::Array(have)) = object.get_mut(list) {
-                have.retain(|item| !gone.contains(item));
+                let gone: HashSet<String> = gone.iter().map(Value::to_string).collect();
+                have.retain(|item| !gone.contains(&item.to_string()));
             }
         }
     }
@@ -76,14 +79,11 @@ fn merge_member(
         }
         (Value::Object(patch), have) => match have {
             Some(Value::Object(have)) if !opaque(schema) => merge_object(schema, have, patch, path)?,
-            Some(Value::Null) | None => {
-                let mut fresh = Object::new();
-                merge_object(schema, &mut fresh, patch, path)?;
-                if patch.get(PATCH).and_then(Value::as_str) != Some("delete") {
-                    object.insert(name.into(), fresh.into());
-                }
-            }
-            Some(have) => *have = value.clone(),
+            Some(have) if opaque(schema) && have.is_object() => *have = value.clone(),
+            _ => drop(match plain(value) {
+                Some(value) => object.insert(name.into(), value),
+                None => object.remove(name),
+            }),
         },
         (Value::Array(patch), have) if schema.is_some_and(Schema::patch_merges) => {
             let schema = schema.filter(|s| s.kind == Type::List).ok_or_else(|| malformed(path, "a list is given where there is none"))?;
@@ -108,36 +108,40 @@ fn merge_list(schema: &Schema, have: Vec<Value>, patch: &[Value], wanted: Option
     let Some(key) = schema.patch_merge_key() else {
         let before = have.clone();
         let mut merged = have;
-        for item in patch {
-            if !merged.contains(item) {
-                merged.push(item.clone());
-            }
-        }
+        let mut known: HashSet<String> = merged.iter().map(Value::to_string).collect();
+        merged.extend(patch.iter().filter(|item| known.insert(item.to_string())).cloned());
         return Ok(order::arrange(merged, &before, wanted.unwrap_or(patch), |item| item.clone()));
     };
     if patch.iter().any(|item| item.get(PATCH).and_then(Value::as_str) == Some("replace")) {
         return Ok(patch.iter().filter(|item| item.get(PATCH).is_none()).cloned().collect());
     }
     let before = have.clone();
-    let mut merged = have;
+    // What is deleted leaves a hole: the places of the others stay as the index has them.
+    let mut merged: Vec<Option<Value>> = have.into_iter().map(Some).collect();
+    let mut places: HashMap<String, Vec<usize>> = HashMap::new();
+    for (place, id) in merged.iter().enumerate().filter_map(|(place, item)| Some((place, item.as_ref()?.get(key)?))) {
+        places.entry(id.to_string()).or_default().push(place);
+    }
     for item in patch {
         let item = item.as_object().ok_or_else(|| malformed(path, "the elements of this list are objects"))?;
         let id = item.get(key).ok_or_else(|| malformed(path, &format!("an element has no {key:?}, the key that this list merges by")))?;
-        let same = |other: &Value| other.get(key) == Some(id);
-        match (directive(item, path)?, merged.iter().position(same)) {
-            (Some("delete"), _) => merged.retain(|other| !same(other)),
-            (_, Some(at)) => {
-                if let Value::Object(object) = &mut merged[at] {
+        let id = id.to_string();
+        match (directive(item, path)?, places.get(&id).and_then(|places| places.first())) {
+            (Some("delete"), _) => places.remove(&id).into_iter().flatten().for_each(|place| merged[place] = None),
+            (_, Some(place)) => {
+                if let Some(Value::Object(object)) = &mut merged[*place] {
                     merge_object(schema.items().map(|s| &**s), object, item, path)?;
                 }
             }
             (_, None) => {
                 let mut fresh = Object::new();
                 merge_object(schema.items().map(|s| &**s), &mut fresh, item, path)?;
-                merged.push(fresh.into());
+                places.entry(id).or_default().push(merged.len());
+                merged.push(Some(fresh.into()));
             }
         }
     }
+    let merged = merged.into_iter().flatten().collect();
     Ok(order::arrange(merged, &before, wanted.unwrap_or(patch), |item| item.get(key).cloned().unwrap_or_default()))
 }
 
@@ -158,6 +162,19 @@ fn reorder_unpatched(schema: Option<&Schema>, object: &mut Object, patch: &Objec
         });
     }
     Ok(())
+}
+
+/// What a patch says of a place where there is nothing to merge with: without nulls, and without what carries a directive, as it has no object.
+fn plain(value: &Value) -> Option<Value> {
+    Some(match value {
+        Value::Object(map) if map.contains_key(PATCH) => return None,
+        Value::Object(map) => {
+            let said = map.iter().filter(|(name, value)| !name.starts_with('$') && !value.is_null());
+            said.filter_map(|(name, value)| Some((name.clone(), plain(value)?))).collect::<Object>().into()
+        }
+        Value::Array(list) => list.iter().filter_map(plain).collect(),
+        other => other.clone(),
+    })
 }
 
 /// Objects that a patch replaces as a whole (`patchStrategy: replace`).

@@ -109,6 +109,7 @@ fn directives_of_objects() {
 #[test]
 fn malformed_patches_say_where() {
     let schema = &catalogue::builtin().resource("apps", "v1", "deployments").expect("a built-in kind").schema;
+    let have = json!({"spec": {"strategy": {"type": "Recreate"}, "template": {"spec": {"containers": []}}}});
     for (patch, word) in [
         (json!([]), "is an object"),
         (json!({"spec": {"$patch": "explode"}}), "spec: Unknown patch type"),
@@ -116,7 +117,24 @@ fn malformed_patches_say_where() {
         (containers(json!([1])), "spec.template.spec.containers: "),
         (json!({"spec": {"strategy": {"$retainKeys": ["rollingUpdate"], "type": "Recreate"}}}), "$retainKeys lacks \"type\""),
     ] {
-        let error = strategic(schema, &mut json!({}), &patch).expect_err("refused").to_string();
+        let error = strategic(schema, &mut have.clone(), &patch).expect_err("refused").to_string();
         assert!(error.contains(word), "{error:?} has {word:?}");
     }
+}
+
+#[test]
+fn where_there_is_nothing_directives_say_nothing() {
+    let labels = |labels: Value| json!({"metadata": {"labels": labels}});
+    for word in ["delete", "replace", "bogus"] {
+        check(word, json!({"metadata": {}}), labels(json!({"$patch": word, "c": "3"})), json!({"metadata": {}}));
+    }
+    check("no nulls", json!({}), labels(json!({"a": null, "b": "1"})), labels(json!({"b": "1"})));
+    check("in place of a text", json!({"metadata": "x"}), labels(json!({"b": "1"})), labels(json!({"b": "1"})));
+}
+
+#[test]
+fn long_lists_merge_in_time() {
+    let list = |image: &str| -> Value { (0..30_000).map(|i| json!({"name": format!("c{i}"), "image": image})).collect() };
+    let merge = || check("each by its key", containers(list("1")), containers(list("2")), containers(list("2")));
+    assert!(crate::effort::seconds(merge) < 20);
 }

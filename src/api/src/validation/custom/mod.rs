@@ -1,5 +1,7 @@
 //! Objects of definitions: by the value rules of their schema, then by its CEL rules. On update, what did not change is not judged anew.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::Value;
 
 use super::field::Field;
@@ -20,7 +22,7 @@ pub(super) fn check(resource: &Resource, object: &Field<'_>, old: Option<&Value>
 }
 
 fn judge(checks: &Checks, object: &Field<'_>, old: Option<&Value>) {
-    value(checks, object, old, true);
+    value(checks, object, old, true, Told::All);
     if !checks.has_rules {
         return;
     }
@@ -36,11 +38,20 @@ fn judge(checks: &Checks, object: &Field<'_>, old: Option<&Value>) {
 /// Whether a value keeps the rules, without a word about it.
 pub(super) fn holds(checks: &Checks, object: &Value) -> bool {
     let causes = std::cell::RefCell::default();
-    value(checks, &Field::root(object, &causes), None, false);
+    value(checks, &Field::root(object, &causes), None, false, Told::Whether);
     causes.into_inner().is_empty()
 }
 
-fn value(checks: &Checks, field: &Field<'_>, old: Option<&Value>, root: bool) {
+/// What is told of `allOf` and its kind.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// What is wrong inside of them.
+    All,
+    /// Whether they hold. To look again at each for what is wrong would double the work with every level that they are nested.
+    Whether,
+}
+
+fn value(checks: &Checks, field: &Field<'_>, old: Option<&Value>, root: bool, told: Told) {
     let new = field.value();
     if old.is_some_and(|old| same(old, new)) || (new.is_null() && checks.nullable) {
         return;
@@ -64,11 +75,11 @@ fn value(checks: &Checks, field: &Field<'_>, old: Option<&Value>, root: bool) {
     match new {
         Value::Number(number) => self::number(checks, field, number.as_f64().unwrap_or_default()),
         Value::String(text) => self::text(checks, field, text),
-        Value::Array(list) => self::list(checks, field, list, old),
-        Value::Object(_) => object(checks, field, old, root),
+        Value::Array(list) => self::list(checks, field, list, old, told),
+        Value::Object(_) => object(checks, field, old, root, told),
         Value::Null | Value::Bool(_) => {}
     }
-    combined(checks, field, old, root);
+    combined(checks, field, old, root, told);
 }
 
 fn is_of(checks: &Checks, value: &Value) -> bool {
@@ -122,7 +133,7 @@ fn text(checks: &Checks, field: &Field<'_>, text: &str) {
     }
 }
 
-fn list(checks: &Checks, field: &Field<'_>, list: &[Value], old: Option<&Value>) {
+fn list(checks: &Checks, field: &Field<'_>, list: &[Value], old: Option<&Value>, told: Told) {
     let count = list.len() as u64;
     if let Some(most) = checks.items_count.1.filter(|most| count > *most) {
         field.too_many(usize::try_from(most).unwrap_or(usize::MAX));
@@ -130,38 +141,51 @@ fn list(checks: &Checks, field: &Field<'_>, list: &[Value], old: Option<&Value>)
     if let Some(least) = checks.items_count.0.filter(|least| count < *least) {
         field.invalid(&format!("should have at least {least} items"));
     }
-    let key = |item: &Value| -> Option<Value> {
-        match &checks.unique {
-            Unique::No => None,
-            Unique::Members => Some(item.clone()),
-            Unique::Keys(keys) => {
-                let default = |name: &str| item.get(name).cloned().unwrap_or_default();
-                Some(keys.iter().map(|name| default(name)).collect())
-            }
-        }
-    };
     // Text of the keys: whole values would be compared each with each.
-    let mut seen = std::collections::HashSet::new();
+    let key = |item: &Value| match &checks.unique {
+        Unique::No => None,
+        Unique::Members => Some(item.to_string()),
+        Unique::Keys(keys) => Some(text_of_keys(keys, item)),
+    };
+    let (past, mut seen) = (Past::read(checks, old), HashSet::new());
     field.each(|i, item| {
         if let Some(key) = key(&list[i])
-            && !seen.insert(key.to_string())
+            && !seen.insert(key)
         {
             item.duplicate();
         }
         if let Some(items) = &checks.items {
-            value(items, &item, before(checks, &list[i], old), false);
+            value(items, &item, past.of(checks, &list[i]), false, told);
         }
     });
 }
 
-/// What a list's member was before: only members with keys have a past.
-pub(super) fn before<'v>(checks: &Checks, item: &Value, old: Option<&'v Value>) -> Option<&'v Value> {
-    let Unique::Keys(keys) = &checks.unique else { return None };
-    let matches = |other: &&Value| keys.iter().all(|key| item.get(&**key) == other.get(&**key));
-    old?.as_array()?.iter().find(matches)
+/// What the members of a list were before, by their keys; only members with keys have a past.
+pub(super) struct Past<'v>(HashMap<String, &'v Value>);
+
+impl<'v> Past<'v> {
+    pub(super) fn read(checks: &Checks, old: Option<&'v Value>) -> Self {
+        let mut by_key = HashMap::new();
+        if let Unique::Keys(keys) = &checks.unique {
+            for item in old.and_then(Value::as_array).into_iter().flatten() {
+                by_key.entry(text_of_keys(keys, item)).or_insert(item);
+            }
+        }
+        Self(by_key)
+    }
+
+    pub(super) fn of(&self, checks: &Checks, item: &Value) -> Option<&'v Value> {
+        let Unique::Keys(keys) = &checks.unique else { return None };
+        if self.0.is_empty() { None } else { self.0.get(&text_of_keys(keys, item)).copied() }
+    }
 }
 
-fn object(checks: &Checks, field: &Field<'_>, old: Option<&Value>, root: bool) {
+fn text_of_keys(keys: &[Box<str>], item: &Value) -> String {
+    let list: Value = keys.iter().map(|name| item.get(&**name).cloned().unwrap_or_default()).collect();
+    list.to_string()
+}
+
+fn object(checks: &Checks, field: &Field<'_>, old: Option<&Value>, root: bool, told: Told) {
     let Some(map) = field.value().as_object() else { return };
     let count = map.len() as u64;
     if let Some(most) = checks.properties_count.1.filter(|most| count > *most) {
@@ -183,9 +207,9 @@ fn object(checks: &Checks, field: &Field<'_>, old: Option<&Value>, root: bool) {
     let past = |name: &str| old.and_then(|old| old.get(name));
     for name in map.keys() {
         match (checks.property(name), &checks.additional) {
-            (Some(inner), _) => value(inner, &field.at(name), past(name), false),
+            (Some(inner), _) => value(inner, &field.at(name), past(name), false, told),
             (None, Some(inner)) if !(root && matches!(name.as_str(), "apiVersion" | "kind" | "metadata")) => {
-                value(inner, &field.at(name), past(name), false)
+                value(inner, &field.at(name), past(name), false, told)
             }
             _ => {}
         }
@@ -193,11 +217,13 @@ fn object(checks: &Checks, field: &Field<'_>, old: Option<&Value>, root: bool) {
 }
 
 /// `allOf`, `anyOf`, `oneOf`, `not`: which of them does not hold is told without a place, as upstream does.
-fn combined(checks: &Checks, field: &Field<'_>, old: Option<&Value>, root: bool) {
+fn combined(checks: &Checks, field: &Field<'_>, old: Option<&Value>, root: bool, told: Told) {
     let holds = |inner: &&Checks| self::holds(inner, field.value());
     let failing = checks.all_of.iter().filter(|inner| !holds(inner)).count();
     if failing > 0 {
-        checks.all_of.iter().for_each(|inner| value(inner, field, old, root));
+        if told == Told::All {
+            checks.all_of.iter().for_each(|inner| value(inner, field, old, root, told));
+        }
         field.nowhere("must validate all the schemas (allOf)");
     }
     for (several, word) in [(&checks.any_of, "anyOf"), (&checks.one_of, "oneOf")] {
@@ -206,7 +232,9 @@ fn combined(checks: &Checks, field: &Field<'_>, old: Option<&Value>, root: bool)
             (None, _) | (_, 1) => {}
             (Some(first), 0) => {
                 // The first of them says what it would take.
-                value(first, field, old, root);
+                if told == Told::All {
+                    value(first, field, old, root, told);
+                }
                 field.nowhere(&format!(
                     "must validate {} schema ({word}): none holds",
                     if word == "anyOf" { "at least one" } else { "one and only one" }

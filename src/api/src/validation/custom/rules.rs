@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::super::field::Field;
-use super::before;
+use super::Past;
 use crate::custom::checks::{Checks, same};
 use crate::custom::rules::{Budget, Verdict};
 
@@ -48,7 +48,8 @@ fn walk(checks: &Checks, field: &Field<'_>, old: Option<&Value>, settled: bool, 
         }
         Value::Array(list) => {
             let Some(items) = &checks.items else { return };
-            field.each(|i, item| walk(items, &item, before(checks, &list[i], old), settled, budget));
+            let past = Past::read(checks, old);
+            field.each(|i, item| walk(items, &item, past.of(checks, &list[i]), settled, budget));
         }
         _ => {}
     }

@@ -98,3 +98,29 @@ fn rules_in_cel_see_the_past_and_say_where() {
     check(json!({"crew": 2, "max": 4, "names": ["xa", "b"]}), Some(&old), &["Invalid spec.names[1]"]);
     check(json!({"crew": "x", "max": 4}), None, &["Invalid <nil>", "TypeInvalid spec.crew"]);
 }
+
+#[test]
+fn alternatives_in_alternatives_are_judged_in_time() {
+    for word in ["allOf", "anyOf", "oneOf"] {
+        let nested = (0..30).fold(json!({"properties": {"x": {"minimum": 1.0}}}), |inner, _| json!({ word: [inner] }));
+        let mut spec = nested;
+        spec["type"] = "object".into();
+        let judge = || {
+            assert!(!causes(&spec, json!({"x": 0}), None).is_empty());
+            assert!(causes(&spec, json!({"x": 1}), None).is_empty());
+        };
+        assert!(crate::effort::seconds(judge) < 10, "{word}");
+    }
+}
+
+#[test]
+fn long_lists_with_keys_find_their_past_in_time() {
+    let spec = json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"], "items": {"type": "object",
+        "properties": {"k": {"type": "string"}, "v": {"type": "integer", "x-kubernetes-validations": [{"rule": "self >= oldSelf"}]}}}});
+    let list = |v: usize| -> Value { (0..5_000).map(|i| json!({"k": format!("k{i}"), "v": v})).collect() };
+    let judge = || {
+        assert!(causes(&spec, list(2), Some(list(1))).is_empty());
+        assert!(!causes(&spec, list(1), Some(list(2))).is_empty());
+    };
+    assert!(crate::effort::seconds(judge) < 20);
+}

@@ -1,6 +1,6 @@
 //! `spec.conversion`. Its fields are told under the names that upstream has for them inside.
 
-use super::Field;
+use super::{Field, doubles};
 use crate::names;
 
 /// Ports are numbers of 16 bits.
@@ -81,10 +81,11 @@ fn review_versions(versions: &Field<'_>) {
         return;
     }
     let list = versions.list();
+    let doubled = doubles(list);
     versions.each(|i, version| {
         if let Err(message) = names::dns_1035_label(version.text()) {
             version.invalid(&message);
-        } else if list[..i].contains(version.value()) {
+        } else if doubled[i] {
             version.invalid("duplicate version");
         }
     });

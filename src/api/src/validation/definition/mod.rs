@@ -6,7 +6,7 @@ mod schema;
 
 use serde_json::Value;
 
-use super::field::Field;
+use super::field::{Field, doubles};
 use super::rules::immutable;
 use crate::custom::is_true;
 use crate::custom::names::{APPROVED, is_approval, is_protected};
@@ -96,8 +96,7 @@ fn versions(spec: &Field<'_>, old: Option<&Value>) {
     {
         spec.called("version").holding(&first["name"]).invalid("must be a label");
     }
-    let doubled = |i: usize| list[..i].iter().any(|v| v["name"] == list[i]["name"]);
-    if (0..list.len()).any(doubled) {
+    if doubles(list.iter().map(|version| &version["name"])).contains(&true) {
         versions.invalid("must contain unique version names");
     }
     if list.iter().filter(|v| v["storage"] == true).count() != 1 {
@@ -204,6 +203,7 @@ fn column(column: &Field<'_>) {
 
 fn selectable(fields: &Field<'_>, schema: &Value, given: bool) {
     let list = fields.list();
+    let doubled = doubles(list);
     if list.is_empty() {
         return;
     }
@@ -219,7 +219,7 @@ fn selectable(fields: &Field<'_>, schema: &Value, given: bool) {
         if !path.must_exist() {
             return;
         }
-        if list[..i].contains(&list[i]) {
+        if doubled[i] {
             path.duplicate();
         } else if let Err(why) = paths::simple(path.text()) {
             path.invalid(why);

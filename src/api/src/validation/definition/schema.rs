@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::super::custom::holds;
-use super::{Field, rules};
+use super::{Field, doubles, rules};
 use crate::custom::checks::{Checks, pattern};
 use crate::{custom, structural};
 
@@ -175,10 +175,11 @@ fn list_map(items: &Field<'_>, keys: &Field<'_>) {
         items.at("nullable").forbidden("cannot be nullable when x-kubernetes-list-type is map");
     }
     let list = keys.list();
+    let doubled = doubles(list);
     let properties = items.at("properties");
     for (i, key) in list.iter().enumerate() {
         let name = key.as_str().unwrap_or_default();
-        if list[..i].contains(key) {
+        if doubled[i] {
             keys.holding(key).duplicate();
             continue;
         }

@@ -3,11 +3,14 @@
 mod names;
 mod slice;
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::field::Field;
 use super::rules::{is_extended, labels, qualified_name};
 use crate::catalogue::Resource;
+use crate::cel::{self, Program};
 use crate::names::{dns_label, dns_subdomain, label_value};
 
 /// Requests, constraints, configurations and selectors: of each at most so many.
@@ -86,13 +89,13 @@ fn claim(spec: &Field<'_>) {
 
 /// Each element once.
 fn unique(list: &Field<'_>, key: impl Fn(&Value) -> String) {
-    let mut seen: Vec<String> = Vec::new();
+    let mut seen: HashSet<String> = HashSet::new();
     list.each(|_, element| {
         let own = key(element.value());
         if seen.contains(&own) {
             element.duplicate();
         }
-        seen.push(own);
+        seen.insert(own);
     });
 }
 
@@ -154,7 +157,20 @@ fn selector(selector: &Field<'_>) {
         expression.too_long(MAX_EXPRESSION_BYTES);
     } else if expression.text().trim().is_empty() {
         expression.invalid("must be an expression that says true or false of a device");
+    } else if let Err(error) = Program::compile(expression.text(), &[("device", device())], &[cel::Type::BOOL]) {
+        expression.invalid(&format!("compilation failed: {error}"));
     }
+}
+
+/// What an expression knows of a device: attributes and capacities are in groups by their domain.
+fn device() -> cel::Type<'static> {
+    let fields = [
+        ("driver", cel::Type::STRING),
+        ("allowMultipleAllocations", cel::Type::BOOL),
+        ("attributes", cel::Type::map(cel::Type::map(cel::Type::Dyn))),
+        ("capacity", cel::Type::map(cel::Type::map(cel::Type::Dyn))),
+    ];
+    cel::Type::record("kubernetes.DRADevice", fields)
 }
 
 fn constraint(constraint: &Field<'_>, known: &[String]) {

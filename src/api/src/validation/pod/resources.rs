@@ -1,5 +1,7 @@
 //! What containers, or a pod as a whole, ask for of the node.
 
+use std::collections::HashSet;
+
 use super::super::field::Field;
 use super::super::rules::{is_extended, qualified_name, quantity, resource_value};
 use super::containers::Surroundings;
@@ -33,7 +35,7 @@ pub(super) fn resources(resources: &Field<'_>, claims: &[&str]) {
     if names.iter().any(|n| n.starts_with("hugepages-")) && !names.iter().any(|n| matches!(*n, "cpu" | "memory")) {
         resources.forbidden("HugePages require cpu or memory");
     }
-    let mut seen: Vec<(String, String)> = Vec::new();
+    let mut seen: HashSet<(String, String)> = HashSet::new();
     resources.at("claims").each(|_, claim| {
         let (name, request) = (claim.at("name"), claim.at("request"));
         request.may_be_valid(names::dns_label);
@@ -45,7 +47,7 @@ pub(super) fn resources(resources: &Field<'_>, claims: &[&str]) {
         if seen.contains(&key) {
             claim.duplicate();
         }
-        seen.push(key);
+        seen.insert(key);
         if !claims.contains(&name.text()) {
             claim.not_found();
         }
@@ -70,7 +72,7 @@ pub(super) fn pod_resources(spec: &Field<'_>) {
 
 pub(super) fn resize(container: &Field<'_>, around: &Surroundings<'_>) {
     let list = container.at("resizePolicy");
-    let mut seen: Vec<String> = Vec::new();
+    let mut seen: HashSet<String> = HashSet::new();
     for policy in list.list() {
         let policy = list.holding(policy);
         let (resource, restart) = (policy.at("resourceName"), policy.at("restartPolicy"));
@@ -88,10 +90,10 @@ pub(super) fn resize(container: &Field<'_>, around: &Surroundings<'_>) {
             "" => list.required(""),
             _ => list.holding(restart.value()).not_supported(&["NotRequired", "RestartContainer"]),
         }
-        if seen.iter().any(|s| s == resource.text()) {
+        if seen.contains(resource.text()) {
             list.holding(resource.value()).duplicate();
         }
-        seen.push(resource.text().to_owned());
+        seen.insert(resource.text().to_owned());
     }
 }
 

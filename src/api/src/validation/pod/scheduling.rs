@@ -1,5 +1,7 @@
 //! Where a pod may run: affinity, tolerations, spread, gates.
 
+use std::collections::HashSet;
+
 use super::super::field::Field;
 use super::super::rules::{label_selector, node_selector, node_selector_term, qualified_name};
 use crate::names;
@@ -74,7 +76,7 @@ pub(in super::super) fn tolerations(tolerations: &Field<'_>) {
 }
 
 pub(super) fn spread(constraints: &Field<'_>) {
-    let mut seen: Vec<(String, String)> = Vec::new();
+    let mut seen: HashSet<(String, String)> = HashSet::new();
     constraints.each(|_, constraint| {
         let (key, when) = (constraint.at("topologyKey"), constraint.at("whenUnsatisfiable"));
         constraint.at("maxSkew").positive();
@@ -86,7 +88,7 @@ pub(super) fn spread(constraints: &Field<'_>) {
         if seen.contains(&pair) {
             constraint.duplicate();
         }
-        seen.push(pair);
+        seen.insert(pair);
         let domains = constraint.at("minDomains");
         if domains.exists() {
             domains.positive();
@@ -107,13 +109,13 @@ pub(super) fn spread(constraints: &Field<'_>) {
 }
 
 pub(super) fn gates(gates: &Field<'_>) {
-    let mut seen: Vec<String> = Vec::new();
+    let mut seen: HashSet<String> = HashSet::new();
     gates.each(|_, gate| {
         let name = gate.at("name").text();
         gate.holding(gate.at("name").value()).all_invalid(qualified_name(name));
-        if seen.iter().any(|s| s == name) {
+        if seen.contains(name) {
             gate.duplicate();
         }
-        seen.push(name.to_owned());
+        seen.insert(name.to_owned());
     });
 }

@@ -263,7 +263,7 @@ fn local_object(reference: &Field<'_>) {
     }
     reference.at("name").must_exist();
     reference.at("kind").must_exist();
-    if reference.at("apiGroup").is_empty() && reference.at("kind").text() != "PersistentVolumeClaim" && !reference.at("kind").is_empty() {
+    if reference.at("apiGroup").is_empty() && reference.at("kind").text() != "PersistentVolumeClaim" {
         reference.invalid("must be 'PersistentVolumeClaim' when referencing the default apiGroup");
     }
 }

@@ -1,6 +1,7 @@
 //! Warnings: what a write may do, but should not. They travel in `Warning` headers and refuse nothing.
 
 mod addresses;
+mod formats;
 mod pod;
 mod selectors;
 #[cfg(test)]
@@ -176,6 +177,7 @@ fn content(resource: &Resource, object: &Field<'_>, old: Option<&Value>) {
         ("networking.k8s.io", "ingresses") if old.is_none() && !spec.at("ingressClassName").exists() => {
             replaced_annotation(&metadata, "kubernetes.io/ingress.class", "deprecated; use spec.ingressClassName");
         }
+        ("apiextensions.k8s.io", "customresourcedefinitions") => formats::check(object, old),
         ("node.k8s.io", "runtimeclasses") => {
             let scheduling = object.at("scheduling");
             selectors::labels(&scheduling.at("nodeSelector"));

@@ -22,7 +22,7 @@ pub(super) fn cron_job(spec: &Field<'_>) {
         zone.invalid("unknown time zone");
     }
     let job = spec.at("jobTemplate");
-    job_spec(&job.at("spec"), true);
+    job_spec(&job.at("spec"));
 }
 
 fn is_time_zone(name: &str) -> bool {

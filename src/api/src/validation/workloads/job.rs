@@ -1,12 +1,19 @@
 //! Jobs: completions, indexes, policies of failure and success.
 
-use serde_json::Value;
+use std::collections::HashSet;
+
+use serde_json::{Map, Value};
 
 use super::super::field::Field;
 use super::super::pod;
 use super::super::rules::{immutable, label_selector, qualified_name, selects};
 
-pub(super) fn job_spec(spec: &Field<'_>, new: bool) {
+/// Labels of a Job's pods: its uid and its name, first as they were called before labels of Kubernetes had its domain.
+pub(in super::super) const LABELS: [&str; 4] =
+    ["controller-uid", "job-name", "batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name"];
+
+/// What a Job does.
+pub(super) fn job_spec(spec: &Field<'_>) {
     for name in [
         "parallelism",
         "completions",
@@ -70,24 +77,67 @@ pub(super) fn job_spec(spec: &Field<'_>, new: bool) {
         }
         _ => {}
     }
-    let selector = spec.at("selector");
-    if new && !spec.at("manualSelector").is_true() {
-        let made = selector.at("matchLabels");
-        let only_made = made.value().as_object().is_some_and(|l| l.len() == 1 && l.contains_key("batch.kubernetes.io/controller-uid"));
-        if selector.exists() && !only_made {
-            selector.invalid("`selector` is generated unless manualSelector is set");
-        }
+}
+
+/// What a Job has that the template of a CronJob has not: a selector, and a name that its pods carry.
+pub(super) fn job(job: &Field<'_>, new: bool) {
+    let spec = job.at("spec");
+    if new {
+        generated(job, &spec);
+        hostnames(job, &spec);
+    }
+    job_spec(&spec);
+    let (selector, template) = (spec.at("selector"), spec.at("template"));
+    if selector.exists() {
+        label_selector(&selector);
     } else {
-        if selector.exists() {
-            label_selector(&selector);
-            let metadata = template.at("metadata");
-            if crate::selector::LabelSelector::from_value(selector.value()).is_ok()
-                && !selects(selector.value(), metadata.at("labels").value())
-            {
-                metadata.at("labels").invalid("`selector` does not match template `labels`");
-            }
-        } else {
-            selector.required("");
+        selector.required("");
+    }
+    let metadata = template.at("metadata");
+    let readable = crate::selector::LabelSelector::from_value(selector.value()).is_ok();
+    // No selector selects nothing.
+    if readable && (!selector.exists() || !selects(selector.value(), metadata.at("labels").value())) {
+        metadata.at("labels").invalid("`selector` does not match template `labels`");
+    }
+}
+
+/// What the server gives a Job by which to find its pods, unless it asks to choose for itself.
+fn generated(job: &Field<'_>, spec: &Field<'_>) {
+    let selector = spec.at("selector");
+    if spec.at("manualSelector").is_true() || !selector.exists() {
+        return;
+    }
+    let metadata = job.at("metadata");
+    let (uid, name) = (metadata.at("uid"), metadata.at("name"));
+    if uid.is_empty() {
+        uid.required("");
+    }
+    let (template, mut expected) = (spec.at("template"), Map::new());
+    let own = template.at("metadata");
+    let labels = own.at("labels");
+    let prefixed = LABELS[2..].iter().any(|label| !labels.value()[*label].is_null());
+    for (i, label) in LABELS.iter().enumerate().filter(|(i, _)| *i < 2 || prefixed) {
+        let wanted = if i % 2 == 0 { uid.text() } else { name.text() };
+        let given = labels.key(label);
+        if !given.exists() {
+            given.required("");
+        } else if given.text() != wanted {
+            given.invalid(&format!("must be '{wanted}'"));
+        }
+        expected.insert((*label).to_owned(), wanted.into());
+    }
+    if crate::selector::LabelSelector::from_value(selector.value()).is_ok() && !selects(selector.value(), &expected.into()) {
+        selector.invalid("`selector` is generated unless manualSelector is set");
+    }
+}
+
+/// Pods of an indexed Job have its name and their index for a hostname.
+fn hostnames(job: &Field<'_>, spec: &Field<'_>) {
+    let (metadata, completions) = (job.at("metadata"), spec.at("completions").number());
+    if spec.at("completionMode").text() == "Indexed" && completions > 0 {
+        let name = metadata.at("name");
+        if let Err(why) = crate::names::dns_label(&format!("{}-{}", name.text(), completions - 1)) {
+            name.invalid(&format!("the hostname of its last pod is none: {why}"));
         }
     }
 }
@@ -118,7 +168,7 @@ fn failure_policy(spec: &Field<'_>) {
             if values.is_empty() {
                 values.invalid("at least one value is required");
             }
-            let mut seen: Vec<i64> = Vec::new();
+            let mut seen: HashSet<i64> = HashSet::new();
             values.each(|_, code| {
                 if codes.at("operator").text() == "In" && code.number() == 0 {
                     code.invalid("must not be 0 for the In operator");
@@ -126,7 +176,7 @@ fn failure_policy(spec: &Field<'_>) {
                 if seen.contains(&code.number()) {
                     code.duplicate();
                 }
-                seen.push(code.number());
+                seen.insert(code.number());
             });
             let sorted = values.list().windows(2).all(|pair| pair[0].as_i64() <= pair[1].as_i64());
             if !sorted {
@@ -160,20 +210,17 @@ fn success_policy(spec: &Field<'_>, indexed: bool) {
         if !count.exists() && !indexes.exists() {
             rule.required("at least one of succeededCount or succeededIndexes must be specified");
         }
-        let mut total = completions;
-        if indexes.exists() {
-            match count_indexes(indexes.text(), completions) {
-                Some(number) => total = number,
-                None => {
-                    indexes.invalid("must be a list of indexes and ranges in ascending order below completions");
-                    total = 0;
-                }
-            }
-        }
-        if count.exists() && count.number() > total {
-            count.invalid("must be less than or equal to the number of succeededIndexes");
+        let total = indexes.exists().then(|| count_indexes(indexes.text(), completions));
+        if total == Some(None) {
+            indexes.invalid("must be a list of indexes and ranges in ascending order below completions");
         }
         count.not_negative();
+        if count.number() > completions {
+            count.invalid("must be less than or equal to completions");
+        }
+        if total.is_some_and(|total| count.number() > total.unwrap_or_default()) {
+            count.invalid("must be less than or equal to the number of succeededIndexes");
+        }
     });
 }
 

@@ -2,7 +2,7 @@
 
 mod autoscaler;
 mod cron_job;
-mod job;
+pub(super) mod job;
 mod rolling;
 mod stateful_set;
 
@@ -14,7 +14,7 @@ use super::rules::{at_most_all, immutable, label_selector, number_or_percent, se
 use crate::catalogue::Resource;
 use autoscaler::{autoscaler, autoscaler_v1};
 use cron_job::cron_job;
-use job::{job_spec, job_update};
+use job::job_update;
 use rolling::{daemon_set, deployment};
 use stateful_set::stateful_set;
 
@@ -43,7 +43,7 @@ pub(super) fn check(resource: &Resource, object: &Field<'_>, old: Option<&Value>
             }
         }
         "jobs" => {
-            job_spec(&spec, old.is_none());
+            job::job(object, old.is_none());
             if let Some(old) = old {
                 job_update(&spec, &old["spec"]);
             }
