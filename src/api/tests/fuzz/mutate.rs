@@ -175,17 +175,9 @@ pub fn operations(object: &Value, dice: &mut Dice) -> Value {
             let place = |dice: &mut Dice| {
                 let mut place = dice.pick(&places).clone();
                 if dice.one_in(3) {
-                    place.push_str(*dice.pick(&[
-                        "/-",
-                        "/0",
-                        "/-1",
-                        "/x",
-                        "/99999999999999999999",
-                        "/~",
-                        "/~1",
-                        "//",
-                        "/metadata/labels/a",
-                    ]));
+                    let end: &&str =
+                        dice.pick(&["/-", "/0", "/-1", "/x", "/99999999999999999999", "/~", "/~1", "//", "/metadata/labels/a"]);
+                    place.push_str(end);
                 }
                 place
             };
