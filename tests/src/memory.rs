@@ -12,11 +12,11 @@ pub fn pss(pid: u32) -> Option<u64> {
 }
 
 /// Fails the test when the process uses more than its bound. A process that is gone uses nothing.
-pub fn check(pid: u32) {
+pub fn check(pid: u32, bound_kib: u64) {
     if let Some(used) = pss(pid)
-        && used > BOUND_KIB
+        && used > bound_kib
         && !std::thread::panicking()
     {
-        panic!("the server uses {used} KiB, its bound is {BOUND_KIB} KiB");
+        panic!("the server uses {used} KiB, its bound is {bound_kib} KiB");
     }
 }

@@ -39,6 +39,7 @@ pub struct Server {
     args: Vec<String>,
     environment: Vec<(&'static str, OsString)>,
     child: Option<Child>,
+    bound_kib: u64,
 }
 
 impl Server {
@@ -63,9 +64,21 @@ impl Server {
     pub fn start_with(args: &[&str], environment: Vec<(&'static str, OsString)>) -> Self {
         // Not below /tmp: overlay file systems and big images want a disk.
         let directory = tempfile::Builder::new().prefix("coracle-test-").tempdir_in("/var/tmp").expect("a directory");
-        let mut server = Self { directory, args: args.iter().map(|a| (*a).to_owned()).collect(), environment, child: None };
+        let mut server = Self {
+            directory,
+            args: args.iter().map(|a| (*a).to_owned()).collect(),
+            environment,
+            child: None,
+            bound_kib: memory::BOUND_KIB,
+        };
         server.up();
         server
+    }
+
+    /// Lets its main process use so much in place of [`memory::BOUND_KIB`]: for tests that are not small.
+    pub fn may_use(mut self, kib: u64) -> Self {
+        self.bound_kib = kib;
+        self
     }
 
     /// Starts it again on the same data.
@@ -142,7 +155,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(child) = &self.child {
-            memory::check(child.id());
+            memory::check(child.id(), self.bound_kib);
         }
         self.end(Signal::SIGTERM);
         let output = Command::new(program()).arg("killall").arg("--data-dir").arg(self.directory.path()).output();

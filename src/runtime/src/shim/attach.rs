@@ -3,10 +3,14 @@
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
-use rustix::io::Errno;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec},
+    io::Errno,
+};
 
 use super::log::{Lines, Log};
 
@@ -14,6 +18,26 @@ use super::log::{Lines, Log};
 const READ_BYTES: usize = 16 * 1024;
 /// Pieces read from a stream at a time before other streams have their turn.
 const PIECES: usize = 16;
+
+/// What those who hold a container's output get to let go of it after its end; the kernel needs a millisecond or two to end them.
+const LET_GO: Duration = Duration::from_millis(500);
+
+/// Moves all that is left of streams whose writers have been killed: a last line without an end is known to be the last only when nobody holds the
+/// stream any more.
+pub(super) fn drain(outputs: &mut Vec<Output>, log: &mut Log) {
+    let until = Instant::now() + LET_GO;
+    loop {
+        outputs.retain_mut(|output| output.pump(log));
+        // Whoever is attached and slow is not waited for.
+        let streams = outputs.iter().map(Output::waits).filter(|(_, write)| !write);
+        let mut open: Vec<PollFd<'_>> = streams.map(|(stream, _)| PollFd::from_borrowed_fd(stream, PollFlags::IN)).collect();
+        let left = until.saturating_duration_since(Instant::now());
+        let time = Timespec::try_from(left).unwrap_or_default();
+        if open.is_empty() || left.is_zero() || !matches!(rustix::event::poll(&mut open, Some(&time)), Ok(1..)) {
+            return;
+        }
+    }
+}
 
 /// One of stdout and stderr.
 pub(super) struct Output {
@@ -110,5 +134,32 @@ impl Reader {
         let mut poll = [rustix::event::PollFd::new(&self.pipe, rustix::event::PollFlags::empty())];
         let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
         rustix::event::poll(&mut poll, Some(&now)).is_ok() && poll[0].revents().contains(rustix::event::PollFlags::ERR)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_last_line_without_an_end_is_there_when_its_writer_lets_go() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("log");
+        let mut log = Log::open(&path).expect("a log");
+        let (from, to) = rustix::pipe::pipe().expect("a pipe");
+        let mut outputs = vec![Output::new(from, "stdout").expect("an output")];
+        rustix::io::write(&to, b"no end").expect("written");
+        let holder = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            drop(to);
+        });
+        drain(&mut outputs, &mut log);
+        holder.join().expect("joined");
+        assert!(outputs.is_empty() && std::fs::read_to_string(&path).expect("a log").contains("no end"));
+        // Somebody who never lets go is not waited for.
+        let (from, _to) = rustix::pipe::pipe().expect("a pipe");
+        let mut outputs = vec![Output::new(from, "stderr").expect("an output")];
+        drain(&mut outputs, &mut log);
+        assert_eq!(outputs.len(), 1);
     }
 }

@@ -12,7 +12,7 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    attach::Output,
+    attach::{Output, drain},
     create::NOT_STARTED,
     jobs::Said,
     log::Log,
@@ -92,9 +92,8 @@ impl Contained {
             // In a namespace of its own everything died with the init.
             self.cgroup.kill();
         }
-        // Out with what they still had to say, so that the log is whole when the exit is told.
-        let log = &mut self.log;
-        self.outputs.retain_mut(|output| output.pump(log));
+        // So that the log is whole when the exit is told.
+        drain(&mut self.outputs, &mut self.log);
         self.life.pid = None;
         self.stdin = None;
         let started_at = match &self.life.state {
