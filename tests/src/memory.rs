@@ -11,12 +11,12 @@ pub fn pss(pid: u32) -> Option<u64> {
     rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?.trim().strip_suffix(" kB")?.trim().parse().ok()
 }
 
-/// Fails the test when the process uses more than its bound. A process that is gone uses nothing.
-pub fn check(pid: u32, bound_kib: u64) {
-    if let Some(used) = pss(pid)
-        && used > bound_kib
+/// Fails the test when a process used more than its bound, both in KiB. One that was gone used nothing.
+pub fn check(used: Option<u64>, bound: u64) {
+    if let Some(used) = used
+        && used > bound
         && !std::thread::panicking()
     {
-        panic!("the server uses {used} KiB, its bound is {bound_kib} KiB");
+        panic!("the server uses {used} KiB, its bound is {bound} KiB");
     }
 }

@@ -154,14 +154,14 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Some(child) = &self.child {
-            memory::check(child.id(), self.bound_kib);
-        }
+        // Judged at the end: a failure here must leave nothing behind either.
+        let used = self.child.as_ref().and_then(|child| memory::pss(child.id()));
         self.end(Signal::SIGTERM);
         let output = Command::new(program()).arg("killall").arg("--data-dir").arg(self.directory.path()).output();
         let output = output.expect("killall runs");
         if !output.status.success() && !std::thread::panicking() {
             panic!("something is left: {}", String::from_utf8_lossy(&output.stderr));
         }
+        memory::check(used, self.bound_kib);
     }
 }

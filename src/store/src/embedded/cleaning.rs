@@ -11,6 +11,10 @@ use super::{
 
 /// Bytes written again between two batches of requests: what cleaning adds to a write's time.
 pub const SLICE_BYTES: usize = 256 << 10;
+/// Bytes looked through between two batches of requests.
+pub const SCAN_BYTES: usize = 1 << 20;
+/// Bytes of a segment in memory: fresh memory costs more than what is read into it.
+const WINDOW_BYTES: usize = 256 << 10;
 /// Sealed segments that are never worth the work.
 const SPARED_SEGMENTS: u64 = 3;
 
@@ -20,20 +24,24 @@ pub fn is_due(sealed_bytes: u64, live_bytes: u64, segment_bytes: u64) -> bool {
     sealed_bytes > (2 * live_bytes).max(SPARED_SEGMENTS * segment_bytes)
 }
 
-/// A segment that is being cleaned, in memory for that time.
+/// A segment that is being cleaned, a part of it in memory at a time.
 #[derive(Debug)]
 pub struct Cleaning {
     segment: Arc<Segment>,
-    bytes: Vec<u8>,
+    len: usize,
+    /// What lies from `base` on.
+    window: Vec<u8>,
+    base: usize,
     offset: usize,
+    /// Behind the record that was looked at last.
+    next: usize,
 }
 
 impl Cleaning {
-    /// Reads the segment.
+    /// Begins at the front of the segment.
     pub fn start(segment: Arc<Segment>) -> io::Result<Self> {
-        let mut bytes = vec![0; segment.file.len()? as usize];
-        segment.file.read_at(&mut bytes, 0)?;
-        Ok(Cleaning { segment, bytes, offset: 0 })
+        let len = segment.file.len()? as usize;
+        Ok(Cleaning { segment, len, window: Vec::new(), base: 0, offset: 0, next: 0 })
     }
 
     /// Which.
@@ -43,29 +51,49 @@ impl Cleaning {
 
     /// Bytes of the segment.
     pub fn len(&self) -> u64 {
-        self.bytes.len() as u64
+        self.len as u64
+    }
+
+    /// How far it is, in bytes.
+    pub fn offset(&self) -> usize {
+        self.offset
     }
 
     /// The next record and where it lies; `None` at the end.
-    pub fn peek(&self) -> io::Result<Option<(usize, Record<'_>)>> {
-        match record::read(&self.bytes, self.segment.id, self.offset) {
+    pub fn peek(&mut self) -> io::Result<Option<(usize, Record<'_>)>> {
+        self.load(record::HEADER)?;
+        self.load(record::length(&self.window[self.offset - self.base..]))?;
+        match record::read_alone(&self.window[self.offset - self.base..], self.segment.id, self.offset as u32) {
             Found::Record(found, _) if found.kind == record::Kind::Seal => Ok(None),
-            Found::Record(found, _) => Ok(Some((self.offset, found))),
-            Found::Blank | Found::Torn => Err(self.damaged("sectors are blank")),
-            Found::Damaged(what) => Err(self.damaged(what)),
+            Found::Record(found, next) => {
+                self.next = next;
+                Ok(Some((self.offset, found)))
+            }
+            Found::Blank | Found::Torn => Err(damaged(&self.segment, self.offset, "sectors are blank")),
+            Found::Damaged(what) => Err(damaged(&self.segment, self.offset, what)),
         }
     }
 
-    /// Goes to the next record.
+    /// Goes behind the record that was looked at.
     pub fn advance(&mut self) {
-        if let Found::Record(_, next) = record::read(&self.bytes, self.segment.id, self.offset) {
-            self.offset = next;
-        }
+        self.offset = self.next;
     }
 
-    fn damaged(&self, what: &str) -> io::Error {
-        io::Error::new(io::ErrorKind::InvalidData, format!("segment {}, byte {}: {what}", self.segment.id, self.offset))
+    /// Makes so many bytes from the offset on be in the window, or all that are left.
+    fn load(&mut self, bytes: usize) -> io::Result<()> {
+        let left = self.len.saturating_sub(self.offset);
+        let wanted = bytes.min(left);
+        if self.offset >= self.base && self.offset + wanted <= self.base + self.window.len() {
+            return Ok(());
+        }
+        self.window.resize(wanted.max(WINDOW_BYTES).min(left), 0);
+        self.base = self.offset;
+        self.segment.file.read_at(&mut self.window, self.base as u64)
     }
+}
+
+fn damaged(segment: &Segment, offset: usize, what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("segment {}, byte {offset}: {what}", segment.id))
 }
 
 #[cfg(test)]

@@ -101,6 +101,11 @@ pub fn value_range(key: usize, value: usize) -> Range<usize> {
     start..start + value
 }
 
+/// How long the record is whose header `bytes` begin with, if that is one; nothing of it is checked.
+pub fn length(bytes: &[u8]) -> usize {
+    bytes.get(..HEADER).map_or(0, |header| padded(usize::from(u16::from_le_bytes([header[10], header[11]])), number32(header, 12) as usize))
+}
+
 fn header_sum(header: &[u8], segment: u32, offset: u32) -> u32 {
     let mut sum = crc32fast::Hasher::new();
     sum.update(&segment.to_le_bytes());

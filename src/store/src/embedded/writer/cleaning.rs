@@ -52,7 +52,10 @@ impl Writer {
         let segment = cleaning.segment().clone();
         let mut kept: Vec<(Arc<str>, Option<Slot>)> = Vec::new();
         let mut full = false;
-        while let Some((offset, found)) = cleaning.peek()? {
+        let until = cleaning.offset() + cleaning::SCAN_BYTES;
+        while cleaning.offset() < until
+            && let Some((offset, found)) = cleaning.peek()?
+        {
             let lives = match found.kind {
                 Kind::Put | Kind::Keep => self.current(found.key)?.filter(|slot| lies_at(&slot.place, segment.id, offset)),
                 _ => None,
