@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use coracle_tests::{Kubectl, Server, server::program};
+use coracle_tests::{Kubectl, Server, screen::Follow, server::program};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -98,19 +98,17 @@ fn audit(server: &Server, kubectl: &Kubectl) {
     kubectl.ok(&["get", "configmaps"]);
     kubectl.fails(&["create", "configmap", "seen"]);
     let log = server.data_dir().join("logs/audit.log");
-    let wanted = |event: &Value| event["objectRef"]["name"] == "seen";
-    // The writer gathers for some milliseconds.
-    let events = (0..100)
-        .find_map(|_| {
-            let text = fs::read_to_string(&log).unwrap_or_default();
-            let events: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).filter(wanted).collect();
-            if events.len() >= 2 {
-                return Some(events);
-            }
-            std::thread::sleep(std::time::Duration::from_millis(50));
-            None
-        })
-        .expect("both are recorded");
+    // The writer gathers for some milliseconds; what is not recorded is missed by the follower's own limit.
+    let mut tail = Command::new("tail");
+    tail.args(["-n", "+1", "-F"]).arg(&log);
+    let mut recorded = Follow::start(tail);
+    let mut events: Vec<Value> = Vec::new();
+    while events.len() < 2 {
+        let event: Value = serde_json::from_str(&recorded.line()).expect("an event a line");
+        if event["objectRef"]["name"] == "seen" {
+            events.push(event);
+        }
+    }
     let [created, refused] = &events[..] else { panic!("{events:?}") };
     assert_eq!((&created["stage"], &created["level"]), (&"ResponseComplete".into(), &"Metadata".into()));
     assert_eq!((&created["user"]["username"], &created["impersonatedUser"]["username"]), (&"system:admin".into(), &"alice".into()));

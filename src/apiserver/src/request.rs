@@ -2,18 +2,24 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+
 use crate::{audit::Annotations, warnings::Warnings};
 
-/// Who asks.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Who asks; written as authentication.k8s.io's UserInfo.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct User {
     /// `system:serviceaccount:default:web`, `alice`, ...
+    #[serde(rename = "username", skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// Unique across time, where the authenticator knows one.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub uid: String,
     /// `system:masters`, `system:authenticated`, ...
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
     /// Further claims, for example the pod of a bound token.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub extra: BTreeMap<String, Vec<String>>,
 }
 

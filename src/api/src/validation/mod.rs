@@ -129,6 +129,4 @@ fn content(resource: &Resource, object: &Field<'_>, old: Option<&Value>, subreso
 }
 
 #[cfg(test)]
-mod robust_tests;
-#[cfg(test)]
 mod tests;

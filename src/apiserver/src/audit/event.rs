@@ -115,9 +115,9 @@ struct Line<'a> {
     #[serde(rename = "requestURI")]
     request_uri: &'a str,
     verb: &'a str,
-    user: UserInfo<'a>,
+    user: &'a User,
     #[serde(skip_serializing_if = "Option::is_none")]
-    impersonated_user: Option<UserInfo<'a>>,
+    impersonated_user: Option<&'a User>,
     #[serde(rename = "sourceIPs", skip_serializing_if = "<[_]>::is_empty")]
     source_ips: &'a [IpAddr],
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -134,24 +134,6 @@ struct Line<'a> {
     stage_timestamp: String,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     annotations: &'a BTreeMap<String, String>,
-}
-
-#[derive(Serialize)]
-struct UserInfo<'a> {
-    #[serde(skip_serializing_if = "str::is_empty")]
-    username: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    uid: &'a str,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    groups: &'a [String],
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    extra: &'a BTreeMap<String, Vec<String>>,
-}
-
-impl<'a> UserInfo<'a> {
-    fn of(user: &'a User) -> Self {
-        Self { username: &user.name, uid: &user.uid, groups: &user.groups, extra: &user.extra }
-    }
 }
 
 impl Event {
@@ -177,8 +159,8 @@ impl Event {
             stage: *stage,
             request_uri: &asked.uri,
             verb: &asked.verb,
-            user: UserInfo::of(&asked.user),
-            impersonated_user: gathered.impersonated.as_ref().map(UserInfo::of),
+            user: &asked.user,
+            impersonated_user: gathered.impersonated.as_ref(),
             source_ips: &asked.sources,
             user_agent: &asked.agent,
             object_ref: asked.reference.as_ref().map(|reference| reference.with(&gathered.object)),

@@ -112,8 +112,11 @@ struct Writer {
 impl Writer {
     fn run(mut self) {
         let mut lines = Vec::new();
+        let mut behind = false;
         while let Ok(first) = self.receiver.recv() {
-            std::thread::sleep(GATHER);
+            if !behind {
+                std::thread::sleep(GATHER);
+            }
             let mut events = 0;
             let mut next = Some(first);
             let catalogue = self.catalogue.now();
@@ -126,6 +129,8 @@ impl Writer {
                 }
                 next = self.receiver.try_recv().ok();
             }
+            // A full batch leaves others waiting: they have gathered.
+            behind = lines.len() >= BATCH_BYTES;
             let written = match &mut self.file {
                 Some(file) => file.append(&lines, Timestamp::now()),
                 None => io::stdout().lock().write_all(&lines),

@@ -26,7 +26,7 @@ pub(crate) async fn run(shared: Weak<Shared>) {
     let mut schemas = strong.registry.subscribe(GROUP, SCHEMAS);
     let mut levels = strong.registry.subscribe(GROUP, LEVELS);
     drop(strong);
-    let mut look = true;
+    let (mut look, mut waits) = (true, false);
     loop {
         let Some(strong) = shared.upgrade() else { return };
         if look {
@@ -35,30 +35,27 @@ pub(crate) async fn run(shared: Weak<Shared>) {
         // A second owner of the server's parts would keep them alive for ever.
         let (flow, stop) = (Arc::clone(&strong.flow), strong.stop.clone());
         drop(strong);
-        look = tokio::select! {
+        look = false;
+        tokio::select! {
             () = stop.cancelled() => return,
             changed = schemas.next() => {
                 if changed.is_err() {
                     let Some(strong) = shared.upgrade() else { return };
                     schemas = strong.registry.subscribe(GROUP, SCHEMAS);
                 }
-                true
+                look = true;
             }
             changed = levels.next() => {
                 if changed.is_err() {
                     let Some(strong) = shared.upgrade() else { return };
                     levels = strong.registry.subscribe(GROUP, LEVELS);
                 }
-                true
+                look = true;
             }
-            () = flow.contended.notified() => {
-                // What is wanted shows with the next few requests; meanwhile nobody is woken for each.
-                while flow.adjust() {
-                    tokio::time::sleep(ADJUST_EVERY).await;
-                }
-                false
-            }
-        };
+            // While somebody waits, who else does shows at the next look: nobody is woken for each.
+            () = flow.contended.notified(), if !waits => waits = flow.adjust(),
+            () = tokio::time::sleep(ADJUST_EVERY), if waits => waits = flow.adjust(),
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     answer,
     authorization::Decision,
     registry::{body::Expected, manage},
-    request::{Context, User},
+    request::Context,
     server::Shared,
 };
 
@@ -31,7 +31,7 @@ async fn review(shared: &Shared, cx: &Context, resource: &Resource, body: &Bytes
         "TokenReview" => token(shared, &review["spec"]).await?,
         "SelfSubjectReview" => {
             manage::set(review, Value::Null);
-            json!({"userInfo": user_info(&cx.user)})
+            json!({"userInfo": cx.user})
         }
         "SelfSubjectRulesReview" => {
             let status = rules(shared, cx, &review["spec"])?;
@@ -88,21 +88,9 @@ async fn token(shared: &Shared, spec: &Value) -> Result<Value, Status> {
     let wanted = access::strings(&spec["audiences"]);
     // An error's text is for the log: who asks learns that the token does not hold.
     Ok(match shared.authenticator.token(token, &wanted, Timestamp::now()).await {
-        Ok((user, audiences)) => json!({"authenticated": true, "user": user_info(&user), "audiences": audiences}),
+        Ok((user, audiences)) => json!({"authenticated": true, "user": user, "audiences": audiences}),
         Err(error) => json!({"user": {}, "error": format!("[invalid bearer token, {error}]")}),
     })
-}
-
-/// UserInfo; what is empty is left out.
-pub(super) fn user_info(user: &User) -> Value {
-    let mut info = json!({"username": user.name, "groups": user.groups});
-    if !user.uid.is_empty() {
-        info["uid"] = user.uid.as_str().into();
-    }
-    if !user.extra.is_empty() {
-        info["extra"] = json!(user.extra);
-    }
-    info
 }
 
 /// What the user may do in a namespace: advice for user interfaces.

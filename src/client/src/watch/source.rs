@@ -25,6 +25,8 @@ const WATCH_SECONDS: u32 = 290;
 const SILENCE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 10);
 /// Bytes of one event: twice the largest object that a store here takes.
 const EVENT_BYTES: u64 = 8 << 20;
+/// Room for events that an idle watch keeps.
+const KEPT_BYTES: usize = 16 << 10;
 /// `Expired`: what was asked for lies behind the server's history.
 const GONE: u16 = 410;
 
@@ -268,6 +270,8 @@ impl Source {
 /// The next line; false: there is none any more.
 async fn read_line(events: &mut Reader, line: &mut Vec<u8>) -> io::Result<bool> {
     line.clear();
+    // The room of a large event need not stay.
+    line.shrink_to(KEPT_BYTES);
     let read = events.take(EVENT_BYTES).read_until(b'\n', line).await?;
     match line.last() {
         None => Ok(false),

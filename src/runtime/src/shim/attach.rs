@@ -148,10 +148,13 @@ mod tests {
         let mut log = Log::open(&path).expect("a log");
         let (from, to) = rustix::pipe::pipe().expect("a pipe");
         let mut outputs = vec![Output::new(from, "stdout").expect("an output")];
-        rustix::io::write(&to, b"no end").expect("written");
+        // More than a pipe holds: its writer is done, and lets go, while the rest is read.
         let holder = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(50));
-            drop(to);
+            let text = "x".repeat(200_000) + "no end";
+            let mut left = text.as_bytes();
+            while !left.is_empty() {
+                left = &left[rustix::io::write(&to, left).expect("written")..];
+            }
         });
         drain(&mut outputs, &mut log);
         holder.join().expect("joined");

@@ -98,7 +98,30 @@ fn damaged(segment: &Segment, offset: usize, what: &str) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use super::is_due;
+    use super::*;
+    use crate::embedded::record::Kind;
+
+    #[test]
+    fn records_are_read_whole_wherever_a_window_ends() {
+        let path = tempfile::NamedTempFile::new().expect("a file").into_temp_path();
+        let values: Vec<Vec<u8>> = [1, WINDOW_BYTES - 200, 100, 3 * WINDOW_BYTES, 0, WINDOW_BYTES, 7].map(|bytes| vec![b'x'; bytes]).into();
+        let (mut bytes, mut places) = (Vec::new(), Vec::new());
+        for (number, value) in values.iter().enumerate() {
+            let key = format!("/key/{number}");
+            places.push(bytes.len());
+            let found = Record { kind: Kind::Put, revision: number as u64, created: 1, synced: 0, key: &key, value };
+            record::encode(&found, 4, bytes.len() as u32, &mut bytes);
+        }
+        std::fs::write(&path, &bytes).expect("written");
+        let file = Box::new(std::fs::File::open(&path).expect("opened"));
+        let mut cleaning = Cleaning::start(Arc::new(Segment { id: 4, file })).expect("a segment");
+        for (number, value) in values.iter().enumerate() {
+            let (offset, found) = cleaning.peek().expect("whole").expect("a record");
+            assert_eq!((offset, found.revision, found.value), (places[number], number as u64, &value[..]));
+            cleaning.advance();
+        }
+        assert!(cleaning.peek().is_err(), "a segment ends with its seal");
+    }
 
     #[test]
     fn cleaning_is_due_when_more_than_half_of_the_log_is_dead() {

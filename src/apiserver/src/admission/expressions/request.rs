@@ -1,12 +1,9 @@
 //! The variable `request`: an AdmissionRequest (admission.k8s.io/v1) without the objects.
 
 use coracle_api::catalogue::Resource;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use crate::{
-    admission::{Attributes, Operation},
-    request::User,
-};
+use crate::admission::{Attributes, Operation};
 
 /// Of a write that was matched as this resource.
 pub fn of(write: &Attributes<'_>, matched: &Resource) -> Value {
@@ -24,7 +21,7 @@ pub fn of(write: &Attributes<'_>, matched: &Resource) -> Value {
         "requestKind": kind(asked),
         "requestResource": place(asked),
         "operation": word(write.operation),
-        "userInfo": user(write.user),
+        "userInfo": write.user,
         "dryRun": write.dry_run,
     });
     if let Some(options) = write.asked.options(write.operation) {
@@ -52,21 +49,4 @@ pub fn word(operation: Operation) -> &'static str {
         Operation::Delete => "DELETE",
         Operation::Connect => "CONNECT",
     }
-}
-
-/// `userInfo`
-pub fn user(user: &User) -> Value {
-    let mut out = Map::new();
-    for (field, text) in [("username", &user.name), ("uid", &user.uid)] {
-        if !text.is_empty() {
-            out.insert(field.into(), text.as_str().into());
-        }
-    }
-    if !user.groups.is_empty() {
-        out.insert("groups".into(), json!(user.groups));
-    }
-    if !user.extra.is_empty() {
-        out.insert("extra".into(), json!(user.extra));
-    }
-    out.into()
 }

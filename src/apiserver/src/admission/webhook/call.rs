@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{
     configuration::Hook,
     failed,
-    review::{self, Request, UserInfo, Verdict},
+    review::{self, Request, Verdict},
     select::{self, Invocation, Sight},
 };
 use crate::{admission::expressions::request::word, uuid};
@@ -70,7 +70,7 @@ pub(super) async fn call(
         name: &write.info.name,
         namespace: sight.namespace,
         operation: word(write.operation),
-        user_info: UserInfo::of(write.user),
+        user_info: write.user,
         object,
         old_object: old,
         dry_run: write.dry_run,

@@ -71,30 +71,11 @@ pub(super) struct Request<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     pub namespace: &'a str,
     pub operation: &'a str,
-    pub user_info: UserInfo<'a>,
+    pub user_info: &'a User,
     pub object: Option<&'a Value>,
     pub old_object: Option<&'a Value>,
     pub dry_run: bool,
     pub options: Option<&'a Value>,
-}
-
-/// Who writes.
-#[derive(Debug, Serialize)]
-pub(super) struct UserInfo<'a> {
-    username: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    uid: &'a str,
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    groups: &'a [String],
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    extra: &'a BTreeMap<String, Vec<String>>,
-}
-
-impl<'a> UserInfo<'a> {
-    /// Of a user.
-    pub fn of(user: &'a User) -> Self {
-        Self { username: &user.name, uid: &user.uid, groups: &user.groups, extra: &user.extra }
-    }
 }
 
 /// The body of the call.

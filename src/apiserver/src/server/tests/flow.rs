@@ -49,3 +49,32 @@ async fn a_level_without_seats_turns_its_requests_away() {
     while !back().await {}
     server.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_is_let_in_by_what_the_level_says_now() {
+    let dir = tempfile::tempdir().unwrap();
+    let (authority, server) = start(dir.path()).await;
+    let (admin, bob) = (Who::Certificate(&authority, "admin", &["system:masters"]), Who::Certificate(&authority, "bob", &["dev"]));
+    let level = |shares: u32| {
+        json!({"metadata": {"name": "narrow"}, "spec": {"type": "Limited",
+        "limited": {"nominalConcurrencyShares": shares, "borrowingLimitPercent": 0,
+            "limitResponse": {"type": "Queue", "queuing": {"queues": 1, "handSize": 1, "queueLengthLimit": 10}}}}})
+    };
+    let schema = json!({"metadata": {"name": "bob"}, "spec": {"matchingPrecedence": 50, "priorityLevelConfiguration": {"name": "narrow"},
+        "rules": [{"subjects": [{"kind": "User", "user": {"name": "bob"}}], "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["/version"]}]}]}});
+    for (what, object) in [("prioritylevelconfigurations", level(0)), ("flowschemas", schema)] {
+        let (code, text) = ask(&server, &authority, admin, "POST", &format!("{GROUP}/{what}"), object).await;
+        assert_eq!(code, StatusCode::CREATED, "{text}");
+    }
+    let page = async || ask(&server, &authority, admin, "GET", "/metrics", Value::Null).await.1;
+    // The server follows the objects on its own; the harness' time bounds the waits.
+    while !page().await.contains("priority_level=\"narrow\"") {}
+    let widen = async {
+        let waits = "apiserver_flowcontrol_current_inqueue_requests{flow_schema=\"bob\",priority_level=\"narrow\"} 1\n";
+        while !page().await.contains(waits) {}
+        ask(&server, &authority, admin, "PUT", &format!("{GROUP}/prioritylevelconfigurations/narrow"), level(100)).await
+    };
+    let ((let_in, text), (widened, why)) = tokio::join!(ask(&server, &authority, bob, "GET", "/version", Value::Null), widen);
+    assert_eq!((let_in, widened), (StatusCode::OK, StatusCode::OK), "{text} {why}");
+    server.shutdown().await;
+}
