@@ -8,6 +8,10 @@ use super::{
     segment::{Place, Segment},
 };
 
+/// How far zeros are written ahead of the records. Blocks that are only reserved are written together with the file's metadata: a sync
+/// into blocks that were written before is one write of the disk instead of two or more, and takes about two thirds of the time.
+const AHEAD: u32 = 256 << 10;
+
 /// The end of the log, where it grows.
 #[derive(Debug)]
 pub struct Log {
@@ -22,6 +26,8 @@ pub struct Log {
     synced: u32,
     /// Up to where a failed append may have left something.
     dirty: u32,
+    /// Up to where the blocks have been written, with records or zeros.
+    written: u32,
     /// The segment is the first of a new store and has neither a name nor a synced byte: the first sync gives it both.
     unborn: bool,
     /// Encoded records that go to `end` with the next append.
@@ -31,7 +37,7 @@ pub struct Log {
 impl Log {
     /// Goes on at `end` of `tail`. What lies before is on the disk.
     pub fn resume(disk: Arc<dyn Disk>, segment_bytes: u32, tail: Arc<Segment>, len: u32, end: u32) -> Self {
-        Log { disk, segment_bytes, tail, len, end, synced: end, dirty: end, unborn: false, buffer: Vec::new() }
+        Log { disk, segment_bytes, tail, len, end, synced: end, dirty: end, written: end, unborn: false, buffer: Vec::new() }
     }
 
     /// The log of a new store. Nothing of it is on the disk until the first sync, so a start costs no sync.
@@ -100,6 +106,20 @@ impl Log {
         }
         self.dirty = self.end;
         Ok(())
+    }
+
+    /// Writes zeros behind the records when fewer than half of [`AHEAD`] are left there, for the disk to take while nobody waits for it.
+    /// If that fails, the next syncs take longer, that is all.
+    pub fn write_ahead(&mut self) {
+        if self.written == self.len || self.written >= self.end + AHEAD / 2 {
+            return;
+        }
+        let from = self.written.max(self.end.max(self.dirty).next_multiple_of(4096).min(self.len));
+        let ahead = AHEAD.min(self.len - from);
+        if self.tail.file.write_at(&vec![0; ahead as usize], u64::from(from)).is_ok() {
+            self.tail.file.begin_writing(u64::from(from), u64::from(ahead));
+            self.written = from + ahead;
+        }
     }
 
     /// Returns when everything appended is on the disk. After an error nobody knows what is: the kernel may have dropped the pages and
@@ -192,4 +212,33 @@ fn name_segment(disk: &dyn Disk, id: u32) -> io::Result<()> {
 /// Where the first record after the beginning goes.
 pub fn first_offset() -> u32 {
     record::padded(0, size_of::<u64>()) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::disk::Directory, *};
+
+    #[test]
+    fn zeros_are_written_ahead_of_the_records_and_never_over_them() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let disk = Directory::open(dir.path()).expect("a disk");
+        let segment_bytes = 1 << 20;
+        let mut log = Log::start(Arc::new(disk), segment_bytes).expect("a log");
+        let value = vec![0x5A; 60_000];
+        let mut revision = 0;
+        while log.room() > 64_000 {
+            revision += 1;
+            let place = log.stage(Kind::Put, revision, revision, "/key", &value);
+            log.append().expect("appended");
+            log.write_ahead();
+            assert!(log.written >= log.end + AHEAD / 2 || log.written == segment_bytes, "{} behind {}", log.written, log.end);
+            let mut bytes = vec![0; (segment_bytes - place.offset) as usize];
+            place.segment.file.read_at(&mut bytes, u64::from(place.offset)).expect("read");
+            let (own, behind) = bytes.split_at(place.len as usize);
+            let found = record::read_alone(own, 1, place.offset);
+            assert!(matches!(&found, record::Found::Record(found, _) if found.revision == revision && found.value == value), "{found:?}");
+            assert!(behind.iter().all(|byte| *byte == 0));
+        }
+        assert!(revision > 10);
+    }
 }

@@ -276,6 +276,7 @@ impl Writer {
         for (request, answer) in staged.answers {
             let _ = request.answer.send(answer);
         }
+        self.log.write_ahead(); // now: the disk has nothing to do until some of them ask again
     }
 
     /// Appends what is staged, and syncs unless all of it is lazy.
