@@ -39,6 +39,8 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Says that the disk may begin to write what was written there; a sync is needed all the same.
     fn begin_writing(&self, _offset: u64, _len: u64) {}
+    /// Says that nobody will read what was written and synced there.
+    fn forget(&self, _offset: u64, _len: u64) {}
     /// Returns when the data is on the disk (fdatasync).
     fn sync(&self) -> io::Result<()>;
 }
@@ -121,6 +123,13 @@ impl DiskFile for fs::File {
         let (Ok(offset), Ok(len)) = (offset.try_into(), len.try_into()) else { return };
         // SAFETY: a plain system call on a descriptor that `self` keeps open. What goes wrong shows with the next sync.
         unsafe { libc::sync_file_range(self.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE) };
+    }
+
+    fn forget(&self, offset: u64, len: u64) {
+        use std::os::fd::AsRawFd;
+        let (Ok(offset), Ok(len)) = (offset.try_into(), len.try_into()) else { return };
+        // SAFETY: a plain system call on a descriptor that `self` keeps open; advice that may be ignored.
+        unsafe { libc::posix_fadvise(self.as_raw_fd(), offset, len, libc::POSIX_FADV_DONTNEED) };
     }
 
     fn sync(&self) -> io::Result<()> {

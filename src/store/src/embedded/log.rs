@@ -11,6 +11,8 @@ use super::{
 /// How far zeros are written ahead of the records. Blocks that are only reserved are written together with the file's metadata: a sync
 /// into blocks that were written before is one write of the disk instead of two or more, and takes about two thirds of the time.
 const AHEAD: u32 = 256 << 10;
+/// What the kernel's cache is made of.
+const PAGE: u32 = 4096;
 
 /// The end of the log, where it grows.
 #[derive(Debug)]
@@ -28,6 +30,8 @@ pub struct Log {
     dirty: u32,
     /// Up to where the blocks have been written, with records or zeros.
     written: u32,
+    /// From where on to [`written`](Self::written) the kernel may still cache zeros.
+    cached: u32,
     /// The segment is the first of a new store and has neither a name nor a synced byte: the first sync gives it both.
     unborn: bool,
     /// Encoded records that go to `end` with the next append.
@@ -37,7 +41,7 @@ pub struct Log {
 impl Log {
     /// Goes on at `end` of `tail`. What lies before is on the disk.
     pub fn resume(disk: Arc<dyn Disk>, segment_bytes: u32, tail: Arc<Segment>, len: u32, end: u32) -> Self {
-        Log { disk, segment_bytes, tail, len, end, synced: end, dirty: end, written: end, unborn: false, buffer: Vec::new() }
+        Log { disk, segment_bytes, tail, len, end, synced: end, dirty: end, written: end, cached: end, unborn: false, buffer: Vec::new() }
     }
 
     /// The log of a new store. Nothing of it is on the disk until the first sync, so a start costs no sync.
@@ -86,11 +90,13 @@ impl Log {
     }
 
     /// Writes the staged records. After an error none of them counts, and the next append first wipes what is left of them.
+    /// The last page is written whole: what is behind the records there need not be read first.
     pub fn append(&mut self) -> io::Result<()> {
         /// The buffer keeps at most this between batches.
         const KEPT_BYTES: usize = 256 << 10;
-        let written = self.wipe().and_then(|()| self.tail.file.write_at(&self.buffer, u64::from(self.end)));
         let end = self.end + self.buffer.len() as u32;
+        self.buffer.resize((end.next_multiple_of(PAGE).min(self.len) - self.end) as usize, 0);
+        let written = self.wipe().and_then(|()| self.tail.file.write_at(&self.buffer, u64::from(self.end)));
         self.buffer.clear();
         self.buffer.shrink_to(KEPT_BYTES);
         match written {
@@ -108,17 +114,23 @@ impl Log {
         Ok(())
     }
 
-    /// Writes zeros behind the records when fewer than half of [`AHEAD`] are left there, for the disk to take while nobody waits for it.
+    /// Writes zeros behind the records when a quarter of those there is used up, for the disk to take while nobody waits for it.
     /// If that fails, the next syncs take longer, that is all.
     pub fn write_ahead(&mut self) {
-        if self.written == self.len || self.written >= self.end + AHEAD / 2 {
+        if self.is_synced() && self.cached < self.written {
+            // One write of many pages made one large folio of them; a small write into it would be accounted as one of all of it.
+            self.tail.file.forget(self.cached.into(), (self.written - self.cached).into());
+            self.cached = self.written;
+        }
+        let enough = (self.end + AHEAD / 4 * 3).min(self.len);
+        if self.written >= enough || self.dirty > self.end {
             return;
         }
-        let from = self.written.max(self.end.max(self.dirty).next_multiple_of(4096).min(self.len));
-        let ahead = AHEAD.min(self.len - from);
-        if self.tail.file.write_at(&vec![0; ahead as usize], u64::from(from)).is_ok() {
-            self.tail.file.begin_writing(u64::from(from), u64::from(ahead));
-            self.written = from + ahead;
+        let from = self.end.next_multiple_of(PAGE).max(self.written);
+        let to = (self.end + AHEAD).next_multiple_of(PAGE).min(self.len);
+        if self.tail.file.write_at(&vec![0; (to - from) as usize], from.into()).is_ok() {
+            self.tail.file.begin_writing(from.into(), (to - from).into());
+            (self.cached, self.written) = (from, to);
         }
     }
 
@@ -231,7 +243,7 @@ mod tests {
             let place = log.stage(Kind::Put, revision, revision, "/key", &value);
             log.append().expect("appended");
             log.write_ahead();
-            assert!(log.written >= log.end + AHEAD / 2 || log.written == segment_bytes, "{} behind {}", log.written, log.end);
+            assert!(log.written >= log.end + AHEAD / 4 * 3 || log.written == segment_bytes, "{} behind {}", log.written, log.end);
             let mut bytes = vec![0; (segment_bytes - place.offset) as usize];
             place.segment.file.read_at(&mut bytes, u64::from(place.offset)).expect("read");
             let (own, behind) = bytes.split_at(place.len as usize);
