@@ -194,8 +194,8 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     async fn range(&self, range: Range) -> Result<Page, ReadError>;
     /// Puts and returns the new revision.
     async fn put(&self, key: &str, value: Bytes, expect: Expect, durability: Durability) -> Result<u64, WriteError>;
-    /// Deletes; returns the new revision and what was deleted. A missing key is `Conflict { current: None }`.
-    async fn delete(&self, key: &str, expect: Expect) -> Result<(u64, Entry), WriteError>;
+    /// Deletes and returns the new revision. A missing key is `Conflict { current: None }`.
+    async fn delete(&self, key: &str, expect: Expect) -> Result<u64, WriteError>;
     /// Every change of keys under `prefix` with a revision above `after`, in order, without a gap.
     /// A reader that falls too far behind gets one `Compacted` error and the stream ends.
     async fn watch(&self, prefix: &str, after: u64) -> Result<BoxStream<'static, Result<Event, ReadError>>, ReadError>;

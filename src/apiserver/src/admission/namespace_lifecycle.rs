@@ -28,33 +28,25 @@ impl Plugin for NamespaceLifecycle {
     }
 
     async fn mutate(&self, write: &Attributes<'_>, _object: &mut Value) -> Result<(), Status> {
-        self.check(write).await
-    }
-
-    async fn validate(&self, write: &Attributes<'_>, _object: Option<&Value>) -> Result<(), Status> {
-        self.check(write).await
-    }
-}
-
-impl NamespaceLifecycle {
-    async fn check(&self, write: &Attributes<'_>) -> Result<(), Status> {
         let info = write.info;
-        if (info.group.as_str(), info.resource.as_str()) == ("", "namespaces") {
-            let immortal = write.operation == Operation::Delete && IMMORTAL.contains(&info.name.as_str());
-            return if immortal {
-                Err(Status::forbidden("", "namespaces", &info.name, "this namespace may not be deleted"))
-            } else {
-                Ok(())
-            };
-        }
-        let review = info.group == "authorization.k8s.io";
-        if info.namespace.is_empty() || review || !matches!(write.operation, Operation::Create | Operation::Update) {
+        let elsewhere =
+            info.namespace.is_empty() || matches!((&*info.group, &*info.resource), ("authorization.k8s.io", _) | ("", "namespaces"));
+        if elsewhere || !matches!(write.operation, Operation::Create | Operation::Update) {
             return Ok(());
         }
         let namespace = self.objects.appears("", "namespaces", "", &info.namespace, PATIENCE).await;
         let namespace = namespace.ok_or_else(|| Status::not_found("", "namespaces", &info.namespace))?;
         let ending = namespace.pointer("/status/phase").is_some_and(|phase| phase == "Terminating");
         if ending && write.operation == Operation::Create { Err(ending_namespace(write)) } else { Ok(()) }
+    }
+
+    async fn validate(&self, write: &Attributes<'_>, _object: Option<&Value>) -> Result<(), Status> {
+        let info = write.info;
+        let namespace = (info.group.as_str(), info.resource.as_str()) == ("", "namespaces");
+        if namespace && write.operation == Operation::Delete && IMMORTAL.contains(&info.name.as_str()) {
+            return Err(Status::forbidden("", "namespaces", &info.name, "this namespace may not be deleted"));
+        }
+        Ok(())
     }
 }
 

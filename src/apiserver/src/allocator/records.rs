@@ -123,7 +123,7 @@ impl Records {
                 continue;
             }
             match self.store.delete(&key(*address), Expect::Revision(revision)).await {
-                Ok((revision, _)) => self.cache.wait(revision).await,
+                Ok(revision) => self.cache.wait(revision).await,
                 Err(error) => tracing::warn!(%address, %error, "the record of an address was not removed"),
             }
         }

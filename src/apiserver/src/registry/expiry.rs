@@ -78,7 +78,7 @@ async fn follow(cache: &Cache, store: &dyn Store, changes: &mut Watcher, due: &m
             }
             let key = format!("{PREFIX}{}/{}", stored("", "events"), event.key);
             match store.delete(&key, Expect::Revision(event.revision)).await {
-                Ok((revision, _)) => cache.wait(revision).await,
+                Ok(revision) => cache.wait(revision).await,
                 Err(error) => debug!(%error, key, "an expired Event stays"),
             }
         }

@@ -286,7 +286,7 @@ impl Write<'_> {
             return Ok(true);
         }
         match self.inner.store.delete(&self.target.store_key(), Expect::Revision(old.revision())).await {
-            Ok((revision, _)) => {
+            Ok(revision) => {
                 if self.target.is("", "services") {
                     self.inner.services.release(&Holding::of(&old.value()));
                 }
@@ -315,7 +315,7 @@ pub async fn discard(inner: &Inner, target: &Target, dry_run: bool) -> Result<()
     if dry_run {
         return Ok(());
     }
-    let (revision, _) = inner.store.delete(&target.store_key(), Expect::Any).await.map_err(|error| refused(&error))?;
+    let revision = inner.store.delete(&target.store_key(), Expect::Any).await.map_err(|error| refused(&error))?;
     inner.cache.wait(revision).await;
     Ok(())
 }

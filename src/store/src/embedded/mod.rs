@@ -42,7 +42,7 @@ use self::{
     record::Kind,
     recover::Recovered,
     segment::Slot,
-    shared::{Done, Ending, Operation, ReadOnly, Refused, Request, Shared, State},
+    shared::{Ending, Operation, ReadOnly, Refused, Request, Shared, State},
     writer::{Start, Writer},
 };
 use crate::{Durability, Entry, Event, Expect, OpenError, Page, Range, ReadError, Store, WriteError};
@@ -152,7 +152,7 @@ impl EmbeddedStore {
         *self.shared.statistics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn write(&self, key: &str, operation: Operation, expect: Expect, durability: Durability) -> Result<Done, WriteError> {
+    async fn write(&self, key: &str, operation: Operation, expect: Expect, durability: Durability) -> Result<u64, WriteError> {
         let size = if let Operation::Put(value) = &operation { value.len() } else { 0 };
         if key.len() > MAX_KEY_BYTES {
             return Err(WriteError::KeyTooLong { size: key.len(), bound: MAX_KEY_BYTES });
@@ -174,7 +174,7 @@ impl EmbeddedStore {
             self.shared.notify_writer(&queue);
         }
         match answered.await {
-            Ok(Ok(done)) => Ok(done),
+            Ok(Ok(revision)) => Ok(revision),
             Ok(Err(Refused::ReadOnly(why))) => Err(WriteError::ReadOnly { reason: why.reason.to_string(), source: why.source() }),
             Ok(Err(Refused::Conflict(None))) => Err(WriteError::Conflict { current: None }),
             Ok(Err(Refused::Conflict(Some(slot)))) => Err(WriteError::Conflict { current: Some(load(key, slot).await?) }),
@@ -297,13 +297,11 @@ impl Store for EmbeddedStore {
     }
 
     async fn put(&self, key: &str, value: Bytes, expect: Expect, durability: Durability) -> Result<u64, WriteError> {
-        Ok(self.write(key, Operation::Put(value), expect, durability).await?.revision)
+        self.write(key, Operation::Put(value), expect, durability).await
     }
 
-    async fn delete(&self, key: &str, expect: Expect) -> Result<(u64, Entry), WriteError> {
-        let done = self.write(key, Operation::Delete, expect, Durability::Sync).await?;
-        let before = done.before.ok_or(WriteError::Conflict { current: None })?;
-        Ok((done.revision, load(key, before).await?))
+    async fn delete(&self, key: &str, expect: Expect) -> Result<u64, WriteError> {
+        self.write(key, Operation::Delete, expect, Durability::Sync).await
     }
 
     async fn watch(&self, prefix: &str, after: u64) -> Result<BoxStream<'static, Result<Event, ReadError>>, ReadError> {

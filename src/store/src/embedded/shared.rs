@@ -36,19 +36,10 @@ pub struct Request {
     pub expect: Expect,
     /// When it is answered.
     pub durability: Durability,
-    /// Where the answer goes. Nobody may be there any more; the write happens all the same.
-    pub answer: oneshot::Sender<Result<Done, Refused>>,
+    /// Where the revision goes. Nobody may be there any more; the write happens all the same.
+    pub answer: oneshot::Sender<Result<u64, Refused>>,
     /// Its share of the queue's bound, given back with the answer.
     pub _permit: OwnedSemaphorePermit,
-}
-
-/// A write that happened.
-#[derive(Debug)]
-pub struct Done {
-    /// As this revision.
-    pub revision: u64,
-    /// The key's state before.
-    pub before: Option<Slot>,
 }
 
 /// A write that did not happen.

@@ -45,7 +45,7 @@ async fn conditions_hold_or_tell_the_present_state() {
     assert_eq!(store.put("/a", value.clone(), Expect::Revision(1), Durability::Lazy).await.expect("updated"), 2);
     let stale = store.delete("/a", Expect::Revision(1)).await;
     assert!(matches!(stale, Err(WriteError::Conflict { current: Some(ref entry) }) if (entry.created, entry.modified) == (1, 2)));
-    assert_eq!(store.delete("/a", Expect::Revision(2)).await.expect("deleted").0, 3);
+    assert_eq!(store.delete("/a", Expect::Revision(2)).await.expect("deleted"), 3);
     assert!(matches!(store.delete("/a", Expect::Any).await, Err(WriteError::Conflict { current: None })));
     assert_eq!((store.revision(), store.get("/a").await.expect("read")), (3, None));
 }

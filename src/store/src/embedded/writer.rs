@@ -18,7 +18,7 @@ use super::{
     log::{Log, RotateError},
     record::{self, Kind},
     segment::Slot,
-    shared::{Done, Ending, Gate, Operation, Queue, ReadOnly, Refused, Request, Shared},
+    shared::{Ending, Gate, Operation, Queue, ReadOnly, Refused, Request, Shared},
 };
 use crate::{Durability, Expect};
 
@@ -99,7 +99,7 @@ pub struct Start {
 struct Staged {
     keys: HashMap<Arc<str>, Option<Slot>>,
     pasts: Vec<Past>,
-    answers: Vec<(Request, Result<Done, Refused>)>,
+    answers: Vec<(Request, Result<u64, Refused>)>,
     sync: bool,
     live_bytes: i64,
 }
@@ -204,7 +204,7 @@ impl Writer {
         }
     }
 
-    fn stage(&mut self, staged: &mut Staged, request: &Request) -> Result<Done, Refused> {
+    fn stage(&mut self, staged: &mut Staged, request: &Request) -> Result<u64, Refused> {
         let before = match staged.keys.get(&request.key) {
             Some(state) => state.clone(),
             None => self.current(&request.key).map_err(|source| Refused::ReadOnly(ReadOnly::because(INDEX_FAILED, source)))?,
@@ -234,8 +234,8 @@ impl Writer {
         staged.live_bytes -= before.as_ref().map_or(0, |slot| i64::from(slot.place.len));
         staged.sync |= request.durability == Durability::Sync;
         staged.keys.insert(request.key.clone(), after.clone());
-        staged.pasts.push(Past { key: request.key.clone(), before: before.clone(), after, value, at: Instant::now() });
-        Ok(Done { revision, before })
+        staged.pasts.push(Past { key: request.key.clone(), before, after, value, at: Instant::now() });
+        Ok(revision)
     }
 
     /// The key's state before this batch. The index takes a change in before the overlay lets go of it, so one of them has it.

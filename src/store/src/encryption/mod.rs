@@ -244,11 +244,8 @@ impl Store for Encrypted {
         self.inner.put(key, sealed, expect, durability).await.map_err(|error| self.shared.open_conflict(error))
     }
 
-    async fn delete(&self, key: &str, expect: Expect) -> Result<(u64, Entry), WriteError> {
-        let deleted = self.inner.delete(key, expect).await;
-        let (revision, mut entry) = deleted.map_err(|error| self.shared.open_conflict(error))?;
-        self.shared.open_entry(&mut entry);
-        Ok((revision, entry))
+    async fn delete(&self, key: &str, expect: Expect) -> Result<u64, WriteError> {
+        self.inner.delete(key, expect).await.map_err(|error| self.shared.open_conflict(error))
     }
 
     async fn watch(&self, prefix: &str, after: u64) -> Result<BoxStream<'static, Result<Event, ReadError>>, ReadError> {
