@@ -69,11 +69,12 @@ fn signals_end_it_in_order() {
     assert!(!data_dir(&String::from_utf8_lossy(&output.stdout)).exists());
 
     // SIGTERM goes to the command, whose exit code counts. What it started itself ends with the cluster.
-    let line = "trap 'exit 5' TERM; sleep 1000 & echo $CORACLE_DATA_DIR; wait";
+    // The child says the line, so it is what its arguments say by then.
+    let line = "trap 'exit 5' TERM; sh -c 'echo $CORACLE_DATA_DIR; sleep 1000; :' a-child & wait";
     let mut follow = Follow::start(run(&[], line));
     let data = data_dir(&follow.line());
     let id = left::id(&data).expect("the machine knows it");
-    assert!(left::of(&id, &data)["processes"].iter().any(|p| p.ends_with("sleep 1000 ")), "the command's child is the cluster's");
+    assert!(left::of(&id, &data)["processes"].iter().any(|p| p.ends_with("a-child ")), "the command's child is the cluster's");
     follow.signal(Signal::SIGTERM);
     assert_eq!(follow.wait().code(), Some(5));
     assert_gone(&id, &data);
