@@ -13,8 +13,8 @@ rounds=${LOAD_ROUNDS:-5}
 work=$(mktemp -d /var/tmp/coracle-load-XXXXXX)
 pids=
 stop() {
-    for pid in $pids; do kill "$pid" 2>/dev/null || true; done
-    for pid in $pids; do wait "$pid" 2>/dev/null || true; done
+    # The last one first: an API server does not end without its etcd.
+    for pid in $pids; do kill "$pid" 2>/dev/null || true; wait "$pid" 2>/dev/null || true; done
     pids=
     if [ -d "$work/data" ]; then "$bin" killall --data-dir "$work/data" >/dev/null 2>&1 || true; fi
     rm -rf "$work/data" "$work/etcd"
@@ -55,7 +55,7 @@ upstream() {
         --service-cluster-ip-range 10.43.0.0/16 --authorization-mode RBAC --token-auth-file "$work/etcd/tokens" \
         --service-account-issuer https://load --service-account-key-file "$work/etcd/key" --service-account-signing-key-file "$work/etcd/key" \
         2>"$work/apiserver.log" &
-    pids="$pids $!"
+    pids="$! $pids"
     until_ready https://127.0.0.1:17444/readyz
     access="-server https://127.0.0.1:17444 -token load"
 }
