@@ -7,6 +7,8 @@ set -eu
 cd "$(dirname "$0")/.."
 kbench=${1:?"usage: load.sh KBENCH [KUBE_APISERVER ETCD]"}
 apiserver=${2:-} etcd=${3:-}
+sh packaging/install-deps.sh build test
+[ -n "${CORACLE_BIN:-}" ] || [ -x dist/coracle ] || sh packaging/build.sh
 bin=${CORACLE_BIN:-$PWD/dist/coracle}
 export PATH="$PWD/.tools:$PATH"
 rounds=${LOAD_ROUNDS:-5}

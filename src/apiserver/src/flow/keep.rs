@@ -8,6 +8,7 @@ use std::{
 use coracle_api::{catalogue::bootstrap, status::Status};
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::time::MissedTickBehavior;
 
 use super::config::digest;
 use crate::server::Shared;
@@ -27,6 +28,9 @@ pub(crate) async fn run(shared: Weak<Shared>) {
     let mut levels = strong.registry.subscribe(GROUP, LEVELS);
     drop(strong);
     let (mut look, mut waits) = (true, false);
+    // Its own clock: however often the objects change, seats move on.
+    let mut again = tokio::time::interval(ADJUST_EVERY);
+    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let Some(strong) = shared.upgrade() else { return };
         if look {
@@ -53,8 +57,11 @@ pub(crate) async fn run(shared: Weak<Shared>) {
                 look = true;
             }
             // While somebody waits, who else does shows at the next look: nobody is woken for each.
-            () = flow.contended.notified(), if !waits => waits = flow.adjust(),
-            () = tokio::time::sleep(ADJUST_EVERY), if waits => waits = flow.adjust(),
+            () = flow.contended.notified(), if !waits => {
+                waits = flow.adjust();
+                again.reset();
+            }
+            _ = again.tick(), if waits => waits = flow.adjust(),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use jiff::Timestamp;
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
-    io::Errno,
+    io::{Errno, retry_on_intr},
 };
 
 use super::log::{Lines, Log};
@@ -33,7 +33,7 @@ pub(super) fn drain(outputs: &mut Vec<Output>, log: &mut Log) {
         let mut open: Vec<PollFd<'_>> = streams.map(|(stream, _)| PollFd::from_borrowed_fd(stream, PollFlags::IN)).collect();
         let left = until.saturating_duration_since(Instant::now());
         let time = Timespec::try_from(left).unwrap_or_default();
-        if open.is_empty() || left.is_zero() || !matches!(rustix::event::poll(&mut open, Some(&time)), Ok(1..)) {
+        if open.is_empty() || left.is_zero() || !matches!(retry_on_intr(|| rustix::event::poll(&mut open, Some(&time))), Ok(1..)) {
             return;
         }
     }

@@ -119,15 +119,17 @@ impl Log {
     pub fn write_ahead(&mut self) {
         if self.is_synced() && self.cached < self.written {
             // One write of many pages made one large folio of them; a small write into it would be accounted as one of all of it.
-            self.tail.file.forget(self.cached.into(), (self.written - self.cached).into());
+            // The page of the last record stays: the next one begins in it.
+            let from = self.end.next_multiple_of(PAGE).max(self.cached).min(self.written);
+            self.tail.file.forget(from.into(), (self.written - from).into());
             self.cached = self.written;
         }
         let enough = (self.end + AHEAD / 4 * 3).min(self.len);
         if self.written >= enough || self.dirty > self.end {
             return;
         }
-        let from = self.end.next_multiple_of(PAGE).max(self.written);
         let to = (self.end + AHEAD).next_multiple_of(PAGE).min(self.len);
+        let from = self.end.next_multiple_of(PAGE).max(self.written).min(to);
         if self.tail.file.write_at(&vec![0; (to - from) as usize], from.into()).is_ok() {
             self.tail.file.begin_writing(from.into(), (to - from).into());
             (self.cached, self.written) = (from, to);
@@ -234,7 +236,7 @@ mod tests {
     fn zeros_are_written_ahead_of_the_records_and_never_over_them() {
         let dir = tempfile::tempdir().expect("a directory");
         let disk = Directory::open(dir.path()).expect("a disk");
-        let segment_bytes = 1 << 20;
+        let segment_bytes = (1 << 20) + 100; // no whole pages: whoever made it
         let mut log = Log::start(Arc::new(disk), segment_bytes).expect("a log");
         let value = vec![0x5A; 60_000];
         let mut revision = 0;
