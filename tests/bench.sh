@@ -20,19 +20,7 @@ clean() {
 trap clean EXIT
 trap 'exit 130' INT TERM
 
-failed=0
-row() { # row WHAT FIGURE MUST GOAL; bounds as "< 40" or ">= 1.0"
-    awk -v what="$1" -v figure="$2" -v must="$3" -v goal="$4" '
-    function holds(bound, p) {
-        split(bound, p, " ")
-        return p[1] == "<" ? figure + 0 < p[2] + 0 : p[1] == ">" ? figure + 0 > p[2] + 0 : figure + 0 >= p[2] + 0
-    }
-    BEGIN {
-        verdict = figure == "" ? "NO FIGURE" : holds(goal) ? "goal" : holds(must) ? "must" : "MISSED"
-        printf "%-66s %10s %10s %10s  %s\n", what, figure == "" ? "-" : figure, must, goal, verdict
-        exit verdict == "MISSED" || verdict == "NO FIGURE"
-    }' || failed=1
-}
+. tests/rows.sh
 said() { sed -n "$1" "$2" | tail -n 1; } # said SED-PROGRAM FILE: its last line
 run() { # run NAME COMMAND...: keeps what it says; a failure is seen by the missing figure
     name=$1; shift
@@ -48,7 +36,7 @@ example() { # example CRATE NAME [ARGS...]
 }
 
 echo "== $(uname -sr), $(nproc) processors, $(awk '/^MemTotal/ {printf "%.1f", $2/1048576}' /proc/meminfo) GiB, profile $profile, $(date -u +%FT%TZ)"
-printf '%-66s %10s %10s %10s\n' what figure must goal
+titles what
 row "the binary, stripped, MB" "$(awk -v b="$(stat -c %s dist/coracle)" 'BEGIN {printf "%.1f", b/1e6}')" "< 40" "< 30"
 
 # One cluster that idles.
