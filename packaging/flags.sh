@@ -2,7 +2,8 @@
 # Prints the RUSTFLAGS of the program: static glibc, and what makes the file smaller where this machine's linker can do it.
 # Each linker flag is tried on a small program that is built and run; one that fails either is left out.
 set -eu
-flags="-C target-feature=+crt-static"
+# strip: here too, as cargo forgets the profile's for a package with a level of its own, which `coracle` has.
+flags="-C target-feature=+crt-static -C strip=symbols"
 triple=$(rustc -vV | sed -n 's/^host: //p')
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

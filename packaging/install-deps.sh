@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what is missing on a Debian or Ubuntu machine, by package name. Arguments: build, test, ebpf, bench (any number).
+# Installs what is missing on a Debian or Ubuntu machine, by package name. Arguments: build, test, ebpf, bench, vm (any number).
 set -eu
 
 packages=""
@@ -21,6 +21,8 @@ for part in "$@"; do
         ;;
     test)
         want busybox busybox-static
+        want containerd containerd
+        want runc runc
         want ip iproute2
         want git git
         want python3 python3
@@ -35,8 +37,17 @@ for part in "$@"; do
         want runc runc
         want crun crun
         ;;
+    vm)
+        want qemu-system-x86_64 qemu-system-x86
+        want mke2fs e2fsprogs
+        file /sbin/depmod kmod
+        want busybox busybox-static
+        want curl curl
+        want runc runc
+        want crun crun
+        ;;
     *)
-        echo "install-deps.sh: unknown part $part (build, test, ebpf, bench)" >&2
+        echo "install-deps.sh: unknown part $part (build, test, ebpf, bench, vm)" >&2
         exit 2
         ;;
     esac

@@ -23,8 +23,8 @@ trap 'exit 130' INT TERM
 . tests/rows.sh
 said() { sed -n "$1" "$2" | tail -n 1; } # said SED-PROGRAM FILE: its last line
 run() { # run NAME COMMAND...: keeps what it says; a failure is seen by the missing figure
-    name=$1; shift
-    "$@" >"$work/$name" 2>&1 || { echo "bench.sh: $name failed:" >&2; tail -n 5 "$work/$name" >&2; }
+    words=$work/$1; shift
+    "$@" >"$words" 2>&1 || { echo "bench.sh: $* failed:" >&2; tail -n 5 "$words" >&2; }
 }
 # As packaging/build.sh builds the program, so that both share what they are made of.
 triple=$(rustc -vV | sed -n 's/^host: //p')
@@ -81,18 +81,25 @@ row "endpoint's end to refused by the dataplane, ms (p50)" "$(said 's/^endpoint 
 
 run pods example coracle-tests pods
 of_pods() { said "s/^$1, ms *\([0-9.]*\) .*/\1/p" "$work/pods"; }
-row "pod created to Running, image present: p50 of 50, ms" "$(of_pods 'pod created to Running.*')" "< 300" "< 150"
-row "the same: p99 of 50, ms" "$(of_pods 'the same, p99')" "< 800" "< 400"
+row "pod created to Running, image present: p50 of 50, ms" "$(of_pods 'pod created to Running.*')" "< 250" "< 150"
+row "the same: p99 of 50, ms" "$(of_pods 'the same, p99')" "< 700" "< 400"
 row "pod deleted to its last answer by ClusterIP, worst of 5, ms" "$(of_pods 'pod deleted to its last answer by ClusterIP.*')" "< 100" "< 50"
 row "pod deleted to its last answer by DNS, worst of 5, ms" "$(of_pods 'pod deleted to its last answer by DNS.*')" "< 100" "< 50"
+row "30 pods created at once, the last Running, ms" "$(of_pods '30 pods created at once.*')" "< 6000" "< 3000"
+of_many() { said "s/^$1 *\([0-9.]*\) .*/\1/p" "$work/pods"; }
+row "100 idle pods: RSS of the server, MiB" "$(of_many '100 idle pods: RSS.*MiB')" "< 120" "< 90"
+row "the same: private memory of a shim, MiB" "$(of_many '100 idle pods: private.*MiB')" "< 1" "< 0.5"
+row "the same, no probes: CPU of all of ours, % of a core" "$(of_many '100 idle pods, no probes.*core')" "< 1" "< 0.5"
+row "100 pods with an http probe each second: the same" "$(of_many '100 pods with an http probe.*core')" "< 8" "< 4"
 
 # runc as this machine is; crun knows no hybrid layout and runs with cgroup v2 alone.
 run runc example coracle-runtime create_start 50
-row "container create + start, against runc" "$(said 's,.*coracle/runc \([0-9.]*\).*,\1,p' "$work/runc")" "< 0.5" "< 0.25"
+row "container create + start, against runc" "$(said 's,.*coracle/runc \([0-9.]*\).*,\1,p' "$work/runc")" "< 0.4" "< 0.25"
+row "lines/s of 200 bytes from one container to its log" "$(said 's,^log: \([0-9]*\) lines/s.*,\1,p' "$work/runc")" "> 300000" "> 1000000"
 if crun --version >/dev/null 2>&1; then
     run crun example coracle-runtime create_start 50 --unified
-    row "container create + start, against crun" "$(said 's,.*coracle/crun \([0-9.]*\).*,\1,p' "$work/crun")" "< 1.0" "< 0.5"
+    row "container create + start, against crun" "$(said 's,.*coracle/crun \([0-9.]*\).*,\1,p' "$work/crun")" "< 0.9" "< 0.5"
 fi
 run unpack example coracle-runtime unpack
-echo "no bar: $(said '/^unpack: tar/p' "$work/unpack")"
+row "unpack of an image of 300 MB, against tar alone" "$(said 's,^unpack: coracle/tar \([0-9.]*\).*,\1,p' "$work/unpack")" "< 1.5" "< 1.0"
 exit "$failed"

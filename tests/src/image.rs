@@ -16,16 +16,30 @@ const APPLETS: [&str; 24] = [
 
 /// Writes `busybox.tar` with the image `busybox:test` into the directory.
 pub fn busybox(directory: &Path) -> PathBuf {
+    archive(directory, "busybox.tar", &["busybox:test", "busybox:next"], &["sh"])
+}
+
+/// Writes an archive of that name with an image that has these names and runs this.
+pub fn archive(directory: &Path, file: &str, names: &[&str], command: &[&str]) -> PathBuf {
+    written(directory, file, names, command, "")
+}
+
+/// The image `busybox:test` by another name, for this user.
+pub fn busybox_as(directory: &Path, name: &str, user: &str) -> PathBuf {
+    written(directory, "user.tar", &[name], &["sh"], user)
+}
+
+fn written(directory: &Path, file: &str, names: &[&str], command: &[&str], user: &str) -> PathBuf {
     let layer = layer();
     let config = json!({
         "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
         "os": "linux",
-        "config": {"Env": ["PATH=/bin"], "Cmd": ["sh"]},
+        "config": {"Env": ["PATH=/bin"], "Cmd": command, "User": user},
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", hex(&layer))]},
     });
     let config = config.to_string().into_bytes();
-    let manifest = json!([{"Config": "config.json", "RepoTags": ["busybox:test", "busybox:next"], "Layers": ["layer.tar"]}]);
-    let path = directory.join("busybox.tar");
+    let manifest = json!([{"Config": "config.json", "RepoTags": names, "Layers": ["layer.tar"]}]);
+    let path = directory.join(file);
     let mut archive = tar::Builder::new(File::create(&path).expect("a file"));
     for (name, bytes) in [("config.json", config), ("layer.tar", layer), ("manifest.json", manifest.to_string().into_bytes())] {
         append(&mut archive, name, &bytes, 0o644);

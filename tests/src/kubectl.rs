@@ -78,12 +78,24 @@ impl Kubectl {
         self.ok(&[&head[..], flags, &["--", "sh", "-c", line][..]].concat());
     }
 
-    /// Must succeed with this manifest on its standard input.
-    pub fn stdin(&self, args: &[&str], manifest: &str) -> String {
+    /// Runs it to its end, whatever that is, with this manifest on its standard input.
+    pub fn try_stdin(&self, args: &[&str], manifest: &str) -> Output {
         let mut child =
             self.command(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("kubectl can be started");
         child.stdin.take().expect("it was piped").write_all(manifest.as_bytes()).expect("kubectl reads it");
-        succeeded(args, child.wait_with_output().expect("kubectl ends"))
+        child.wait_with_output().expect("kubectl ends")
+    }
+
+    /// Must succeed with this manifest on its standard input.
+    pub fn stdin(&self, args: &[&str], manifest: &str) -> String {
+        succeeded(args, self.try_stdin(args, manifest))
+    }
+
+    /// Must fail with this manifest on its standard input; its standard error.
+    pub fn stdin_fails(&self, args: &[&str], manifest: &str) -> String {
+        let output = self.try_stdin(args, manifest);
+        assert!(!output.status.success(), "kubectl {args:?} succeeded: {}", String::from_utf8_lossy(&output.stdout));
+        String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
     /// `apply -f -`.

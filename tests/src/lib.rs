@@ -2,6 +2,8 @@
 //!
 //! `CORACLE_BIN` names the program under test (`sh packaging/build.sh` leaves it at dist/coracle).
 
+pub mod containerd;
+pub mod disk;
 pub mod extension;
 pub mod http;
 pub mod image;
@@ -10,6 +12,7 @@ pub mod left;
 pub mod manifests;
 pub mod memory;
 pub mod pty;
+pub mod reboot;
 pub mod registry;
 pub mod screen;
 pub mod server;

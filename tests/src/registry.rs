@@ -27,6 +27,11 @@ type Bodies = BTreeMap<String, (&'static str, Vec<u8>)>;
 impl Registry {
     /// Serves the image of the archive as `REPOSITORY:TAG`, until the test ends; the authority's file goes to `directory`.
     pub fn start(archive: &Path, repository: &str, tag: &str, directory: &Path) -> Self {
+        Self::locked(archive, repository, tag, directory, None)
+    }
+
+    /// The same for those only who send this `Authorization`.
+    pub fn locked(archive: &Path, repository: &str, tag: &str, directory: &Path, wanted: Option<&'static str>) -> Self {
         let key = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
         let authority = directory.join("authority.pem");
         std::fs::write(&authority, key.cert.pem()).expect("written");
@@ -43,7 +48,7 @@ impl Registry {
                 std::thread::spawn(move || {
                     let session = rustls::ServerConnection::new(tls).expect("a session");
                     // A client that goes away is no matter of the registry's.
-                    let _ = serve(rustls::StreamOwned::new(session, stream), &bodies);
+                    let _ = serve(rustls::StreamOwned::new(session, stream), &bodies, wanted);
                 });
             }
         });
@@ -51,7 +56,7 @@ impl Registry {
     }
 }
 
-fn serve(stream: impl std::io::Read + std::io::Write, bodies: &Bodies) -> std::io::Result<()> {
+fn serve(stream: impl std::io::Read + std::io::Write, bodies: &Bodies, key: Option<&str>) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     loop {
         let mut first = String::new();
@@ -59,12 +64,23 @@ fn serve(stream: impl std::io::Read + std::io::Write, bodies: &Bodies) -> std::i
             return Ok(());
         }
         let mut line = String::from("x");
+        let mut shown = None;
         while !line.trim().is_empty() {
             line.clear();
             stream.read_line(&mut line)?;
+            if let Some((_, value)) = line.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("authorization")) {
+                shown = Some(value.trim().to_owned());
+            }
         }
         let mut words = first.split(' ');
         let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let path = path.split_once('?').map_or(path, |(path, _)| path);
+        if key.is_some() && shown.as_deref() != key {
+            let head = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"test\"\r\nContent-Length: 0\r\n\r\n";
+            stream.get_mut().write_all(head.as_bytes())?;
+            stream.get_mut().flush()?;
+            continue;
+        }
         let (status, kind, body) = match bodies.get(path) {
             Some((kind, body)) => ("200 OK", *kind, body.as_slice()),
             None => ("404 Not Found", "application/json", &br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"unknown"}]}"#[..]),

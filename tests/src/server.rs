@@ -45,14 +45,27 @@ pub struct Server {
 impl Server {
     /// A whole cluster that has the image `busybox:test` and a node that is Ready.
     pub fn with_image() -> (Self, Kubectl) {
-        let server = Self::start(&[]);
+        Self::with_image_and(&[], Vec::new())
+    }
+
+    /// The same, with these further flags and variables.
+    pub fn with_image_and(args: &[&str], environment: Vec<(&'static str, OsString)>) -> (Self, Kubectl) {
+        Self::start_with(args, environment).and_image()
+    }
+
+    /// The same, with its data below this directory and these further flags.
+    pub fn with_image_below(place: &Path, args: &[&str]) -> (Self, Kubectl) {
+        Self::start_below(place, args, Vec::new()).and_image()
+    }
+
+    fn and_image(self) -> (Self, Kubectl) {
         let directory = tempfile::tempdir().expect("a directory");
-        server.import(&image::busybox(directory.path()));
-        let kubectl = server.kubectl();
+        self.import(&image::busybox(directory.path()));
+        let kubectl = self.kubectl();
         kubectl.ok(&["wait", "node", "--all", "--for=condition=Ready", "--timeout=60s"]);
         let taints = kubectl.ok(&["get", "nodes", "-o", "jsonpath={.items[*].spec.taints[*].key}"]);
         assert!(!taints.contains("pressure"), "no pod can run on this machine, make room on its disk or in its memory: {taints}");
-        (server, kubectl)
+        (self, kubectl)
     }
 
     /// Starts one with these further flags and waits until it says that it is ready.
@@ -63,7 +76,11 @@ impl Server {
     /// The same, with variables.
     pub fn start_with(args: &[&str], environment: Vec<(&'static str, OsString)>) -> Self {
         // Not below /tmp: overlay file systems and big images want a disk.
-        let directory = tempfile::Builder::new().prefix("coracle-test-").tempdir_in("/var/tmp").expect("a directory");
+        Self::start_below(Path::new("/var/tmp"), args, environment)
+    }
+
+    fn start_below(place: &Path, args: &[&str], environment: Vec<(&'static str, OsString)>) -> Self {
+        let directory = tempfile::Builder::new().prefix("coracle-test-").tempdir_in(place).expect("a directory");
         let mut server = Self {
             directory,
             args: args.iter().map(|a| (*a).to_owned()).collect(),
@@ -81,6 +98,11 @@ impl Server {
         self
     }
 
+    /// Takes these further flags from its next start on, in place of the former ones.
+    pub fn set_flags(&mut self, args: &[&str]) {
+        self.args = args.iter().map(|a| (*a).to_owned()).collect();
+    }
+
     /// Starts it again on the same data.
     pub fn up(&mut self) {
         self.up_as(&program());
@@ -89,14 +111,7 @@ impl Server {
     /// The same, by another build of the program.
     pub fn up_as(&mut self, program: &Path) {
         assert!(self.child.is_none(), "it runs already");
-        let mut child = Command::new(program)
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .args(["server", "--https-listen-port=0", "--kubelet-port=0", "--data-dir"])
-            .arg(self.directory.path())
-            .args(&self.args)
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program can be started");
+        let mut child = self.command(program).stderr(Stdio::piped()).spawn().expect("the program can be started");
         let stderr = child.stderr.take().expect("it was piped");
         let (tell, told) = mpsc::channel();
         std::thread::spawn(move || {
@@ -109,6 +124,25 @@ impl Server {
         });
         self.child = Some(child);
         told.recv_timeout(START_LIMIT).expect("the server is ready");
+    }
+
+    /// Starts it on the same data and kills it after this time, wherever it is by then.
+    pub fn up_briefly(&mut self, time: Duration) {
+        assert!(self.child.is_none(), "it runs already");
+        let mut child = self.command(&program()).stderr(Stdio::null()).spawn().expect("the program can be started");
+        std::thread::sleep(time);
+        child.kill().expect("it lives");
+        child.wait().expect("it ends");
+    }
+
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .args(["server", "--https-listen-port=0", "--kubelet-port=0", "--data-dir"])
+            .arg(self.directory.path())
+            .args(&self.args);
+        command
     }
 
     /// Sends a signal and waits for the end of the process.

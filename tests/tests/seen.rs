@@ -76,12 +76,13 @@ fn what_a_server_keeps_to_itself_and_what_it_tells() {
 }
 
 fn secrets(server: &mut Server, kubectl: &Kubectl) {
-    kubectl.ok(&["create", "configmap", "open", &format!("--from-literal=word=open-{WORD}")]);
+    kubectl.ok(&["create", "configmap", "open", &format!("--from-literal=word=visible-{WORD}")]);
     kubectl.ok(&["create", "secret", "generic", "kept", &format!("--from-literal=word={WORD}")]);
     let base64 = kubectl.ok(&["get", "secret", "kept", "-o", "jsonpath={.data.word}"]);
     assert!(!base64.is_empty());
     let of_database = |path: &PathBuf| path.starts_with(server.data_dir().join("server/db"));
-    assert!(holding(server, &[&format!("open-{WORD}")]).iter().any(of_database), "what is not secret is in the log as it is");
+    // Values lie compressed: what occurs once in an object stays as it is.
+    assert!(holding(server, &[&format!("visible-{WORD}")]).iter().any(of_database), "what is not secret is in the log as it is");
     assert_eq!(holding(server, &[&base64]), Vec::<PathBuf>::new());
     let before: Value = serde_json::from_str(&secrets_encrypt(server, "status")).expect("JSON");
     let after: Value = serde_json::from_str(&secrets_encrypt(server, "rotate")).expect("JSON");

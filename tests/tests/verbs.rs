@@ -138,7 +138,7 @@ fn who_may_what(kubectl: &Kubectl) {
     assert!(kubectl.ok(&["auth", "can-i", "--list", "--as=jane"]).contains("pods"));
     let me = kubectl.ok(&["auth", "whoami", "--as=jane", "--as-group=crew", "--as-uid=7", "--as-user-extra=k=v"]);
     assert!(me.contains("jane") && me.contains("[crew system:authenticated]") && me.contains("Extra: k"), "{me}");
-    assert!(kubectl.fails(&["top", "node"]).contains("Metrics API not available"));
+    assert!(kubectl.fails(&["top", "node"]).contains("metrics not available yet"));
 }
 
 /// The node is on paper: its pods never run, and go as soon as they are told to.

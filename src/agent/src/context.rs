@@ -2,19 +2,24 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use coracle_api::quantity::Quantity;
 use coracle_client::{EventType, Recorder, events};
 use coracle_network::PodNetwork;
 use coracle_runtime::PodRuntime;
+pub use coracle_runtime::causes as chain;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 
 use crate::{
     config::Config,
     container::downward::Known,
+    devices::Devices,
+    images::Images,
+    node::health::Health,
     objects::Objects,
     pod::spec,
     resources::{Amounts, ledger::Ledger},
-    stats::{probes::Counts, rate::Rates},
+    stats::{meters::Meters, probes::Counts, rate::Rates},
     volume,
 };
 
@@ -33,12 +38,20 @@ pub struct Context {
     pub recorder: Recorder,
     /// ConfigMaps and Secrets.
     pub objects: Objects,
+    /// What opens registries, and who may use what is here.
+    pub images: Arc<Images>,
+    /// What keeps the node from being Ready.
+    pub health: Arc<Health>,
     /// What pods were granted of it.
     pub ledger: Arc<Ledger>,
+    /// What plugins bring.
+    pub devices: Arc<Devices>,
     /// How often probes were asked.
     pub probes: Arc<Counts>,
     /// How fast CPU time grew when it was asked for last.
     pub rates: Arc<Rates>,
+    /// What is counted of the agent's own work.
+    pub meters: Arc<Meters>,
     /// What pods may take of the node.
     pub allocatable: Arc<Amounts>,
     /// Bytes of memory that the node has.
@@ -55,6 +68,11 @@ impl Context {
     /// Directory of a pod's volumes and files.
     pub fn pod_dir(&self, pod: &Pod) -> PathBuf {
         volume::pod_dir(&self.config.data_dir, spec::uid(pod))
+    }
+
+    /// Bytes of memory that pods may take of the node.
+    pub fn node_memory(&self) -> i64 {
+        self.allocatable.get("memory").map_or(self.memory_bytes, Quantity::units)
     }
 
     /// Directory of a pod's logs.
@@ -84,16 +102,4 @@ fn field_path(pod: &Pod, name: &str) -> String {
         _ => "containers",
     };
     format!("spec.{list}{{{name}}}")
-}
-
-/// An error with all its causes, for messages that people read.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut out = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        out.push_str(": ");
-        out.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    out
 }

@@ -3,26 +3,30 @@
 //! It talks to the API only through `kube::Client`, to containers only through `PodRuntime`, to the network only through `PodNetwork`.
 //! Stopping it stops no pod: the next agent on the same data directory adopts what runs.
 
+pub mod certificate;
 pub mod config;
 pub mod container;
 pub mod context;
+pub mod devices;
 pub mod eviction;
+pub mod images;
 pub mod logs;
 pub mod node;
 pub mod objects;
 pub mod pod;
 pub mod pods;
 pub mod probe;
-mod pull_secrets;
 pub mod resources;
 pub mod server;
+pub mod shutdown;
+pub mod statics;
 pub mod stats;
 pub mod volume;
 
 use std::{net::SocketAddr, sync::Arc};
 
 use coracle_api::quantity::Quantity;
-use coracle_client::Recorder;
+use coracle_client::{EventType, Recorder};
 use coracle_network::PodNetwork;
 use coracle_runtime::PodRuntime;
 use tokio::sync::watch;
@@ -35,6 +39,9 @@ use eviction::pressure::Pressure;
 use node::run::NodeTask;
 use pod::admit::NodeFacts;
 use pods::{Pods, Remains};
+use resources::limits;
+use shutdown::Shutdown;
+use statics::directory::Directory;
 
 /// Why the agent does not start.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +67,9 @@ pub enum StartError {
     /// the runtime does not tell what runs
     #[error("the container runtime does not tell what runs")]
     Runtime(#[source] coracle_runtime::RuntimeError),
+    /// images cannot be brought
+    #[error("images cannot be brought to the node")]
+    Images(#[source] images::OpenError),
     /// the network does not tell what is attached
     #[error("the pod network does not tell what is attached")]
     Network(#[source] coracle_network::AttachError),
@@ -92,17 +102,34 @@ impl Agent {
             runtime.sandboxes().await.map_err(StartError::Runtime)?,
             network.attachments().await.map_err(StartError::Network)?,
         );
+        let images = images::Images::open(&config.images, &config.data_dir.join("agent"), &*runtime).await.map_err(StartError::Images)?;
         let machine = node::machine::read(&config.data_dir);
         let mut capacity = machine.capacity.clone();
         capacity.insert("pods".to_owned(), Quantity::from_units(config.max_pods.into()));
-        let allocatable = node::object::allocatable(&capacity, &config.reserved);
+        let node_pids = eviction::signals::read(&config.data_dir).pids.capacity;
+        let of_pods = limits::of_all_pods(&capacity, &config.reserved, Some(node_pids).filter(|n| *n > 0));
+        let enforced = match coracle_runtime::group::limit(&limits::pods_cgroup(&config.cgroup_root), of_pods.as_ref()) {
+            Ok(()) => (EventType::Normal, "NodeAllocatableEnforced", "Updated Node Allocatable limit across pods".to_owned()),
+            Err(error) => {
+                tracing::warn!(%error, "what is reserved is not kept from pods by the kernel");
+                (EventType::Warning, "FailedNodeAllocatableEnforcement", format!("Failed to update Node Allocatable Limits: {error}"))
+            }
+        };
+        let meters = Arc::<stats::meters::Meters>::default();
+        let runtime = Arc::new(stats::measured::Measured { runtime, meters: meters.clone() });
+        let allocatable = node::object::allocatable(&capacity, &config.reserved, &config.eviction);
         let config = Arc::new(config);
+        let devices = Arc::new(devices::Devices::open(&config.root_dir, jiff::Timestamp::now()).counted(meters.clone()));
         let ctx = Context {
             recorder: Recorder::new(client.clone(), "kubelet", config.node_name.as_str()),
             objects: objects::Objects::new(client.clone()),
+            images: Arc::new(images),
+            health: Arc::default(),
             ledger: Arc::default(),
+            devices: devices.clone(),
             probes: Arc::default(),
             rates: Arc::default(),
+            meters,
             memory_bytes: machine.memory_bytes,
             allocatable: Arc::new(allocatable.clone()),
             config: config.clone(),
@@ -121,11 +148,23 @@ impl Agent {
         let pods = Pods::new(ctx.clone(), node, shutdown.clone());
         let tasks = TaskTracker::new();
         let (pressed, pressure) = watch::channel(Pressure::default());
-        let task = NodeTask { ctx: ctx.clone(), machine, capacity, port: address.port(), facts, pressure, stop: shutdown.clone() };
+        let task =
+            NodeTask { ctx: ctx.clone(), machine, capacity, port: address.port(), enforced, facts, pressure, stop: shutdown.clone() };
         tasks.spawn(task.run());
-        tasks.spawn(pods.clone().run(remains));
+        let protects = ctx.config.memory_throttling_factor.is_some();
+        tasks.spawn(resources::classes::keep(ctx.ledger.clone(), ctx.config.cgroup_root.clone(), protects, shutdown.clone()));
+        tasks.spawn(pods.clone().run(remains, manifests(&ctx.config)));
         let watch = eviction::Watch { ctx: ctx.clone(), pods: pods.clone(), told: pressed, stop: shutdown.clone() };
         tasks.spawn(watch.run());
+        if !ctx.config.shutdown.is_empty() {
+            tasks.spawn(Shutdown { ctx: ctx.clone(), pods: pods.clone(), stop: shutdown.clone() }.run());
+        }
+        for certificate in ctx.config.certificates.clone() {
+            tasks.spawn(certificate.keep(ctx.config.node_name.clone(), ctx.client.clone(), ctx.meters.clone(), shutdown.clone()));
+        }
+        tasks.spawn(eviction::oom::watch(ctx.recorder.clone(), ctx.config.node_name.clone(), shutdown.clone()));
+        tasks.spawn(devices.clone().serve(shutdown.clone()));
+        tasks.spawn(devices::podresources::serve(ctx.config.root_dir.clone(), devices, pods.clone(), shutdown.clone()));
         tasks.spawn(server::serve(ctx, pods, listener, shutdown));
         tasks.close();
         Ok(Agent { address, tasks })
@@ -140,4 +179,11 @@ impl Agent {
     pub async fn stopped(&self) {
         self.tasks.wait().await;
     }
+}
+
+/// The directory of manifests, if there is one. A node without it still runs the pods of the API.
+fn manifests(config: &Config) -> Option<Directory> {
+    let path = config.pod_manifest_path.clone()?;
+    let opened = Directory::open(path.clone(), config.node_name.clone());
+    opened.inspect_err(|error| tracing::error!(%error, path = %path.display(), "no static pods: the manifests cannot be watched")).ok()
 }

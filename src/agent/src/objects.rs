@@ -22,7 +22,14 @@ const FIRST_SIGHT: Duration = Duration::from_secs(10);
 type Data = BTreeMap<String, Vec<u8>>;
 
 /// An object as pods use it. `None`: it was not seen yet; `Some(None)`: it does not exist.
-type Sight = Option<Option<Arc<Data>>>;
+type Sight = Option<Option<Arc<Object>>>;
+
+/// What pods need of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Object {
+    uid: String,
+    data: Data,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Kind {
@@ -65,16 +72,23 @@ impl fmt::Debug for Used {
 /// The objects of a pod at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    config_maps: BTreeMap<String, Arc<Data>>,
-    secrets: BTreeMap<String, Arc<Data>>,
+    config_maps: BTreeMap<String, Arc<Object>>,
+    secrets: BTreeMap<String, Arc<Object>>,
+}
+
+impl Snapshot {
+    /// A Secret's data, and its uid.
+    pub fn owned_secret(&self, name: &str) -> Option<(&BTreeMap<String, Vec<u8>>, &str)> {
+        self.secrets.get(name).map(|object| (&object.data, &*object.uid))
+    }
 }
 
 impl Source for Snapshot {
     fn config_map(&self, name: &str) -> Option<Data> {
-        self.config_maps.get(name).map(|d| (**d).clone())
+        self.config_maps.get(name).map(|o| o.data.clone())
     }
     fn secret(&self, name: &str) -> Option<Data> {
-        self.secrets.get(name).map(|d| (**d).clone())
+        self.secrets.get(name).map(|o| o.data.clone())
     }
 }
 
@@ -118,9 +132,9 @@ impl Objects {
 }
 
 async fn follow(client: Client, (kind, namespace, name): Key, told: watch::Sender<Sight>) {
-    let tell = |data: Option<Data>| {
+    let tell = |object: Option<Object>| {
         told.send_if_modified(|old| {
-            let new = Some(data.map(Arc::new));
+            let new = Some(object.map(Arc::new));
             let changed = *old != new;
             *old = new;
             changed
@@ -134,7 +148,8 @@ async fn follow(client: Client, (kind, namespace, name): Key, told: watch::Sende
                 if let Ok(object) = state {
                     tell(object.map(|o| {
                         let text = o.data.into_iter().flatten().map(|(k, v)| (k, v.into_bytes()));
-                        text.chain(o.binary_data.into_iter().flatten().map(|(k, v)| (k, v.0))).collect()
+                        let data = text.chain(o.binary_data.into_iter().flatten().map(|(k, v)| (k, v.0))).collect();
+                        Object { uid: o.metadata.uid.unwrap_or_default(), data }
                     }));
                 }
             }
@@ -143,7 +158,10 @@ async fn follow(client: Client, (kind, namespace, name): Key, told: watch::Sende
             let mut states = watch_object::<Secret>(&client, Some(&namespace), &name);
             while let Some(state) = states.next().await {
                 if let Ok(object) = state {
-                    tell(object.map(|o| o.data.into_iter().flatten().map(|(k, v)| (k, v.0)).collect()));
+                    tell(object.map(|o| {
+                        let data = o.data.into_iter().flatten().map(|(k, v)| (k, v.0)).collect();
+                        Object { uid: o.metadata.uid.unwrap_or_default(), data }
+                    }));
                 }
             }
         }
@@ -158,9 +176,9 @@ impl Used {
             let mut sight = watched.sight.clone();
             let seen =
                 tokio::time::timeout(FIRST_SIGHT, sight.wait_for(Option::is_some)).await.map_err(|_| NotSeen)?.map_err(|_| NotSeen)?;
-            if let Some(Some(data)) = &*seen {
+            if let Some(Some(object)) = &*seen {
                 let list = if *kind == Kind::ConfigMap { &mut out.config_maps } else { &mut out.secrets };
-                list.insert(name.clone(), data.clone());
+                list.insert(name.clone(), object.clone());
             }
         }
         Ok(out)

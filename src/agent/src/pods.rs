@@ -14,23 +14,29 @@ use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
+
+mod preempt;
+mod statics;
 
 use crate::{
     context::{Context, chain},
-    eviction::Eviction,
-    logs::{files_of, rotate},
+    eviction::{Eviction, rank},
+    logs::{attempts, files_of, rotate},
     node::object,
     pod::{
         admit::NodeFacts,
         adopt::{self, Found},
-        life::{Life, Refusal, SandboxFacts},
+        life::{Life, Refusal, SandboxFacts, Stage, Termination},
         message,
         plan::Event,
-        resize, sandbox, spec,
+        resize, sandbox, shown, spec,
         worker::{Facts, INBOX_MESSAGES, Message, Worker},
     },
+    shutdown::{self, SHUTDOWN},
+    statics::{directory::Directory, is_mirror},
+    stats::meters::ADMISSION_REJECTIONS,
     volume::mount,
 };
 
@@ -43,6 +49,15 @@ struct Entry {
     pod: Arc<Pod>,
     inbox: mpsc::Sender<Message>,
     facts: watch::Receiver<Facts>,
+    /// Of a pod that comes from a file.
+    from_file: Option<statics::FromFile>,
+}
+
+impl Entry {
+    /// By the uid that it has here, or in the API.
+    fn is(&self, uid: &str) -> bool {
+        spec::uid(&self.pod) == uid || self.from_file.as_ref().is_some_and(|file| file.mirror.as_deref() == Some(uid))
+    }
 }
 
 /// All pods; cheap to clone.
@@ -50,6 +65,12 @@ struct Entry {
 pub struct Pods {
     ctx: Context,
     entries: Arc<Mutex<HashMap<String, Entry>>>,
+    /// Pods that the manifests ask for, by namespace and name.
+    wanted: Arc<Mutex<BTreeMap<String, Arc<Pod>>>>,
+    /// Critical pods that wait until others have made room, by uid.
+    preempting: Arc<Mutex<HashMap<String, Arc<Pod>>>>,
+    /// Told when a static pod is over, whose successor may wait.
+    over: Arc<Notify>,
     node: watch::Receiver<NodeFacts>,
     stop: CancellationToken,
 }
@@ -58,6 +79,14 @@ impl fmt::Debug for Pods {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pods").finish_non_exhaustive()
     }
+}
+
+/// Whether the node takes a pod.
+enum Admission {
+    Taken,
+    Refused(Refusal),
+    /// When these pods have ended, whose place it takes on a node with these facts.
+    Preempts(Vec<Arc<Pod>>, NodeFacts),
 }
 
 /// What a restarted agent finds, by uid.
@@ -85,11 +114,13 @@ impl Remains {
 impl Pods {
     /// No pods yet.
     pub fn new(ctx: Context, node: watch::Receiver<NodeFacts>, stop: CancellationToken) -> Self {
-        Self { ctx, entries: Arc::default(), node, stop }
+        Self { ctx, entries: Arc::default(), wanted: Arc::default(), preempting: Arc::default(), over: Arc::default(), node, stop }
     }
 
-    /// Follows the API and the runtime until the agent stops.
-    pub async fn run(self, mut remains: Remains) {
+    /// Follows the manifests, the API and the runtime until the agent stops.
+    pub async fn run(self, mut remains: Remains, mut manifests: Option<Directory>) {
+        // What needs no API does not wait for it.
+        self.take_manifests(manifests.as_mut(), &mut remains).await;
         let mut pods = follow::<Pod>(&self.ctx.client, None, Scope::fields(format!("spec.nodeName={}", self.ctx.config.node_name)));
         let mut events = self.ctx.runtime.events();
         let mut rotation = tokio::time::interval(ROTATION);
@@ -105,6 +136,8 @@ impl Pods {
                         self.see(pod, &mut remains).await;
                     }
                     Some(Ok(Step::Put(pod))) => self.see(pod, &mut remains).await,
+                    Some(Ok(Step::Deleted(pod))) if is_mirror(&pod) => self.mirror_gone(&pod).await,
+                    Some(Ok(Step::Deleted(pod))) if self.see_preempting(spec::uid(&pod), None) => {}
                     Some(Ok(Step::Deleted(pod))) => self.tell(spec::uid(&pod), Message::Event(Event::Gone)).await,
                     Some(Ok(Step::Complete)) => {
                         self.forget_missing(&listed).await;
@@ -118,9 +151,12 @@ impl Pods {
                 event = events.next() => match event {
                     Some(RuntimeEvent::Exited(id)) => self.tell_sandbox(&id.sandbox.clone(), || Message::Exited(id.clone())).await,
                     Some(RuntimeEvent::SandboxLost(id)) => self.tell_sandbox(&id.clone(), || Message::Event(Event::SandboxLost(id.clone()))).await,
+                    Some(RuntimeEvent::ImagesChanged) => self.tell_all(|| Message::ImagesChanged).await,
                     Some(RuntimeEvent::Resync) => self.tell_all(|| Message::Resync).await,
                     None => return,
                 },
+                () = statics::changed(manifests.as_mut()) => self.take_manifests(manifests.as_mut(), &mut remains).await,
+                () = self.over.notified() => self.begin_statics(&mut remains).await,
                 _ = rotation.tick() => self.rotate_logs().await,
                 () = self.stop.cancelled() => return,
             }
@@ -133,7 +169,13 @@ impl Pods {
 
     async fn see(&self, pod: Pod, remains: &mut Remains) {
         let pod = Arc::new(pod);
+        if is_mirror(&pod) {
+            return self.see_mirror(pod).await;
+        }
         let uid = spec::uid(&pod).to_owned();
+        if self.see_preempting(&uid, Some(&pod)) {
+            return;
+        }
         let known = {
             let mut entries = self.lock();
             entries.retain(|_, e| !e.facts.borrow().over);
@@ -149,18 +191,32 @@ impl Pods {
     }
 
     /// Whether the node takes a pod. A refusal is judged by the newest sight of the node: what the pod was bound by may be younger than ours.
-    async fn admit(&self, pod: &Arc<Pod>) -> Option<Refusal> {
-        let sight = self.node.borrow().clone();
-        let refusal = self.ctx.ledger.admit(pod, &sight)?;
+    async fn admit(&self, pod: &Arc<Pod>) -> Admission {
+        if self.ctx.health.is(SHUTDOWN) {
+            return Admission::Refused(shutdown::refusal());
+        }
+        let mut sight = self.node.borrow().clone();
+        sight.allocatable = self.ctx.devices.without_devices(sight.allocatable);
+        let Some(mut refusal) = self.ctx.ledger.admit(pod, &sight) else { return Admission::Taken };
         let nodes: Api<Node> = Api::all(self.ctx.client.clone());
-        match nodes.get(&self.ctx.config.node_name).await {
-            Ok(node) => self.ctx.ledger.admit(pod, &object::facts(&node, &self.ctx.allocatable, &sight)),
-            Err(_) => Some(refusal),
+        if let Ok(node) = nodes.get(&self.ctx.config.node_name).await {
+            sight = object::facts(&node, &self.ctx.allocatable, &sight);
+            sight.allocatable = self.ctx.devices.without_devices(sight.allocatable);
+            match self.ctx.ledger.admit(pod, &sight) {
+                Some(newer) => refusal = newer,
+                None => return Admission::Taken,
+            }
+        }
+        if !rank::is_critical(pod) || !refusal.is_shortage() {
+            return Admission::Refused(refusal);
+        }
+        match self.ctx.ledger.victims(pod, &sight) {
+            Ok(victims) => Admission::Preempts(victims, sight),
+            Err(error) => Admission::Refused(Refusal { reason: "UnexpectedAdmissionError".to_owned(), message: error.to_string() }),
         }
     }
 
     async fn begin(&self, pod: Arc<Pod>, uid: String, remains: &mut Remains) {
-        let now = Timestamp::now();
         let mut found = remains.sandboxes.remove(&uid).unwrap_or_default();
         let newest = found.pop();
         for old in found {
@@ -168,20 +224,43 @@ impl Pods {
         }
         let ran = newest.is_some() || pod.status.as_ref().and_then(|s| s.phase.as_deref()).is_some_and(|p| p != "Pending");
         let stays = ran || pod.metadata.deletion_timestamp.is_some();
-        let refused = if stays { None } else { self.admit(&pod).await };
+        let refused = match if stays { Admission::Taken } else { self.admit(&pod).await } {
+            Admission::Taken => None,
+            Admission::Refused(refusal) => Some(refusal),
+            Admission::Preempts(victims, node) => return self.preempt(pod, victims, node).await,
+        };
+        let found = newest.map(|s| self.found(&pod, s, remains));
+        self.start(pod, uid, refused, found);
+    }
+
+    /// Makes the task of a pod that was admitted, or refused, or runs already.
+    fn start(&self, pod: Arc<Pod>, uid: String, refused: Option<Refusal>, found: Option<Found>) {
+        let now = Timestamp::now();
         if let Some(refusal) = &refused {
+            self.ctx.meters.count(&ADMISSION_REJECTIONS, &[&refusal.reason]);
             self.ctx.tell(&pod, None, true, &refusal.reason, refusal.message.clone());
         }
         let mut life = Life::new(&pod, refused, now);
-        let found = newest.map(|s| self.found(&pod, s, remains));
-        adopt::adopt(&mut life, &pod, found, now);
-        if stays && life.ending.is_none() {
+        life.longest_backoff = self.ctx.config.longest_backoff;
+        let from_file = crate::statics::is_static(&pod);
+        let lost = from_file && found.is_none();
+        let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+        let new = found.is_none() && phase.is_none_or(|p| p == "Pending") && pod.metadata.deletion_timestamp.is_none();
+        if new && life.refused.is_none() && self.ctx.devices.wanted_by(&pod) {
+            life.devices = Stage::Todo;
+        }
+        adopt::adopt(&mut life, &shown::from_api(&*self.ctx.runtime, &pod), found, now);
+        if lost {
+            adopt::remember(&mut life, &attempts(&self.ctx.log_dir(&pod)), now);
+        }
+        if life.refused.is_none() && life.ending.is_none() {
             self.ctx.ledger.keep(Arc::new(resize::granted(&pod, &life)));
         }
         let (sender, inbox) = mpsc::channel(INBOX_MESSAGES);
         let (told, facts) = watch::channel(Facts::default());
         let worker = Worker::new(self.ctx.clone(), pod.clone(), life, (sender.clone(), inbox), told, self.stop.clone());
-        self.lock().insert(uid, Entry { pod, inbox: sender, facts });
+        let from_file = from_file.then(statics::FromFile::default);
+        self.lock().insert(uid, Entry { pod, inbox: sender, facts, from_file });
         tokio::spawn(worker.run());
     }
 
@@ -231,15 +310,23 @@ impl Pods {
     }
 
     async fn forget_missing(&self, listed: &HashSet<String>) {
-        let missing: Vec<_> = self.lock().iter().filter(|(uid, _)| !listed.contains(*uid)).map(|(_, e)| e.inbox.clone()).collect();
-        for inbox in missing {
-            let _ = inbox.send(Message::Event(Event::Gone)).await;
+        let missing = |(uid, entry): (&String, &Entry)| match &entry.from_file {
+            None => (!listed.contains(uid)).then(|| (entry.inbox.clone(), Message::Event(Event::Gone))),
+            Some(file) => {
+                let gone = file.mirror.as_ref().filter(|mirror| !listed.contains(*mirror))?;
+                Some((entry.inbox.clone(), Message::MirrorGone(gone.clone())))
+            }
+        };
+        let missing: Vec<_> = self.lock().iter().filter_map(missing).collect();
+        for (inbox, message) in missing {
+            let _ = inbox.send(message).await;
         }
     }
 
     /// What no pod of the API owns: sandboxes, attachments, directories. The API has just confirmed it.
     fn remove_orphans(&self, remains: Remains) {
         let owned: HashSet<String> = self.lock().keys().cloned().collect();
+        self.ctx.devices.retain(|uid| owned.contains(uid));
         let kept: HashSet<String> = self.lock().values().filter_map(|e| e.facts.borrow().sandbox.as_ref().map(|s| s.id.clone())).collect();
         let mut sandboxes: HashSet<String> = remains.sandboxes.into_values().flatten().map(|s| s.spec.id).collect();
         sandboxes.extend(remains.attached.into_iter().filter(|(_, (uid, _))| !owned.contains(uid)).map(|(id, _)| id));
@@ -303,8 +390,7 @@ impl Pods {
     /// The pod of this name with what is known of it.
     pub fn find(&self, namespace: &str, name: &str, uid: Option<&str>) -> Option<(Arc<Pod>, watch::Receiver<Facts>)> {
         let entries = self.lock();
-        let fits =
-            |e: &&Entry| spec::namespace(&e.pod) == namespace && spec::name(&e.pod) == name && uid.is_none_or(|u| u == spec::uid(&e.pod));
+        let fits = |e: &&Entry| spec::namespace(&e.pod) == namespace && spec::name(&e.pod) == name && uid.is_none_or(|u| e.is(u));
         // A pod that ends may have a successor of the same name: the newest counts.
         let found = entries.values().filter(fits).max_by_key(|e| e.pod.metadata.creation_timestamp.as_ref().map(|t| t.0));
         found.map(|e| (e.pod.clone(), e.facts.clone()))
@@ -314,6 +400,13 @@ impl Pods {
     pub async fn evict(&self, pod: &Pod, eviction: Eviction) -> Option<watch::Receiver<Facts>> {
         let uid = spec::uid(pod);
         self.tell(uid, Message::Event(Event::Evict(eviction))).await;
+        self.lock().get(uid).map(|e| e.facts.clone())
+    }
+
+    /// Ends a pod for a reason of the node's; what is known of it from then on.
+    pub async fn terminate(&self, pod: &Pod, termination: Termination) -> Option<watch::Receiver<Facts>> {
+        let uid = spec::uid(pod);
+        self.tell(uid, Message::Event(Event::Terminate(termination))).await;
         self.lock().get(uid).map(|e| e.facts.clone())
     }
 

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 pub(crate) use self::keep::run as keep;
 use crate::{
     aggregation::{FRONT_PROXY, register},
+    resource_metrics,
     server::{Config, Shared},
 };
 
@@ -35,7 +36,7 @@ pub struct BootstrapError {
 pub(crate) async fn run(shared: &Shared, config: &Config, service_ips: &[IpAddr]) -> Result<(), BootstrapError> {
     create_all(shared, namespaces()).await?;
     // Roles and priority classes; a namespaced one lies in a namespace that now exists.
-    settle_all(shared, bootstrap::objects()).await?;
+    settle_all(shared, bootstrap::objects().into_iter().chain([resource_metrics::reader_role()]).collect()).await?;
     create_all(shared, register::wanted(&shared.catalogue()).iter().map(register::Wanted::object).collect()).await?;
     create_all(shared, vec![extension_authentication(config)]).await?;
     if is_own(config.advertise_address) {

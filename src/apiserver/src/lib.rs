@@ -30,6 +30,7 @@ mod recorded;
 pub mod registry;
 pub mod request;
 pub mod request_info;
+mod resource_metrics;
 pub mod server;
 mod socket;
 pub mod strategy;

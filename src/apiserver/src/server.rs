@@ -40,6 +40,7 @@ use crate::{
     node_proxy::NodeClient,
     registry::{self, Registry},
     request::User,
+    resource_metrics::ResourceMetrics,
     tls,
 };
 
@@ -125,6 +126,7 @@ pub(crate) struct Shared {
     pub documents: Documents,
     pub nodes: NodeClient,
     pub aggregation: Arc<Aggregation>,
+    pub resource_metrics: ResourceMetrics,
     pub tokens: Arc<Tokens>,
     /// Ends streams.
     pub stop: CancellationToken,
@@ -213,6 +215,7 @@ impl ApiServer {
             flow: Arc::default(),
             authenticator: authenticator.map_err(StartError::Authentication)?,
             aggregation: Arc::new(aggregation),
+            resource_metrics: ResourceMetrics::default(),
             nodes: NodeClient::new(&config.authority, identity, &provider).map_err(StartError::Tls)?,
             registry,
             authorizers,

@@ -77,7 +77,7 @@ impl Informers {
     }
 
     fn start<K: Watched>(&self, scope: &Scope) -> Informer<K> {
-        let informer = Informer { shared: Arc::new(Shared::default()) };
+        let informer = Informer { shared: Arc::<Shared<K>>::default() };
         let steps = watch::<K>(&self.inner.client, None, scope.clone());
         tokio::spawn(self.inner.stop.clone().run_until_cancelled_owned(follow(steps, informer.shared.clone())));
         informer

@@ -8,6 +8,7 @@ pub mod events;
 pub mod informer;
 pub mod key;
 pub mod lister;
+pub mod pod;
 pub mod transport;
 pub mod watch;
 
@@ -15,5 +16,5 @@ pub use events::{EventType, Recorder};
 pub use informer::{Changes, Informer, Informers};
 pub use key::Key;
 pub use lister::Lister;
-pub use transport::{KubeconfigError, authority_of, from_kubeconfig, in_process};
+pub use transport::{KubeconfigError, Renewed, authority_of, from_kubeconfig, in_process};
 pub use watch::{Scope, Step, WatchError};

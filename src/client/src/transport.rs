@@ -1,13 +1,16 @@
 //! The two ways to the API server: a service call in this process, or mTLS by kubeconfig.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use base64::Engine as _;
 use http::{Request, Response};
 use kube::{
     Client, Config,
     client::Body,
-    config::{KubeConfigOptions, Kubeconfig},
+    config::{AuthInfo, KubeConfigOptions, Kubeconfig},
 };
 use tower::{BoxError, Service};
 
@@ -67,6 +70,57 @@ pub async fn from_kubeconfig(path: &Path) -> Result<Client, KubeconfigError> {
     config.proxy_url = None;
     config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(USER_AGENT)));
     Client::try_from(config).map_err(|e| KubeconfigError::Tls { path: path.to_path_buf(), source: Box::new(e) })
+}
+
+/// The way to an API server for one whose certificate changes: what is asked after a change goes over new connections, and what was open
+/// before goes on over the old ones.
+pub struct Renewed {
+    path: PathBuf,
+    config: Config,
+    current: RwLock<Option<Client>>,
+}
+
+impl std::fmt::Debug for Renewed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Renewed").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// Nobody has said yet who asks.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no client certificate yet")]
+struct Nobody;
+
+impl Renewed {
+    /// To the server of the kubeconfig at `path`, and not as its user.
+    pub async fn of(path: &Path) -> Result<Self, KubeconfigError> {
+        let mut config = config(path).await?;
+        config.proxy_url = None;
+        config.auth_info = AuthInfo::default();
+        config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(USER_AGENT)));
+        Ok(Self { path: path.to_owned(), config, current: RwLock::default() })
+    }
+
+    /// From now on as the owner of this certificate and key, both in PEM.
+    pub fn identify(&self, certificate: &str, key: &str) -> Result<(), KubeconfigError> {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let text = |pem| base64::engine::general_purpose::STANDARD.encode(pem);
+        let mut config = self.config.clone();
+        config.auth_info.client_certificate_data = Some(text(certificate));
+        config.auth_info.client_key_data = Some(text(key).into());
+        let client = Client::try_from(config).map_err(|e| KubeconfigError::Tls { path: self.path.clone(), source: Box::new(e) })?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(client);
+        Ok(())
+    }
+
+    /// The client; its requests fail until it is known who asks.
+    pub fn client(self: &Arc<Self>) -> Client {
+        let renewed = Arc::clone(self);
+        in_process(tower::service_fn(move |request: Request<Body>| {
+            let current = renewed.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+            async move { Ok::<_, BoxError>(current.ok_or(Nobody)?.send(request).await?) }
+        }))
+    }
 }
 
 /// What the current context of the kubeconfig at `path` trusts its API server by, as PEM; empty when it leaves that to the system.

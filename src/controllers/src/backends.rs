@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use coracle_client::{Informer, Key, Lister};
+use coracle_client::{
+    Informer, Key, Lister,
+    pod::{Container, Pod},
+};
 use k8s_openapi::{
-    api::core::v1::{Container, Pod, Service, ServicePort},
+    api::core::v1::{Service, ServicePort},
     apimachinery::pkg::util::intstr::IntOrString,
 };
 

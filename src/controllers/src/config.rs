@@ -1,11 +1,23 @@
 //! What the controllers are told at their start.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use coracle_pki::authority::Authority;
 use ipnet::IpNet;
 
 use crate::record::Records;
+
+/// How long what is signed holds, if nobody says otherwise; upstream's default.
+pub const SIGNING_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// A node that is known otherwise than by its own word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnNode {
+    /// Of the object.
+    pub name: String,
+    /// Its addresses.
+    pub ips: Vec<IpAddr>,
+}
 
 /// Settings of all controllers; `Config::default()` has upstream's values and no cluster network.
 #[derive(Clone, Debug)]
@@ -20,6 +32,10 @@ pub struct Config {
     pub ca_bundle: String,
     /// Signs certificate requests for the built-in signers; `None`: somebody else does.
     pub authority: Option<Arc<Authority>>,
+    /// The longest life of what is signed, and that of what names none.
+    pub signing_duration: Duration,
+    /// The node beside, whose names and addresses the operator has given: its requests for a serving certificate under these are approved.
+    pub own_node: Option<OwnNode>,
     /// A node whose Lease is not renewed for this long is unknown.
     pub node_grace: Duration,
     /// Terminated pods beyond this number are removed, the oldest first; 0: none.
@@ -38,6 +54,8 @@ impl Default for Config {
             node_prefix_v6: 64,
             ca_bundle: String::new(),
             authority: None,
+            signing_duration: SIGNING_DURATION,
+            own_node: None,
             node_grace: Duration::from_secs(50),
             terminated_pods: 12_500,
             resync: Duration::from_secs(600),

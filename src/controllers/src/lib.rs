@@ -130,9 +130,9 @@ impl House {
     }
 
     fn identities(&self, tasks: &mut JoinSet<()>) {
-        let (client, authority) = (self.client.clone(), self.config.authority.clone());
+        let client = self.client.clone();
         self.start(tasks, "certificate-controller", |informers, wakeups| {
-            certificates::CertificateRequests::new(client, informers, wakeups, authority)
+            certificates::CertificateRequests::new(client, informers, wakeups, &self.config)
         });
         if let Some(authority) = self.config.authority.clone() {
             let (client, bundle): (_, Arc<str>) = (self.client.clone(), self.config.ca_bundle.as_str().into());

@@ -6,10 +6,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use coracle_client::{Informers, Key, Lister};
+use coracle_client::{Informers, Key, Lister, pod::Pod};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
-    api::core::v1::{Node, Pod, PodCondition},
+    api::core::v1::{Node, PodCondition},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::{Api, Client};
@@ -136,7 +136,7 @@ fn orphaned(pod: &Pod, due: Option<Timestamp>, now: Timestamp) -> Plan {
 fn end(pod: &Pod, failed_at: Option<Timestamp>) -> Plan {
     let mut plan = Plan::default();
     if let Some(now) = failed_at.filter(|_| !is_terminal(pod)) {
-        let mut conditions = pod.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
+        let mut conditions = pod.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default().into_vec();
         conditions.retain(|c| c.type_ != "DisruptionTarget");
         conditions.push(PodCondition {
             type_: "DisruptionTarget".into(),

@@ -1,7 +1,8 @@
 //! What a pod's status says to those who count pods.
 
+use coracle_client::pod::Pod;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::api::core::v1::PodCondition;
 
 /// Neither finished nor being deleted: it counts as a replica.
 pub fn is_active(pod: &Pod) -> bool {

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use coracle_client::{Informers, Key, Lister, informer::Watched};
+use coracle_client::{Informers, Key, Lister, informer::Watched, pod::Pod};
 use jiff::Timestamp;
 use k8s_openapi::api::{
-    core::v1::{PersistentVolume, PersistentVolumeClaim, Pod},
+    core::v1::{PersistentVolume, PersistentVolumeClaim},
     storage::v1::VolumeAttributesClass,
 };
 use serde_json::json;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
 
-use crate::config::origin::Origins;
+use crate::config::{self, certificates::CertificateFlags, node_resources::NodeResourceFlags, origin::Origins, pod_life::PodLifeFlags};
 
 /// The whole of Kubernetes in one binary.
 #[derive(Debug, Parser)]
@@ -139,6 +139,24 @@ pub struct ServerFlags {
     /// Taint of the node at its creation
     #[arg(long, env = "CORACLE_NODE_TAINT", value_name = "KEY=VALUE:EFFECT", value_delimiter = ',')]
     pub node_taint: Vec<String>,
+    /// Socket of a CRI v1 container runtime that runs the pods, such as unix:///run/containerd/containerd.sock [default: Coracle's own]
+    #[arg(long, env = "CORACLE_CONTAINER_RUNTIME_ENDPOINT", value_name = "ENDPOINT")]
+    pub container_runtime_endpoint: Option<String>,
+    /// Where that runtime looks for its network configuration [default: /etc/cni/net.d]
+    #[arg(long, env = "CORACLE_CNI_CONF_DIR", value_name = "DIR")]
+    pub cni_conf_dir: Option<PathBuf>,
+    /// Where that runtime looks for network plugins [default: /opt/cni/bin]
+    #[arg(long, env = "CORACLE_CNI_BIN_DIR", value_name = "DIR")]
+    pub cni_bin_dir: Option<PathBuf>,
+    /// The life of the node's pods.
+    #[command(flatten)]
+    pub pod_life: PodLifeFlags,
+    /// The node's resources.
+    #[command(flatten)]
+    pub node_resources: NodeResourceFlags,
+    /// Certificates that are asked for.
+    #[command(flatten)]
+    pub certificates: CertificateFlags,
     /// Further name or address of the API server's certificate
     #[arg(long, env = "CORACLE_TLS_SAN", value_name = "NAME", value_delimiter = ',')]
     pub tls_san: Vec<String>,
@@ -169,6 +187,9 @@ pub struct ServerFlags {
     /// MB of the audit log after which it is replaced [default: 16, 100 with --audit-log-path]
     #[arg(long, env = "CORACLE_AUDIT_LOG_MAXSIZE", value_name = "MB")]
     pub audit_log_maxsize: Option<u32>,
+    /// How images come to the node.
+    #[command(flatten)]
+    pub images: config::images::ImageFlags,
     /// A control plane without a node
     #[arg(long, env = "CORACLE_DISABLE_AGENT", value_parser = BoolishValueParser::new())]
     pub disable_agent: bool,
@@ -266,9 +287,24 @@ pub enum ImagesCommand {
         /// PEM file of an authority to trust beside the machine's
         #[arg(long, env = "CORACLE_REGISTRY_CA_FILE", value_name = "FILE")]
         ca_file: Option<PathBuf>,
+        /// Mirrors and keys of registries, as the server reads them [default: /etc/coracle/registries.yaml]
+        #[arg(long, env = "CORACLE_PRIVATE_REGISTRY", value_name = "FILE")]
+        private_registry: Option<PathBuf>,
+    },
+    /// Write images to an archive that docker, podman and `import` read; their layers are packed anew, so they have other ids there
+    Export {
+        /// The archive.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        /// Names or ids.
+        #[arg(required = true)]
+        images: Vec<String>,
     },
     /// List
+    #[command(visible_alias = "list")]
     Ls,
+    /// Remove all images that no container uses
+    Prune,
     /// Remove
     Rm {
         /// Names or ids.

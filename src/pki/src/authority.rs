@@ -182,8 +182,13 @@ impl Authority {
 
     /// As [`Authority::issue_server`], at a given time.
     pub fn issue_server_at(&self, names: &[String], ips: &[IpAddr], now: Timestamp) -> Result<Pair, IssueError> {
+        self.issue_server_for(names, ips, self.leaf_life, now)
+    }
+
+    /// As [`Authority::issue_server_at`], for so long.
+    pub fn issue_server_for(&self, names: &[String], ips: &[IpAddr], life: Duration, now: Timestamp) -> Result<Pair, IssueError> {
         let common_name = names.first().cloned().or_else(|| ips.first().map(IpAddr::to_string)).unwrap_or_default();
-        issue::leaf(&self.server.issuer, &common_name, &Usage::Server { names: names.to_vec(), ips: ips.to_vec() }, now, self.leaf_life)
+        issue::leaf(&self.server.issuer, &common_name, &Usage::Server { names: names.to_vec(), ips: ips.to_vec() }, now, life)
     }
 
     /// A client certificate: the user's name and groups.

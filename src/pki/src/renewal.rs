@@ -6,6 +6,7 @@ use std::{
     fmt,
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -21,9 +22,23 @@ use crate::authority::{Authority, IssueError, Pair};
 
 /// What a certificate is renewed as.
 enum Subject {
-    Server { names: Vec<String>, ips: Vec<IpAddr> },
-    Client { common_name: String, organisations: Vec<String> },
-    FrontProxy { common_name: String },
+    Server {
+        names: Vec<String>,
+        ips: Vec<IpAddr>,
+    },
+    /// For so long, and renewed when it is over: before that somebody else does.
+    Held {
+        names: Vec<String>,
+        ips: Vec<IpAddr>,
+        life: Duration,
+    },
+    Client {
+        common_name: String,
+        organisations: Vec<String>,
+    },
+    FrontProxy {
+        common_name: String,
+    },
 }
 
 struct Current {
@@ -63,6 +78,11 @@ impl Renewing {
         Self::new(authority, Subject::Server { names, ips }, Timestamp::now)
     }
 
+    /// A serving certificate of this life, for [`crate::rotation::Rotating`]: renewed here only when nobody else did in time.
+    pub fn held(authority: Arc<Authority>, names: Vec<String>, ips: Vec<IpAddr>, life: Duration) -> Result<Self, RenewalError> {
+        Self::new(authority, Subject::Held { names, ips, life }, Timestamp::now)
+    }
+
     /// A client certificate.
     pub fn client(authority: Arc<Authority>, common_name: &str, organisations: &[String]) -> Result<Self, RenewalError> {
         let subject = Subject::Client { common_name: common_name.to_owned(), organisations: organisations.to_vec() };
@@ -83,7 +103,11 @@ impl Renewing {
     pub fn current(&self) -> Arc<CertifiedKey> {
         let now = (self.clock)();
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if due(current.issued, current.expires, now) {
+        let due = match self.subject {
+            Subject::Held { .. } => now >= current.expires,
+            _ => due(current.issued, current.expires, now),
+        };
+        if due {
             match issue(&self.authority, &self.subject, now) {
                 Ok(fresh) => *current = fresh,
                 // A third of the life is left for the next attempts.
@@ -91,6 +115,12 @@ impl Renewing {
             }
         }
         Arc::clone(&current.key)
+    }
+
+    /// From when to when the newest certificate is valid.
+    pub fn life(&self) -> (Timestamp, Timestamp) {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        (current.issued, current.expires)
     }
 }
 
@@ -119,6 +149,7 @@ fn due(issued: Timestamp, expires: Timestamp, now: Timestamp) -> bool {
 fn issue(authority: &Authority, subject: &Subject, now: Timestamp) -> Result<Current, RenewalError> {
     let pair = match subject {
         Subject::Server { names, ips } => authority.issue_server_at(names, ips, now),
+        Subject::Held { names, ips, life } => authority.issue_server_for(names, ips, *life, now),
         Subject::Client { common_name, organisations } => authority.issue_client_at(common_name, organisations, now),
         Subject::FrontProxy { common_name } => authority.issue_front_proxy_at(common_name, now),
     };

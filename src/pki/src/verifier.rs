@@ -25,7 +25,20 @@ pub fn of_clients(
     authority: &CertificateDer<'static>,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, VerifierError> {
+    WebPkiClientVerifier::builder_with_provider(roots(authority)?, Arc::clone(provider)).build().map_err(VerifierError::Build)
+}
+
+/// The same for a server whose clients may show none: those say otherwise who they are.
+pub fn of_clients_if_any(
+    authority: &CertificateDer<'static>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, VerifierError> {
+    let builder = WebPkiClientVerifier::builder_with_provider(roots(authority)?, Arc::clone(provider));
+    builder.allow_unauthenticated().build().map_err(VerifierError::Build)
+}
+
+fn roots(authority: &CertificateDer<'static>) -> Result<Arc<RootCertStore>, VerifierError> {
     let mut roots = RootCertStore::empty();
     roots.add(authority.clone()).map_err(VerifierError::Root)?;
-    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)).build().map_err(VerifierError::Build)
+    Ok(Arc::new(roots))
 }

@@ -2,21 +2,23 @@
 //!
 //! `create_start [ROUNDS] [--unified]`, as root, of an image with the machine's static busybox. Ours has the default seccomp filter, an
 //! overlay, a log, and keeps its state for a restart; the others have a plain directory and no filter, so they have less to do. Prints medians and ratios,
-//! then an idle shim's memory. `--unified` shows all of them cgroup v2 alone, in a mount namespace of this run: crun runs in no other layout.
+//! then an idle shim's memory, and the lines a second that come to a log. `--unified` shows all of them cgroup v2 alone, in a mount namespace of this run: crun runs in no other layout.
 
 use std::{
     error::Error,
     fs,
+    io::BufRead as _,
     path::Path,
     process::{Command, ExitCode},
     time::{Duration, Instant},
 };
 
 use coracle_runtime::{
-    ContainerId, ContainerSpec, PodRuntime, SandboxSpec, dispatch,
+    ContainerId, ContainerSpec, ContainerState, PodRuntime, SandboxSpec, dispatch,
     embedded::{EmbeddedRuntime, Options},
     images,
 };
+use futures::StreamExt as _;
 
 /// Asks for cgroup v2 alone.
 const UNIFIED: &str = "--unified";
@@ -59,6 +61,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
         state_dir: dir.join("state"),
         cgroup_prefix: prefix.clone(),
         program: std::env::current_exe()?,
+        handlers: Default::default(),
     };
     let runtime = EmbeddedRuntime::open(options).await?;
     let busybox = ["/bin/busybox", "/usr/bin/busybox"].map(Path::new).into_iter().find(|path| path.exists()).ok_or("no busybox here")?;
@@ -116,6 +119,39 @@ async fn measure(runtime: &EmbeddedRuntime, pod: &SandboxSpec, image: &str, dir:
     {
         println!("shim {line}");
     }
+    lines(runtime, pod, image).await
+}
+
+/// A container that writes lines as fast as it can: how many come to its log in a second.
+async fn lines(runtime: &EmbeddedRuntime, pod: &SandboxSpec, image: &str) -> Result<(), Box<dyn Error>> {
+    const LINES: usize = 2_000_000;
+    let line = "x".repeat(199);
+    let mut spec = container(pod, image, 0);
+    spec.id.id = "lines".into();
+    spec.log_path = "lines.log".into();
+    let script = format!("/bin/busybox yes {line} | /bin/busybox head -n {LINES}");
+    spec.command = ["/bin/busybox", "sh", "-c", &script].map(str::to_owned).to_vec();
+    let mut events = runtime.events();
+    runtime.create_container(&spec).await?;
+    let began = Instant::now();
+    runtime.start_container(&spec.id).await?;
+    while !matches!(runtime.container(&spec.id).await?.state, ContainerState::Exited { .. }) {
+        events.next().await;
+    }
+    let took = began.elapsed();
+    let log = std::io::BufReader::new(fs::File::open(pod.log_directory.join(&spec.log_path))?);
+    let mut count = 0;
+    for read in log.lines() {
+        if !read?.ends_with(&line) {
+            return Err("a line is damaged".into());
+        }
+        count += 1;
+    }
+    if count != LINES {
+        return Err(format!("{count} lines of {LINES} came").into());
+    }
+    println!("log: {:.0} lines/s of {} bytes", LINES as f64 / took.as_secs_f64(), line.len() + 1);
+    runtime.remove_container(&spec.id).await?;
     Ok(())
 }
 

@@ -16,6 +16,10 @@ use crate::{ContainerStats, Resources};
 
 /// Tries to remove a cgroup whose last process is being reaped, each twice as long after the one before: about two seconds in all.
 const REMOVE_TRIES: u32 = 11;
+/// Looks at a root that is to be empty before what still comes in is left to fail.
+const EMPTY_TRIES: u32 = 10;
+/// Where the processes of a root that is not the machine's own go.
+const MOVED: &str = "init";
 /// Controllers that are turned on below the root on v2.
 const CONTROLLERS: [&str; 6] = ["cpu", "memory", "pids", "cpuset", "io", "hugetlb"];
 
@@ -108,8 +112,21 @@ impl Cgroup {
 
     /// A descriptor of the v2 directory, for a process to be born there; `None` on a machine without v2.
     pub(crate) fn v2_birthplace(&self) -> io::Result<Option<OwnedFd>> {
-        let open = |dir: PathBuf| rustix::fs::open(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-        Ok(self.v2_dir().map(open).transpose()?)
+        self.v2_dir().map(|dir| birthplace(&dir)).transpose()
+    }
+
+    /// The same for a process beside another of this group: where the container has made groups of its own with controllers (an init system, another
+    /// runtime), no process can be in this one any more, and the other one's is taken.
+    pub(crate) fn v2_birthplace_beside(&self, pid: u32) -> io::Result<Option<OwnedFd>> {
+        let Hierarchies::Unified(root) = &self.hierarchies else { return self.v2_birthplace() };
+        let own = root.join(&self.path);
+        if fs::read_to_string(own.join("cgroup.subtree_control")).is_ok_and(|on| on.trim().is_empty()) {
+            return birthplace(&own).map(Some);
+        }
+        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+        let path = groups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+        let other = root.join(path);
+        birthplace(if other.starts_with(&own) { &other } else { &own }).map(Some)
     }
 
     /// Its directories by the names that their hierarchies have below /sys/fs/cgroup; v2 alone has none.
@@ -129,7 +146,7 @@ impl Cgroup {
         if let Hierarchies::Unified(root) = &self.hierarchies {
             let mut at = root.clone();
             for part in self.path.split('/') {
-                enable_controllers(&at);
+                enable_controllers(&at, at == *root);
                 at.push(part);
                 make_dir(&at)?;
             }
@@ -166,7 +183,7 @@ impl Cgroup {
         self.v2_dir().map_or(Ok(()), |dir| write(&dir, "cgroup.procs", "0"))
     }
 
-    /// Sets limits. `whole` kills a group at memory shortage as a whole (a container, on v2).
+    /// Sets limits. `whole` is a container: on v2 it never swaps, and is killed as a whole at memory shortage, whoever is short.
     pub(crate) fn limit(&self, resources: &Resources, whole: bool) -> io::Result<()> {
         let set = |controller: &str, file: &str, value: String| match self.with(controller) {
             Some(dir) => write(&dir, file, &value),
@@ -183,13 +200,11 @@ impl Cgroup {
             }
             if let Some(memory) = resources.memory_limit {
                 set("memory", "memory.max", or_max(memory))?;
-                if memory >= 0 {
-                    // Pods do not swap; a kernel without swap has no such file.
-                    ignore_missing(set("memory", "memory.swap.max", "0".to_owned()))?;
-                    if whole {
-                        set("memory", "memory.oom.group", "1".to_owned())?;
-                    }
-                }
+            }
+            if whole {
+                // A kernel without swap has no such file.
+                ignore_missing(set("memory", "memory.swap.max", "0".to_owned()))?;
+                set("memory", "memory.oom.group", "1".to_owned())?;
             }
         } else {
             if let Some(shares) = resources.cpu_shares {
@@ -210,14 +225,31 @@ impl Cgroup {
                 }
             }
         }
+        if let Hierarchies::Unified(root) = &self.hierarchies {
+            let dir = root.join(&self.path);
+            resources.unified.iter().filter(|(file, _)| !file.contains('/')).try_for_each(|(file, value)| write(&dir, file, value))?;
+        }
         if let Some(pids) = resources.pids_limit {
             set("pids", "pids.max", if pids <= 0 { "max".to_owned() } else { pids.to_string() })?;
         }
         for (size, bytes) in &resources.hugepages {
-            let file = if self.is_v2() { format!("hugetlb.{size}.max") } else { format!("hugetlb.{size}.limit_in_bytes") };
-            set("hugetlb", &file, bytes.to_string())?;
+            let file = |kind: &str| format!("hugetlb.{size}.{kind}{}", if self.is_v2() { "max" } else { "limit_in_bytes" });
+            // Those that are only reserved count as well: a process is told that there are no more, and not killed when it touches them.
+            let reserved = ignore_missing(set("hugetlb", &file("rsvd."), bytes.to_string()));
+            match reserved.and_then(|()| set("hugetlb", &file(""), bytes.to_string())) {
+                // A kernel without the controller gives them out all the same.
+                Err(error) if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::NotFound) => {
+                    tracing::debug!(%error, "huge pages are not limited");
+                }
+                other => other?,
+            }
         }
         Ok(())
+    }
+
+    /// Whether rules on devices are kept by the kernel: on v2 always, on v1 by a controller that may not be there.
+    pub(crate) fn guards_devices(&self) -> bool {
+        self.is_v2() || self.with("devices").is_some()
     }
 
     /// On v1: nothing but what the rules name. (On v2 a program does that, `devices.rs`.)
@@ -317,6 +349,10 @@ fn cpu_weight(shares: u64) -> u64 {
     (10f64.powf(exponent).ceil() as u64).clamp(1, 10_000)
 }
 
+fn birthplace(dir: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
 fn make_dir(dir: &Path) -> io::Result<()> {
     match fs::create_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -325,20 +361,52 @@ fn make_dir(dir: &Path) -> io::Result<()> {
 }
 
 /// Turns on what there is; a controller that cannot be turned on shows when a limit needs it.
-fn enable_controllers(dir: &Path) {
+fn enable_controllers(dir: &Path, root: bool) {
     let (Ok(have), Ok(on)) = (fs::read_to_string(dir.join("cgroup.controllers")), fs::read_to_string(dir.join("cgroup.subtree_control")))
     else {
         return;
     };
     for name in have.split_whitespace().filter(|name| CONTROLLERS.contains(name) && !on.split_whitespace().any(|other| other == *name)) {
-        if let Err(error) = write(dir, "cgroup.subtree_control", &format!("+{name}")) {
+        let enable = || write(dir, "cgroup.subtree_control", &format!("+{name}"));
+        let enabled = match enable() {
+            Err(error) if root && error.kind() == io::ErrorKind::ResourceBusy => make_room(dir).and_then(|()| enable()),
+            other => other,
+        };
+        if let Err(error) = enabled {
             tracing::debug!(controller = name, %error, "cgroup controller stays off");
         }
     }
 }
 
+/// In a container the root of the hierarchy is a group as any other: while processes are in it, its groups have no controllers. All of them are the
+/// container's, and go to a group of their own.
+fn make_room(root: &Path) -> io::Result<()> {
+    // The machine's own root has no type, and may have processes.
+    if !root.join("cgroup.type").exists() {
+        return Ok(());
+    }
+    let moved = root.join(MOVED);
+    make_dir(&moved)?;
+    for _ in 0..EMPTY_TRIES {
+        let pids = fs::read_to_string(root.join("cgroup.procs"))?;
+        if pids.is_empty() {
+            return Ok(());
+        }
+        for pid in pids.lines() {
+            match fs::write(moved.join("cgroup.procs"), pid) {
+                // It has ended.
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                other => other?,
+            }
+        }
+    }
+    Ok(())
+}
+
 fn write(dir: &Path, file: &str, value: &str) -> io::Result<()> {
-    fs::write(dir.join(file), value).map_err(|error| io::Error::new(error.kind(), format!("{}/{file} = {value}: {error}", dir.display())))
+    // Opened without O_CREAT: a file that is not there must be told as that, and not as one that may not be made.
+    let written = fs::File::options().write(true).open(dir.join(file)).and_then(|mut file| file.write_all(value.as_bytes()));
+    written.map_err(|error| io::Error::new(error.kind(), format!("{}/{file} = {value}: {error}", dir.display())))
 }
 
 fn ignore_missing(result: io::Result<()>) -> io::Result<()> {

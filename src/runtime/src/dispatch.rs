@@ -1,4 +1,4 @@
-//! The hidden subcommands: the program is also the shim of its pods.
+//! The hidden subcommands: the program is also the shim of its pods, and the network plugin of another runtime's.
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
@@ -9,7 +9,11 @@ pub(crate) const SHIM: &str = "__shim";
 /// To be called first in `main`, while the process has one thread and nothing of an asynchronous runtime in it.
 pub fn dispatch(args: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
     let mut args = args.into_iter();
-    if args.next()? != SHIM {
+    let Some(first) = args.next() else {
+        // A plugin is called without arguments.
+        return crate::cri::cni::called();
+    };
+    if first != SHIM {
         return None;
     }
     Some(match args.next() {

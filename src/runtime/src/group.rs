@@ -2,13 +2,31 @@
 
 use std::{ffi::CString, io, os::unix::ffi::OsStrExt as _, path::PathBuf};
 
-use crate::cgroup::{Cgroup, Hierarchies};
+use crate::{
+    Resources,
+    cgroup::{Cgroup, Hierarchies},
+};
 
 /// Makes a cgroup in every hierarchy; returns the `cgroup.procs` files through which a process joins it.
 pub fn make(path: &str) -> io::Result<Vec<CString>> {
     let group = Cgroup::new(&Hierarchies::detect()?, path)?;
     group.create()?;
     group.dirs().iter().map(|dir| CString::new(dir.join("cgroup.procs").as_os_str().as_bytes()).map_err(io::Error::other)).collect()
+}
+
+/// Limits a group as a whole, which is made if need be. Without any limit one that is there is opened, and none is made.
+pub fn limit(path: &str, resources: Option<&Resources>) -> io::Result<()> {
+    let group = Cgroup::new(&Hierarchies::detect()?, path)?;
+    if let Some(resources) = resources {
+        group.create()?;
+        return group.limit(resources, false);
+    }
+    if group.dirs().iter().any(|dir| dir.exists()) {
+        // Where a controller is missing, it has limited nothing before.
+        let _ = group.limit(&Resources { memory_limit: Some(-1), ..Resources::default() }, false);
+        let _ = group.limit(&Resources { pids_limit: Some(-1), ..Resources::default() }, false);
+    }
+    Ok(())
 }
 
 /// Kills what is in it and removes it with all below; what is not there is no error.

@@ -1,14 +1,23 @@
 //! Images and containers: content store, overlay, a shim per pod that makes its containers.
 //!
-//! [`PodRuntime`] is what the node agent needs of a runtime. The embedded one is `runtime::embedded`; a CRI v1 socket will be another.
+//! [`PodRuntime`] is what the node agent needs of a runtime. The embedded one is `runtime::embedded`; `runtime::cri` is
+//! whatever serves CRI v1 at a socket.
 
+mod causes;
+mod cdi;
 mod cgroup;
+pub mod cri;
 mod dispatch;
 pub mod embedded;
 pub mod group;
+pub mod grpc;
+pub mod handlers;
 pub mod images;
+mod masks;
+pub mod plugin;
 mod process;
 mod shim;
+pub mod spdy;
 pub mod types;
 
 use std::{fmt, time::Duration};
@@ -16,14 +25,35 @@ use std::{fmt, time::Duration};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
+pub use causes::causes;
 pub use dispatch::dispatch;
 pub use types::*;
+
+/// Names of containers where the runtime gives them ids of its own, by which its tools and the API know them.
+pub trait Naming: Send + Sync {
+    /// What the API shows for a container of ours: `containerd://<id>`.
+    fn shown(&self, id: &str) -> String;
+    /// Our id of a container that the API shows so, or the runtime's when it has none of it; `None` for another runtime's.
+    fn known(&self, shown: &str) -> Option<String>;
+}
 
 /// Runs pod sandboxes and containers. Every call is idempotent, everything survives a restart of the caller (a shim per pod owns the processes).
 #[async_trait]
 pub trait PodRuntime: Send + Sync + fmt::Debug + 'static {
     /// Name and version, for `nodeInfo.containerRuntimeVersion`: `coracle://0.1.0`.
     fn version(&self) -> String;
+    /// Set when the API shows other ids than the agent's own, which are shown as `coracle://<id>`.
+    fn naming(&self) -> Option<&dyn Naming> {
+        None
+    }
+    /// Why it can run no pods now, though it answers: the node is not ready, and says so.
+    async fn trouble(&self) -> Result<Option<String>, RuntimeError> {
+        Ok(None)
+    }
+    /// The runtimes that a sandbox may name, the default first.
+    fn handlers(&self) -> Vec<Handler> {
+        vec![Handler::default()]
+    }
 
     /// Starts the pod's shim, with the namespaces that its containers share. Known ids are returned as they are.
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<(), RuntimeError>;

@@ -43,14 +43,40 @@ pub struct SandboxSpec {
     pub cgroup: String,
     /// Limits of the pod's cgroup as a whole.
     pub resources: Resources,
+    /// Whether one of its containers is: some runtimes want to know that first.
+    pub privileged: bool,
     /// Kernel parameters of the pod's namespaces.
     pub sysctls: BTreeMap<String, String>,
     /// Where container logs live: `/var/log/pods/<ns>_<name>_<uid>`.
     pub log_directory: PathBuf,
+    /// Which runtime makes its containers (`handler` of its RuntimeClass); empty is the one that others are made with.
+    pub handler: String,
+    /// Its containers' users are these of the node; `None`: the same.
+    pub user_namespace: Option<UserRange>,
     /// Kept and given back, never read.
     pub labels: BTreeMap<String, String>,
     /// Kept and given back, never read.
     pub annotations: BTreeMap<String, String>,
+}
+
+/// Users of the node that are a pod's 0 and upwards; groups alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserRange {
+    /// The pod's root.
+    pub first: u32,
+    /// How many.
+    pub length: u32,
+}
+
+/// A runtime that a RuntimeClass may name, and what it can do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Handler {
+    /// `handler` of a RuntimeClass; empty is the default.
+    pub name: String,
+    /// Whether mounts can be read-only with all that is mounted below.
+    pub recursive_read_only: bool,
+    /// Whether pods can have users of their own.
+    pub user_namespaces: bool,
 }
 
 impl Default for SandboxSpec {
@@ -68,8 +94,11 @@ impl Default for SandboxSpec {
             pid: NamespaceMode::Container,
             cgroup: String::new(),
             resources: Resources::default(),
+            privileged: false,
             sysctls: BTreeMap::new(),
             log_directory: PathBuf::new(),
+            handler: String::new(),
+            user_namespace: None,
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
         }
@@ -115,6 +144,9 @@ pub struct ContainerSpec {
     pub pid_target: Option<String>,
     /// Host devices to add.
     pub devices: Vec<Device>,
+    /// Devices that the node describes (CDI): `vendor.example/class=name`.
+    #[serde(default)]
+    pub cdi_devices: Vec<String>,
     /// Limits of the container's cgroup.
     pub resources: Resources,
     /// Who it runs as and what it may.
@@ -170,6 +202,22 @@ pub struct Device {
     pub container_path: PathBuf,
     /// Of `rwm`.
     pub permissions: String,
+    /// What it is, where nothing on the node says it.
+    #[serde(default)]
+    pub numbers: Option<DeviceNumbers>,
+}
+
+/// What a device node stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceNumbers {
+    /// `c` or `b`.
+    pub kind: char,
+    /// Of the driver.
+    pub major: u32,
+    /// Of the device.
+    pub minor: u32,
+    /// Who may open it, as of files.
+    pub mode: u32,
 }
 
 /// Limits; `None` is no limit.
@@ -190,6 +238,8 @@ pub struct Resources {
     pub oom_score_adj: Option<i32>,
     /// Page size (`2MB`) to bytes.
     pub hugepages: BTreeMap<String, u64>,
+    /// Further files of cgroup v2 and what is written to them; nothing on v1.
+    pub unified: BTreeMap<String, String>,
 }
 
 /// Who a container runs as and what it may.
@@ -306,8 +356,8 @@ pub struct ContainerStatus {
     pub created_at: Timestamp,
     /// Where it is.
     pub state: ContainerState,
-    /// Who it runs as: uid, gid, groups.
-    pub user: (i64, i64, Vec<i64>),
+    /// Who it runs as: uid, gid, groups; `None` when the runtime does not say.
+    pub user: Option<(i64, i64, Vec<i64>)>,
 }
 
 /// Something that happened.
@@ -317,6 +367,8 @@ pub enum RuntimeEvent {
     Exited(ContainerId),
     /// The shim is gone; its containers' fate is `ContainerStatusUnknown`.
     SandboxLost(String),
+    /// The set of local images is another one.
+    ImagesChanged,
     /// Events were lost: look at everything.
     Resync,
 }

@@ -5,8 +5,8 @@ use std::{
     sync::Arc,
 };
 
-use coracle_client::Key;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use coracle_client::{Key, pod::Pod};
+use k8s_openapi::api::core::v1::Node;
 
 use crate::needs::{self, Amounts, HostPort, Needs};
 

@@ -1,12 +1,10 @@
 //! What a pod needs of a node: the sums that the resource filter compares, and the host ports.
 
+use coracle_client::pod::{Container, Pod, PodSpec};
 use std::collections::BTreeMap;
 
 use coracle_api::quantity::Quantity;
-use k8s_openapi::{
-    api::core::v1::{Container, Pod, PodSpec},
-    apimachinery::pkg::api::resource::Quantity as Text,
-};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
 /// Amounts by resource name: `cpu` in thousandths, all others in units.
 pub type Amounts = BTreeMap<Box<str>, i64>;

@@ -1,9 +1,9 @@
 //! The binding loop: gathers what informers tell, asks [`crate::decide`], binds, and says why not.
 
-use coracle_client::{EventType, Informers, Key, Lister, Recorder, events::reference};
+use coracle_client::{EventType, Informers, Key, Lister, Recorder, events::reference, pod::Pod};
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::core::v1::{Binding, Node, ObjectReference, Pod, PodCondition},
+    api::core::v1::{Binding, Node, ObjectReference, PodCondition},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 use kube::{

@@ -1,6 +1,7 @@
 //! Scores: where a pod runs best among the nodes that can take it. Each plugin gives 0 to 100, and the weights are upstream's.
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use coracle_client::pod::Pod;
+use k8s_openapi::api::core::v1::Node;
 
 use crate::{
     cluster::{self, NodeState},

@@ -21,6 +21,16 @@ const ROUNDS: usize = 7;
 const PUTS_PER_ROUND: usize = 12_800;
 const OBJECTS: usize = 100_000;
 
+/// Nothing that can be compressed: the bare log writes as many bytes.
+fn value() -> Vec<u8> {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut next = || {
+        state = state.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1);
+        (state >> 56) as u8
+    };
+    (0..VALUE_BYTES).map(|_| next()).collect()
+}
+
 fn main() {
     let place = std::env::var_os("CORACLE_BENCH_DIR").map_or_else(std::env::temp_dir, Into::into);
     let dir = tempfile::tempdir_in(place).expect("a directory");
@@ -66,7 +76,7 @@ fn puts(runtime: &tokio::runtime::Runtime, store: &Arc<EmbeddedStore>) -> Durati
         let writers = (0..WRITERS).map(|writer| {
             let store = store.clone();
             tokio::spawn(async move {
-                let value = Bytes::from(vec![0x5A; VALUE_BYTES]);
+                let value = Bytes::from(value());
                 for n in 0..PUTS_PER_ROUND / WRITERS {
                     let key = format!("/registry/configmaps/default/{writer}-{n}");
                     store.put(&key, value.clone(), Expect::Any, Durability::Sync).await.expect("a put");
@@ -99,7 +109,7 @@ fn opening(runtime: &tokio::runtime::Runtime, dir: &Path) {
 }
 
 fn fill(runtime: &tokio::runtime::Runtime, store: &Arc<EmbeddedStore>) {
-    let value = Bytes::from(vec![0x5A; VALUE_BYTES]);
+    let value = Bytes::from(value());
     runtime.block_on(async {
         for chunk in (0..OBJECTS).collect::<Vec<_>>().chunks(1000) {
             let puts = chunk.iter().map(|n| {

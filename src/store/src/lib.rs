@@ -3,11 +3,13 @@
 //! The engine of this crate keeps a checksummed, append-only log as the truth and sled beside it as an index that can be rebuilt (ADR 0002).
 //! Engines that live elsewhere (etcd) implement the same [`Store`], and [`encryption`] wraps any of them (ADR 0006).
 
+mod announced;
 pub mod embedded;
 pub mod encryption;
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
+pub use announced::Announced;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -203,6 +205,10 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     async fn compact(&self, revision: u64) -> Result<(), WriteError>;
     /// Syncs everything, refuses further writes, releases the lock.
     async fn close(&self) -> Result<(), WriteError>;
+    /// Says that a write will come soon, so that the others may share its sync; held until the write is answered or is not to be.
+    fn announce(&self) -> Announced {
+        Announced::default()
+    }
     /// The encryption that its values pass, if they do.
     fn encryption(&self) -> Option<&encryption::Encrypted> {
         None

@@ -5,3 +5,4 @@ pub mod env;
 pub mod network_files;
 pub mod security;
 pub mod service_env;
+pub mod user_ranges;

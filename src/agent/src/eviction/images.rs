@@ -5,10 +5,10 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::signals::Level;
-use crate::pod::backoff::later;
+use crate::pod::{backoff::later, clock::shifted};
 
 /// Hundredths of the disk in use from which images are removed: upstream's figure.
 pub const HIGH_PERCENT: u64 = 85;
@@ -30,6 +30,13 @@ impl Uses {
             next.insert(id.to_owned(), (first, if used.contains(id) { now } else { last }));
         }
         self.0 = next;
+    }
+
+    /// The machine's clock has jumped: what was seen is as old as before.
+    pub fn shift(&mut self, by: SignedDuration) {
+        for (first, last) in self.0.values_mut() {
+            (*first, *last) = (shifted(*first, by), shifted(*last, by));
+        }
     }
 
     /// Images to remove, in this order, of those that nobody uses (id and size), until `bytes` are gained.
@@ -77,6 +84,9 @@ mod tests {
         assert_eq!(plan(11, 130), ["a", "c"]);
         assert_eq!(plan(0, 130), [] as [&str; 0]);
         assert_eq!(uses.plan(&sizes, &used(&[]), 100, at(230)), ["a", "c", "b", "d"]);
+        uses.shift(SignedDuration::from_secs(3600));
+        assert_eq!(uses.plan(&sizes, &used(&[]), 100, at(230)), [] as [&str; 0], "as old as by the clock of before");
+        assert_eq!(uses.plan(&sizes, &used(&[]), 100, at(3600 + 230)), ["a", "c", "b", "d"]);
         uses.see(std::iter::empty(), &used(&[]), at(300));
         assert!(uses.0.is_empty(), "what is gone is forgotten");
     }

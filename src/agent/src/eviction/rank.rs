@@ -8,7 +8,7 @@ use coracle_api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
 use super::pressure::{Resource, Shortage};
-use crate::{pod::spec, resources};
+use crate::{pod::spec, resources, statics};
 
 /// From this priority on a pod is critical to its cluster.
 const CRITICAL: i32 = 2_000_000_000;
@@ -24,8 +24,7 @@ pub struct Candidate<'a> {
 
 /// Whether a pod is never ended for want of something.
 pub fn is_critical(pod: &Pod) -> bool {
-    let static_pod = pod.metadata.annotations.as_ref().is_some_and(|a| a.contains_key("kubernetes.io/config.mirror"));
-    static_pod || pod.spec.as_ref().and_then(|s| s.priority).is_some_and(|p| p >= CRITICAL)
+    statics::is_static(pod) || statics::is_mirror(pod) || pod.spec.as_ref().and_then(|s| s.priority).is_some_and(|p| p >= CRITICAL)
 }
 
 fn asked(spec: &PodSpec, resource: Resource) -> u64 {
@@ -34,7 +33,7 @@ fn asked(spec: &PodSpec, resource: Resource) -> u64 {
         Resource::Disk => "ephemeral-storage",
         Resource::Inodes | Resource::Pids => return 0,
     };
-    let amount = resources::of_pod(spec, resources::requests).get(name).map_or(0, Quantity::units);
+    let amount = resources::asked_by(spec).get(name).map_or(0, Quantity::units);
     u64::try_from(amount).unwrap_or(0)
 }
 
@@ -55,11 +54,12 @@ pub fn first(candidates: &[Candidate<'_>], resource: Resource) -> Option<usize> 
 /// Why it ends, in upstream's words: clients match them.
 pub fn message(candidate: &Candidate<'_>, shortage: &Shortage) -> String {
     let bytes = |amount: u64| Quantity::from_bytes(i64::try_from(amount).unwrap_or(i64::MAX)).to_string();
-    let told = |amount: u64| match shortage.resource {
+    let resource = shortage.signal.resource();
+    let told = |amount: u64| match resource {
         Resource::Memory | Resource::Disk => bytes(amount),
         Resource::Inodes | Resource::Pids => amount.to_string(),
     };
-    let (resource, threshold, available) = (shortage.resource, told(shortage.threshold), told(shortage.available));
+    let (threshold, available) = (told(shortage.threshold), told(shortage.available));
     let mut out = format!("The node was low on resource: {resource}. Threshold quantity: {threshold}, available: {available}. ");
     if !matches!(resource, Resource::Memory | Resource::Disk) {
         return out;
@@ -85,6 +85,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::eviction::pressure::Signal;
 
     fn pod(name: &str, priority: i32, memory: &str) -> Pod {
         let container = json!({ "name": "a", "resources": { "requests": { "memory": memory } } });
@@ -122,7 +123,7 @@ mod tests {
     fn the_message_names_the_containers_that_take_too_much() {
         let pod = pod("p", 0, "1Mi");
         let candidate = Candidate { pod: &pod, usage: BTreeMap::from([("a".to_owned(), 3 << 20)]) };
-        let shortage = Shortage { resource: Resource::Memory, threshold: 100 << 20, available: 90 << 20 };
+        let shortage = Shortage { signal: Signal::Memory, threshold: 100 << 20, available: 90 << 20, soft: false };
         assert_eq!(
             message(&candidate, &shortage),
             "The node was low on resource: memory. Threshold quantity: 100Mi, available: 90Mi. \

@@ -31,30 +31,37 @@ fn pod_limit(spec: &PodSpec) -> Option<Quantity> {
     resources::of_pod(spec, resources::limits_of).get(STORAGE).copied().filter(|q| q.signum() > 0)
 }
 
+/// Neither memory nor huge pages.
+pub fn is_on_disk(volume: &EmptyDirVolumeSource) -> bool {
+    volume.medium.as_deref().is_none_or(str::is_empty)
+}
+
 /// Of an emptyDir on disk: one in memory is held to its size by its file system.
 fn size_limit(volume: &EmptyDirVolumeSource) -> Option<Quantity> {
-    let limit = volume.size_limit.as_ref().filter(|_| volume.medium.as_deref() != Some("Memory"))?;
+    let limit = volume.size_limit.as_ref().filter(|_| is_on_disk(volume))?;
     limit.0.parse().ok().filter(|q: &Quantity| q.signum() > 0)
 }
 
-/// Why the pod must go, in upstream's words: clients match them.
-pub fn verdict(pod: &Pod, usage: &Usage) -> Option<String> {
+/// Which limit was crossed, by upstream's name of it, and why the pod must go, in upstream's words: clients match them.
+pub fn verdict(pod: &Pod, usage: &Usage) -> Option<(&'static str, String)> {
     let spec = pod.spec.as_ref()?;
     let over = |bytes: u64, limit: Quantity| i64::try_from(bytes).unwrap_or(i64::MAX) > limit.units();
     let volumes = spec.volumes.iter().flatten().filter_map(|v| Some((&v.name, size_limit(v.empty_dir.as_ref()?)?)));
     for (name, limit) in volumes {
         if over(usage.volumes.get(name).copied().unwrap_or(0), limit) {
-            return Some(format!("Usage of EmptyDir volume {name:?} exceeds the limit \"{limit}\". "));
+            return Some(("emptydirfs.limit", format!("Usage of EmptyDir volume {name:?} exceeds the limit \"{limit}\". ")));
         }
     }
     let all = usage.containers.values().chain(usage.volumes.values()).sum();
     if let Some(limit) = pod_limit(spec).filter(|limit| over(all, *limit)) {
-        return Some(format!("Pod ephemeral local storage usage exceeds the total limit of containers {limit}. "));
+        let message = format!("Pod ephemeral local storage usage exceeds the total limit of containers {limit}. ");
+        return Some(("ephemeralpodfs.limit", message));
     }
     for part in spec::parts(pod) {
         let Some(limit) = resources::limits_of(&part.spec).get(STORAGE).copied().filter(|q| q.signum() > 0) else { continue };
         if over(usage.containers.get(&part.spec.name).copied().unwrap_or(0), limit) {
-            return Some(format!("Container {} exceeded its local ephemeral storage limit \"{limit}\". ", part.spec.name));
+            let message = format!("Container {} exceeded its local ephemeral storage limit \"{limit}\". ", part.spec.name);
+            return Some(("ephemeralcontainerfs.limit", message));
         }
     }
     None
@@ -88,7 +95,7 @@ mod tests {
             let usage = Usage { containers: of(&["a", "b"]), volumes: of(&["m", "open", "memory"]) };
             let got = verdict(&two, &usage);
             assert_eq!(got.is_some(), want.is_some(), "{usage:?} {got:?}");
-            assert!(want.is_none_or(|w| got.as_ref().is_some_and(|g| g.contains(w))), "{usage:?} {got:?}");
+            assert!(want.is_none_or(|w| got.as_ref().is_some_and(|(_, g)| g.contains(w))), "{usage:?} {got:?}");
         };
         check([("a", MIB), ("b", MIB), ("m", 8 * MIB), ("open", 4 * MIB)], None);
         check([("a", MIB), ("b", MIB), ("m", 8 * MIB + 1), ("open", 0)], Some("EmptyDir volume \"m\" exceeds the limit \"8Mi\""));

@@ -4,25 +4,36 @@ use std::{
     collections::{BTreeMap, HashSet},
     path::Path,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use coracle_client::EventType;
+use coracle_runtime::RuntimeError;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ObjectReference, Pod, Volume};
+use k8s_openapi::api::core::v1::{Pod, Volume};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Eviction,
+    Eviction, NO_GRACE,
     images::{self, Uses},
-    pressure::{self, Memory, Pressure, Resource, Shortage},
+    pressure::{Memory, Pressure, Resource, Shortage},
     rank::{self, Candidate},
-    signals::{self, Signals},
+    signals,
     storage::{self, Usage},
     usage,
 };
-use crate::{context::Context, pod::worker::Facts, pods::Pods, volume};
+use crate::{
+    context::Context,
+    node::object,
+    pod::{
+        clock::{Clock, shifted},
+        worker::Facts,
+    },
+    pods::Pods,
+    stats::meters::{EVICTIONS, IMAGES_COLLECTED},
+    volume,
+};
 
 /// Between two looks: upstream's figure.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -52,41 +63,43 @@ impl Watch {
     }
 
     async fn look(self) {
-        let mut looks = tokio::time::interval(PERIOD);
-        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut memory, mut uses, mut images_at) = (Memory::default(), Uses::default(), None);
+        let mut clock = Clock::new(Timestamp::now(), Instant::now());
         loop {
-            looks.tick().await;
             self.limits().await;
             let now = Timestamp::now();
-            let mut signals = signals::read(&self.ctx.config.data_dir);
-            let mut short = self.shortages(&signals);
-            self.tell(memory.see(&short, now));
-            let disk_short = short.iter().any(|s| matches!(s.resource, Resource::Disk | Resource::Inodes));
+            if let Some(by) = clock.jump(now, Instant::now()) {
+                memory.shift(by);
+                uses.shift(by);
+                images_at = images_at.map(|at| shifted(at, by));
+            }
+            let settings = &self.ctx.config.eviction;
+            let signals = signals::read(&self.ctx.config.data_dir);
+            let mut sight = memory.see(&signals, settings, now);
+            self.tell(sight.pressure);
+            let disk_short = sight.shortages.iter().any(|s| matches!(s.signal.resource(), Resource::Disk | Resource::Inodes));
             let due = images_at.is_none_or(|at: Timestamp| now.duration_since(at).unsigned_abs() >= IMAGES);
             if disk_short || due {
                 images_at = Some(now);
                 let bytes = if disk_short { Some(u64::MAX) } else { images::excess(signals.disk) };
-                self.collect_images(&mut uses, bytes.unwrap_or(0), now).await;
-                signals = signals::read(&self.ctx.config.data_dir);
-                short = self.shortages(&signals);
+                self.collect_images(&mut uses, bytes.unwrap_or(0), disk_short, now).await;
+                sight = memory.see(&signals::read(&self.ctx.config.data_dir), settings, now);
             }
-            if let Some(shortage) = short.first() {
+            if let Some(shortage) = sight.shortages.first() {
                 self.relieve(shortage).await;
             }
+            let soonest = sight.look_again.and_then(|at| Duration::try_from(at.duration_since(Timestamp::now())).ok());
+            tokio::time::sleep(soonest.map_or(PERIOD, |s| s.min(PERIOD))).await;
         }
-    }
-
-    fn shortages(&self, signals: &Signals) -> Vec<Shortage> {
-        pressure::shortages(signals, &self.ctx.config.eviction)
     }
 
     /// Ends pods that have crossed a limit of their own.
     async fn limits(&self) {
         for (pod, facts) in self.running().into_iter().filter(|(pod, _)| storage::is_limited(pod)) {
             let usage = self.measure(&pod, &facts).await;
-            if let Some(message) = storage::verdict(&pod, &usage) {
-                self.pods.evict(&pod, Eviction { message, for_pressure: false }).await;
+            if let Some((limit, message)) = storage::verdict(&pod, &usage) {
+                self.ctx.meters.count(&EVICTIONS, &[limit]);
+                self.pods.evict(&pod, Eviction { message, grace: NO_GRACE, for_pressure: false }).await;
             }
         }
     }
@@ -98,44 +111,44 @@ impl Watch {
         pods
     }
 
+    /// The node's task writes the conditions, and the Events of their changes.
     fn tell(&self, pressure: Pressure) {
-        let before = *self.told.borrow();
         self.told.send_if_modified(|told| std::mem::replace(told, pressure) != pressure);
-        let changes = [
-            (before.memory, pressure.memory, "NodeHasInsufficientMemory", "NodeHasSufficientMemory"),
-            (before.disk, pressure.disk, "NodeHasDiskPressure", "NodeHasNoDiskPressure"),
-            (before.pids, pressure.pids, "NodeHasInsufficientPID", "NodeHasSufficientPID"),
-        ];
-        for (_, now, short, enough) in changes.into_iter().filter(|(before, now, ..)| before != now) {
-            let reason = if now { short } else { enough };
-            self.note(EventType::Normal, reason, format!("Node {} status is now: {reason}", self.ctx.config.node_name));
-        }
     }
 
     /// An Event of the node.
     fn note(&self, kind: EventType, reason: &str, message: String) {
-        let name = self.ctx.config.node_name.clone();
-        let node =
-            ObjectReference { kind: Some("Node".to_owned()), uid: Some(name.clone()), name: Some(name), ..ObjectReference::default() };
+        let node = object::reference(&self.ctx.config.node_name);
         self.ctx.recorder.event(&node, kind, reason, message);
     }
 
     /// Ends one pod, and waits until it has given back what it took.
     async fn relieve(&self, shortage: &Shortage) {
-        self.note(EventType::Warning, "EvictionThresholdMet", format!("Attempting to reclaim {}", shortage.resource));
+        let resource = shortage.signal.resource();
+        self.note(EventType::Warning, "EvictionThresholdMet", format!("Attempting to reclaim {resource}"));
         let running = self.running();
         let mut candidates = Vec::with_capacity(running.len());
         for (pod, facts) in &running {
-            candidates.push(Candidate { pod, usage: self.usage(pod, facts, shortage.resource).await });
+            candidates.push(Candidate { pod, usage: self.usage(pod, facts, resource).await });
         }
-        let Some(chosen) = rank::first(&candidates, shortage.resource) else {
-            return tracing::warn!(resource = %shortage.resource, "the node is short of it, and there is no pod to end");
+        let Some(chosen) = rank::first(&candidates, resource) else {
+            return tracing::warn!(%resource, "the node is short of it, and there is no pod to end");
         };
         let message = rank::message(&candidates[chosen], shortage);
-        let facts = self.pods.evict(&running[chosen].0, Eviction { message, for_pressure: true }).await;
+        let pod = &running[chosen].0;
+        let grace = if shortage.soft { self.grace(pod) } else { NO_GRACE };
+        self.ctx.meters.count(&EVICTIONS, &[shortage.signal.name()]);
+        let facts = self.pods.evict(pod, Eviction { message, grace, for_pressure: true }).await;
         if let Some(mut facts) = facts {
-            let _ = tokio::time::timeout(GIVEN_BACK, facts.wait_for(|f| f.over || f.sandbox.is_none())).await;
+            let _ = tokio::time::timeout(grace + GIVEN_BACK, facts.wait_for(|f| f.over || f.sandbox.is_none())).await;
         }
+    }
+
+    /// What a pod has that is ended for a soft threshold: its own grace, within bounds.
+    fn grace(&self, pod: &Pod) -> Duration {
+        let own = pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds).and_then(|s| u64::try_from(s).ok());
+        let most = self.ctx.config.eviction.most_grace;
+        own.map_or(most, |own| Duration::from_secs(own).min(most)).max(NO_GRACE)
     }
 
     async fn usage(&self, pod: &Arc<Pod>, facts: &Facts, resource: Resource) -> BTreeMap<String, u64> {
@@ -174,25 +187,41 @@ impl Watch {
     }
 
     /// Removes images that nobody uses, to gain so many bytes.
-    async fn collect_images(&self, uses: &mut Uses, bytes: u64, now: Timestamp) {
+    async fn collect_images(&self, uses: &mut Uses, bytes: u64, short: bool, now: Timestamp) {
         let runtime = &self.ctx.runtime;
         let (Ok(images), Ok(sandboxes)) = (runtime.images().await, runtime.sandboxes().await) else { return };
         let containers = || sandboxes.iter().flat_map(|s| &s.containers);
         let mut used: HashSet<String> = containers().map(|c| c.spec.image.clone()).collect();
         used.extend(containers().flat_map(|c| c.spec.image_mounts.iter().map(|m| m.image.clone())));
         uses.see(images.iter().map(|i| i.id.as_str()), &used, now);
+        let mut gained = 0;
         let sizes: Vec<_> = images.iter().map(|i| (i.id.clone(), i.size)).collect();
         for id in uses.plan(&sizes, &used, bytes, now) {
             match runtime.remove_image(&id).await {
-                Ok(()) => tracing::info!(image = id, "an image that nobody uses is removed: the disk fills"),
+                Ok(()) => {
+                    gained += sizes.iter().find(|(of, _)| *of == id).map_or(0, |(_, size)| *size);
+                    self.ctx.meters.count(&IMAGES_COLLECTED, &[if short { "eviction" } else { "space" }]);
+                    tracing::info!(image = id, "an image that nobody uses is removed: the disk fills");
+                }
+                // Taken into use meanwhile, or the runtime's own.
+                Err(RuntimeError::Invalid(why)) => tracing::debug!(image = id, why, "an image stays"),
                 Err(error) => self.note(EventType::Warning, "ImageGCFailed", format!("image {id} is not removed: {error}")),
             }
+        }
+        if !short && gained < bytes {
+            let message = format!(
+                "Failed to garbage collect required amount of images. Attempted to free {bytes} bytes, but only found {gained} bytes eligible to free."
+            );
+            self.note(EventType::Warning, "FreeDiskSpaceFailed", message);
+        }
+        if let Ok(here) = runtime.images().await {
+            self.ctx.images.forget(&here.iter().map(|image| &*image.id).collect());
         }
     }
 }
 
 fn is_on_disk(volume: &Volume) -> bool {
-    let in_memory = volume.empty_dir.as_ref().is_some_and(|e| e.medium.as_deref() == Some("Memory"));
+    let in_memory = volume.empty_dir.as_ref().is_some_and(|e| !storage::is_on_disk(e));
     let files = volume.empty_dir.is_some() || volume.config_map.is_some() || volume.downward_api.is_some();
     // Secrets and tokens are kept in memory.
     files && !in_memory

@@ -5,7 +5,7 @@ pub mod read;
 pub mod rotate;
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     fs::{self, File},
     io::{Read as _, Seek as _, SeekFrom},
     path::{Path, PathBuf},
@@ -22,6 +22,13 @@ pub fn files_of(current: &Path) -> Vec<PathBuf> {
     out.sort();
     out.push(current.to_owned());
     out
+}
+
+/// The newest run of each container that has a log in a pod's directory.
+pub fn attempts(pod_dir: &Path) -> BTreeMap<String, u32> {
+    let names = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().filter_map(|e| e.file_name().into_string().ok());
+    let newest = |container: &str| names(&pod_dir.join(container)).filter_map(|file| file.split('.').next()?.parse().ok()).max();
+    names(pod_dir).filter_map(|container| newest(&container).map(|attempt| (container, attempt))).collect()
 }
 
 /// Removes all files of a run.

@@ -50,6 +50,12 @@ pub fn memory(name: &str) -> Option<i64> {
     line.trim().trim_end_matches("kB").trim().parse::<i64>().ok()?.checked_mul(1024)
 }
 
+/// How long the machine runs.
+pub fn up_seconds() -> f64 {
+    let text = fs::read_to_string("/proc/uptime").unwrap_or_default();
+    text.split_whitespace().next().and_then(|seconds| seconds.parse().ok()).unwrap_or(0.0)
+}
+
 fn number(path: &Path) -> Option<i64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }

@@ -17,12 +17,23 @@ use super::{
 /// How long a failed pull is `ErrImagePull` before it is `ImagePullBackOff`.
 const TURN: Duration = Duration::from_secs(1);
 
+/// Why containers wait that a local image would help.
+pub const WAITS: [&str; 5] = ["ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "RegistryUnavailable", "SignatureValidationFailed"];
+
+/// The shortest time that a pod has to end: upstream's.
+const LEAST: Duration = Duration::from_secs(1);
+
 /// Takes `event` into `life`.
 pub fn absorb(pod: &Pod, life: &mut Life, event: Event, now: Timestamp, out: &mut Step) {
     match event {
         Event::Look => {}
         Event::Gone => life.gone = true,
         Event::ObjectsChanged => plan::hurry(life, now),
+        Event::ImagesArrived { name } => images_arrived(life, &name, now),
+        Event::DevicesGiven(given) => {
+            life.devices = Stage::Done;
+            life.refused = life.refused.take().or(given.err());
+        }
         Event::VolumesMounted(ok) => life.volumes.end(ok, now),
         Event::SandboxMade(made) => sandbox_made(life, made, now),
         Event::SandboxRemoved(ok) => sandbox_removed(life, ok, now),
@@ -41,11 +52,20 @@ pub fn absorb(pod: &Pod, life: &mut Life, event: Event, now: Timestamp, out: &mu
         Event::Allocated(answer) => resize::allocated(pod, life, answer, out),
         Event::RoomFreed => resize::room_freed(life),
         Event::Resized { done, error } => resize::resized(life, done, error, now, out),
+        Event::Terminate(termination) => {
+            if life.ending.is_none() {
+                let grace = spec::grace(pod).min(termination.grace.unwrap_or(Duration::MAX)).max(LEAST);
+                life.ending = Some(Ending { cause: Cause::Terminated(termination), kill_at: later(now, grace) });
+            } else if let (Some(ending), Some(grace)) = (&mut life.ending, termination.grace) {
+                // It ends already, but the machine does not wait.
+                ending.kill_at = ending.kill_at.min(later(now, grace.max(LEAST)));
+            }
+        }
         Event::Evict(eviction) => {
             if life.ending.is_none() {
                 out.note(None, true, "Evicted", eviction.message.clone());
-                // An evicted pod has no grace: what it takes is needed.
-                life.ending = Some(Ending { cause: Cause::Evicted(eviction), kill_at: later(now, Duration::from_secs(1)) });
+                let kill_at = later(now, eviction.grace);
+                life.ending = Some(Ending { cause: Cause::Evicted(eviction), kill_at });
             }
         }
     }
@@ -164,8 +184,16 @@ fn not_started(life: &mut Life, name: &str, reason: String, message: String, now
         return;
     }
     let rest = member.starts.count(now);
-    let turns_at = matches!(reason.as_str(), "ErrImagePull" | "RegistryUnavailable").then(|| later(now, TURN));
+    let turns_at =
+        matches!(reason.as_str(), "ErrImagePull" | "RegistryUnavailable" | "SignatureValidationFailed").then(|| later(now, TURN));
     member.trouble = Some(Trouble { reason, message, retry_at: later(now, rest), turns_at });
+}
+
+fn images_arrived(life: &mut Life, name: &str, now: Timestamp) {
+    let trouble = life.members.get_mut(name).and_then(|member| member.trouble.as_mut());
+    if let Some(trouble) = trouble.filter(|t| WAITS.contains(&&*t.reason)) {
+        trouble.retry_at = now;
+    }
 }
 
 fn post_started(pod: &Pod, life: &mut Life, name: &str, id: &str, ok: bool, now: Timestamp, out: &mut Step) {

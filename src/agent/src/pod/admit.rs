@@ -51,7 +51,7 @@ pub struct NodeFacts {
 pub fn refuse<'a>(pod: &Pod, others: impl Iterator<Item = &'a Pod> + Clone, node: &NodeFacts) -> Option<Refusal> {
     let spec = pod.spec.as_ref()?;
     short(pod, node)
-        .or_else(|| system(spec))
+        .or_else(|| system(pod, spec))
         .or_else(|| sysctls(spec, node))
         .or_else(|| selectors(spec, node))
         .or_else(|| taints(spec, node))
@@ -88,7 +88,12 @@ fn short(pod: &Pod, node: &NodeFacts) -> Option<Refusal> {
     refusal("Evicted", format!("The node had condition: [{}]. ", names.join(" ")))
 }
 
-fn system(spec: &PodSpec) -> Option<Refusal> {
+fn system(pod: &Pod, spec: &PodSpec) -> Option<Refusal> {
+    let labelled = pod.metadata.labels.as_ref().and_then(|labels| labels.get("kubernetes.io/os")).filter(|os| *os != "linux");
+    if let Some(os) = labelled {
+        let message = format!("the pod's label kubernetes.io/os says {os}, this node runs linux");
+        return refusal("PodOSSelectorNodeLabelDoesNotMatch", message);
+    }
     let os = &spec.os.as_ref()?.name;
     if os == "linux" { None } else { refusal("PodOSNotSupported", format!("the pod is for {os}, this node runs linux")) }
 }
@@ -182,10 +187,10 @@ fn amounts<'a>(spec: &PodSpec, others: impl Iterator<Item = &'a Pod>, node: &Nod
 pub fn shortage<'a>(spec: &PodSpec, others: impl Iterator<Item = &'a Pod>, allocatable: &Amounts) -> Option<(String, String)> {
     let mut used = Amounts::from([("pods".to_owned(), Quantity::from_units(0))]);
     for other in others.filter_map(|o| o.spec.as_ref()) {
-        resources::add(&mut used, &resources::of_pod(other, resources::requests));
+        resources::add(&mut used, &resources::asked_by(other));
         resources::add(&mut used, &Amounts::from([("pods".to_owned(), Quantity::from_units(1))]));
     }
-    let mut wanted = resources::of_pod(spec, resources::requests);
+    let mut wanted = resources::asked_by(spec);
     wanted.insert("pods".to_owned(), Quantity::from_units(1));
     // What the node knows nothing of is the cluster's to count.
     wanted.into_iter().filter(|(name, _)| allocatable.contains_key(name) || !resources::is_extended(name)).find_map(|(name, amount)| {

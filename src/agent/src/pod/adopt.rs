@@ -89,6 +89,26 @@ pub fn adopt(life: &mut Life, pod: &Pod, found: Option<Found>, now: Timestamp) {
     {
         // The sandbox was lost with all that knew of it (a reboot): the next has a number that none had.
         *attempt = u32::try_from(now.as_second().max(1)).unwrap_or(1);
+        // A new sandbox starts from the beginning.
+        for member in life.members.values_mut().filter(|m| m.kind == spec::Kind::Init) {
+            member.redo = member.ended().is_some_and(|e| e.exit_code == 0);
+        }
+    }
+}
+
+/// Runs that nobody remembers but the logs of the pod, by container and attempt: what a static pod has after a reboot.
+pub fn remember(life: &mut Life, attempts: &BTreeMap<String, u32>, now: Timestamp) {
+    for (name, attempt) in attempts {
+        let Some(member) = life.members.get_mut(name).filter(|m| m.run.is_none()) else { continue };
+        let id = ContainerId { sandbox: String::new(), id: String::new() };
+        let state = RunState::Ended(unknown("", now));
+        // Whether an init container had done its work nobody knows.
+        member.redo = member.kind == spec::Kind::Init;
+        member.run = Some(Run { id, attempt: *attempt, image_id: String::new(), user: None, limits: None, state });
+        member.crashes = crashes(member);
+        if let Sandbox::None { attempt, .. } = &mut life.sandbox {
+            *attempt = u32::try_from(now.as_second().max(1)).unwrap_or(1);
+        }
     }
 }
 
@@ -177,6 +197,37 @@ mod tests {
             message: String::new(),
         };
         Run { id, attempt, image_id: String::new(), user: None, limits: None, state: RunState::Ended(ended) }
+    }
+
+    #[test]
+    fn logs_tell_how_often_a_container_ran() {
+        let pod: Pod = serde_json::from_value(
+            json!({ "metadata": { "name": "p", "uid": "u" }, "spec": { "containers": [{ "name": "a" }, { "name": "b" }] } }),
+        )
+        .expect("a pod");
+        let mut life = Life::new(&pod, None, at(0));
+        remember(&mut life, &BTreeMap::from([("a".to_owned(), 3), ("gone".to_owned(), 1)]), at(0));
+        assert_eq!((life.members["a"].next_attempt(), life.members["b"].next_attempt()), (4, 0));
+        assert!(matches!(life.sandbox, Sandbox::None { attempt: 1_000_000, .. }), "its sandbox is none that was there before");
+    }
+
+    #[test]
+    fn after_a_reboot_a_pod_begins_anew() {
+        let ended = |id: &str| json!({ "terminated": { "exitCode": 0, "reason": "Completed", "containerID": format!("coracle://{id}") } });
+        let status = |name: &str, state: serde_json::Value| {
+            json!([{ "name": name, "image": "i", "imageID": "s", "ready": true, "restartCount": 2, "containerID": format!("coracle://{name}"),
+                "state": state }])
+        };
+        let pod: Pod = serde_json::from_value(json!({ "metadata": { "name": "p", "uid": "u" },
+            "spec": { "initContainers": [{ "name": "i" }], "containers": [{ "name": "a" }] },
+            "status": { "phase": "Running", "initContainerStatuses": status("i", ended("i")),
+                "containerStatuses": status("a", json!({ "running": {} })) } }))
+        .expect("a pod");
+        let mut life = Life::new(&pod, None, at(0));
+        adopt(&mut life, &pod, None, at(0));
+        assert!(life.members["i"].redo && !life.initialized, "its init containers do their work again");
+        assert_eq!(life.members["a"].next_attempt(), 3);
+        assert_eq!(life.members["a"].ended().map(|e| e.exit_code), Some(137));
     }
 
     #[test]

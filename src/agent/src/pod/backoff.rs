@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::clock::shifted;
+
 /// The first pause.
 pub const FIRST: Duration = Duration::from_secs(10);
 /// The longest pause.
@@ -18,9 +20,10 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// When a thing that ended at `ended` may be tried again, if that is later than `now`.
-    pub fn resting(&self, ended: Timestamp, now: Timestamp) -> Option<(Timestamp, Duration)> {
+    /// When a thing that ended at `ended` may be tried again, if that is later than `now`; it rests for `longest` at most.
+    pub fn resting(&self, ended: Timestamp, now: Timestamp, longest: Duration) -> Option<(Timestamp, Duration)> {
         let (pause, since) = self.held?;
+        let pause = pause.min(longest);
         let until = later(ended, pause);
         (until > now && later(since, FORGET) > now).then_some((until, pause))
     }
@@ -35,6 +38,11 @@ impl Backoff {
             pause = (pause * 2).min(LONGEST);
         }
         Self { held: Some((pause, since)) }
+    }
+
+    /// The clock has jumped.
+    pub fn shift(&mut self, by: SignedDuration) {
+        self.held = self.held.map(|(pause, since)| (pause, shifted(since, by)));
     }
 
     /// Counts a try that follows a failure; its own failure will cost the pause that this returns.
@@ -74,7 +82,7 @@ mod tests {
             (3, None, Some(40)),
         ] {
             let record = Backoff::after(attempt, rest.map(Duration::from_secs), at(0));
-            assert_eq!(record.resting(at(1), at(1)).map(|r| r.1.as_secs()), pause, "{attempt} {rest:?}");
+            assert_eq!(record.resting(at(1), at(1), LONGEST).map(|r| r.1.as_secs()), pause, "{attempt} {rest:?}");
         }
         // It goes on as if it had been here all the time.
         let mut counted = Backoff::default();
@@ -86,22 +94,24 @@ mod tests {
             assert_eq!(read, counted, "{attempt}");
             now += rest.as_secs() as i64;
         }
-        assert_eq!(Backoff::after(5, Some(LONGEST), at(0)).resting(at(700), at(700)), None, "forgotten");
+        assert_eq!(Backoff::after(5, Some(LONGEST), at(0)).resting(at(700), at(700), LONGEST), None, "forgotten");
     }
 
     #[test]
     fn doubles_to_five_minutes_and_forgets_after_ten() {
         let mut backoff = Backoff::default();
-        assert_eq!(backoff.resting(at(0), at(0)), None, "the first restart is at once");
+        assert_eq!(backoff.resting(at(0), at(0), LONGEST), None, "the first restart is at once");
         let mut now = 0;
         for pause in [10, 20, 40, 80, 160, 300, 300] {
             assert_eq!(backoff.count(at(now)).as_secs(), pause);
-            assert_eq!(backoff.resting(at(now + 1), at(now + 1)).map(|r| r.0), Some(at(now + 1 + pause as i64)));
+            assert_eq!(backoff.resting(at(now + 1), at(now + 1), LONGEST).map(|r| r.0), Some(at(now + 1 + pause as i64)));
             now += 1 + pause as i64;
-            assert_eq!(backoff.resting(at(now - pause as i64), at(now)), None, "over at its end");
+            assert_eq!(backoff.resting(at(now - pause as i64), at(now), LONGEST), None, "over at its end");
         }
+        let held = backoff.resting(at(now - 1), at(now - 1), Duration::from_secs(7));
+        assert_eq!(held.map(|r| r.1.as_secs()), Some(7), "a node may know no longer rests");
         now += 601;
-        assert_eq!(backoff.resting(at(now), at(now)), None, "forgotten");
+        assert_eq!(backoff.resting(at(now), at(now), LONGEST), None, "forgotten");
         assert_eq!(backoff.count(at(now)).as_secs(), 10);
     }
 }

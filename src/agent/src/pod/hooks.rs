@@ -19,12 +19,15 @@ pub async fn run(ctx: &Context, target: &Target, hook: &LifecycleHandler, timeou
     }
     let work = async {
         if let Some(get) = &hook.http_get {
-            return ask::http_get(target, get).await;
+            return ask::http_call(target, get).await;
+        }
+        if hook.tcp_socket.is_some() {
+            return Err(Unwell::Failed("invalid handler: a hook cannot be a tcpSocket".to_owned()));
         }
         if let Some(sleep) = &hook.sleep {
             tokio::time::sleep(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0))).await;
         }
         Ok(())
     };
-    tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| Err(Unwell(format!("not done within {} s", timeout.as_secs()))))
+    tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| Err(Unwell::Failed(format!("not done within {} s", timeout.as_secs()))))
 }

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use sha2::{Digest, Sha256};
 
 use super::{
-    backoff::{Backoff, later},
+    backoff::{self, Backoff, later},
     resize::Resizing,
     spec::{self, Kind},
 };
@@ -26,6 +26,8 @@ pub struct Life {
     pub refused: Option<Refusal>,
     /// When the node first saw it.
     pub start_time: Timestamp,
+    /// Its devices are given to it; done for one that needs none.
+    pub devices: Stage,
     /// Its volumes.
     pub volumes: Stage,
     /// Its sandbox.
@@ -46,6 +48,10 @@ pub struct Life {
     pub gone: bool,
     /// Its resize.
     pub resize: Resizing,
+    /// All containers are being ended, to begin anew.
+    pub restarting_all: bool,
+    /// The longest rest after a crash.
+    pub longest_backoff: Duration,
 }
 
 /// Why the node does not take a pod.
@@ -55,6 +61,13 @@ pub struct Refusal {
     pub reason: String,
     /// In words.
     pub message: String,
+}
+
+impl Refusal {
+    /// There is too little of something.
+    pub fn is_shortage(&self) -> bool {
+        self.reason.starts_with("OutOf")
+    }
 }
 
 /// A thing that is done once.
@@ -344,6 +357,23 @@ pub enum Cause {
     Completed,
     /// The node cannot keep it.
     Evicted(Eviction),
+    /// The node has to end it for another reason than what it takes.
+    Terminated(Termination),
+}
+
+/// An end that the node decides upon, and what the API is told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Termination {
+    /// `status.reason`.
+    pub reason: &'static str,
+    /// `status.message`.
+    pub message: &'static str,
+    /// The message of the condition `DisruptionTarget`.
+    pub disruption: &'static str,
+    /// It may take no longer than this, nor longer than the pod may anyway.
+    pub grace: Option<Duration>,
+    /// A pod whose containers all end well counts as `Succeeded` nevertheless.
+    pub may_succeed: bool,
 }
 
 impl Life {
@@ -355,6 +385,7 @@ impl Life {
         let mut life = Self {
             refused,
             start_time,
+            devices: Stage::Done,
             volumes: Stage::Todo,
             sandbox: if over { Sandbox::Gone } else { Sandbox::None { attempt: 0, stage: Stage::Todo } },
             members: BTreeMap::new(),
@@ -365,6 +396,8 @@ impl Life {
             deleted: Stage::Todo,
             gone: false,
             resize: Resizing::default(),
+            restarting_all: false,
+            longest_backoff: backoff::LONGEST,
         };
         life.meet(pod);
         life

@@ -38,7 +38,7 @@ pub fn run_of(ctx: &Context, pod: &Pod, part: &Part, status: &ContainerStatus) -
         id: status.spec.id.clone(),
         attempt: status.spec.attempt,
         image_id: status.image_id.clone(),
-        user: Some(status.user.clone()),
+        user: status.user.clone(),
         limits: Some(status.spec.resources.clone()),
         state,
     }

@@ -2,7 +2,10 @@
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition};
 
-use super::spec::{self, Kind, Part};
+use super::{
+    restart_all,
+    spec::{self, Kind, Part},
+};
 
 /// Status of the container of this name.
 pub fn find<'a>(statuses: &'a [ContainerStatus], name: &str) -> Option<&'a ContainerStatus> {
@@ -21,6 +24,13 @@ fn is_running(status: &ContainerStatus) -> bool {
     status.state.as_ref().is_some_and(|s| s.running.is_some())
 }
 
+/// Its last run was ended so that all containers begin anew.
+fn begins_anew(status: &ContainerStatus) -> bool {
+    let states = [&status.state, &status.last_state];
+    let newest = states.into_iter().flatten().find_map(|s| s.terminated.as_ref());
+    !is_running(status) && newest.is_some_and(|t| t.reason.as_deref() == Some(restart_all::REASON))
+}
+
 /// `Pending`, `Running`, `Succeeded` or `Failed`. `over`: nothing of the pod will run again.
 pub fn phase(pod: &Pod, parts: &[Part], statuses: &[ContainerStatus], over: bool) -> &'static str {
     let (mut initializing, mut init_failed) = (false, false);
@@ -32,7 +42,7 @@ pub fn phase(pod: &Pod, parts: &[Part], statuses: &[ContainerStatus], over: bool
         match part.kind {
             Kind::Init => match terminated(status).or_else(|| last_terminated(status).filter(|_| !is_running(status))) {
                 Some(0) => {}
-                Some(code) if !spec::restarts(pod, part, code) => init_failed = true,
+                Some(code) if !spec::restarts(pod, part, code) && !begins_anew(status) => init_failed = true,
                 _ => initializing = true,
             },
             Kind::Sidecar => {
@@ -46,7 +56,7 @@ pub fn phase(pod: &Pod, parts: &[Part], statuses: &[ContainerStatus], over: bool
                 } else if let Some(code) = ended {
                     stopped += 1;
                     failed += usize::from(code != 0);
-                    comes_again |= spec::restarts(pod, part, code);
+                    comes_again |= spec::restarts(pod, part, code) || begins_anew(status);
                 } else {
                     waiting += 1;
                 }

@@ -1,6 +1,6 @@
 //! The state machine of a pod: `step(pod, life, event, now)` takes an event in and says what to do and when to look again.
 //!
-//! Volumes, then the sandbox (with its network), then init containers in order, then the others. Pure: no I/O, no clock.
+//! Devices, then volumes, then the sandbox (with its network), then init containers in order, then the others. Pure: no I/O, no clock.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use k8s_openapi::api::core::v1::Pod;
 use super::{
     absorb,
     backoff::later,
-    life::{Begin, Cause, Doing, Ended, Ending, Life, Refusal, Run, Sandbox, SandboxFacts, Stage, Trouble},
-    resize,
+    life::{Begin, Cause, Doing, Ended, Ending, Life, Refusal, Run, Sandbox, SandboxFacts, Stage, Termination, Trouble},
+    resize, restart_all,
     spec::{self, Kind, Part},
     stop,
 };
@@ -28,6 +28,13 @@ pub enum Event {
     Gone,
     /// An object that the pod uses changed: what failed may work now.
     ObjectsChanged,
+    /// The images that a container waits for are here.
+    ImagesArrived {
+        /// Container.
+        name: String,
+    },
+    /// The pod has its devices, or why the node does not take it.
+    DevicesGiven(Result<(), Refusal>),
     /// The volumes are there, or why not.
     VolumesMounted(bool),
     /// The sandbox stands, or not.
@@ -94,6 +101,8 @@ pub enum Event {
     Deleted(bool),
     /// The node cannot keep the pod.
     Evict(Eviction),
+    /// The node has to end the pod.
+    Terminate(Termination),
     /// The node grants the resources that the pod asks for now, or not.
     Allocated(Result<(), Refusal>),
     /// Another pod needs less than before.
@@ -121,6 +130,8 @@ pub enum Probe {
 /// What to do. Each but `Note`, `Signal` and `Cancel` is answered by one event.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
+    /// Give all containers their devices.
+    GiveDevices,
     /// Make all volumes.
     MountVolumes,
     /// Network, then sandbox.
@@ -259,6 +270,12 @@ fn note_end(pod: &Pod, life: &mut Life, now: Timestamp, out: &mut Step) {
 }
 
 fn bring_up(pod: &Pod, life: &mut Life, now: Timestamp, out: &mut Step) {
+    match life.devices.begin(now) {
+        Begin::Done => {}
+        Begin::Now => return out.actions.push(Action::GiveDevices),
+        Begin::Later(at) => return out.wake(at),
+        Begin::Wait => return,
+    }
     match life.volumes.begin(now) {
         Begin::Done => {}
         Begin::Now => return out.actions.push(Action::MountVolumes),
@@ -294,6 +311,9 @@ fn bring_up_members(pod: &Pod, life: &mut Life, now: Timestamp, out: &mut Step) 
     let parts = spec::parts(pod);
     for part in parts.iter().filter(|p| p.kind == Kind::Ephemeral) {
         want(pod, life, part, now, out);
+    }
+    if restart_all::step(life, &parts, now, out) {
+        return;
     }
     if !life.initialized {
         match initialize(pod, life, &parts, now, out) {
@@ -346,7 +366,7 @@ fn initialize(pod: &Pod, life: &mut Life, parts: &[Part], now: Timestamp, out: &
 fn is_done(pod: &Pod, life: &Life, part: &Part) -> bool {
     life.members
         .get(&part.spec.name)
-        .is_some_and(|m| m.doing == Doing::Nothing && m.ended().is_some_and(|e| !spec::restarts(pod, part, e.exit_code)))
+        .is_some_and(|m| m.doing == Doing::Nothing && !m.redo && m.ended().is_some_and(|e| !spec::restarts(pod, part, e.exit_code)))
 }
 
 fn complete(pod: &Pod, life: &mut Life, now: Timestamp) {
@@ -355,7 +375,7 @@ fn complete(pod: &Pod, life: &mut Life, now: Timestamp) {
 
 /// Starts a container that is not there, unless it rests or is done.
 fn want(pod: &Pod, life: &mut Life, part: &Part, now: Timestamp, out: &mut Step) {
-    let name = part.spec.name.as_str();
+    let (name, longest) = (part.spec.name.as_str(), life.longest_backoff);
     let Some(member) = life.members.get_mut(name) else { return };
     if member.doing != Doing::Nothing || member.running().is_some() {
         return;
@@ -380,7 +400,7 @@ fn want(pod: &Pod, life: &mut Life, part: &Part, now: Timestamp, out: &mut Step)
             return;
         }
         if member.trouble.is_none()
-            && let Some((until, pause)) = member.crashes.resting(ended.finished_at, now)
+            && let Some((until, pause)) = member.crashes.resting(ended.finished_at, now, longest)
         {
             let message = format!("resting {} s before container {name} of pod {} is started again", pause.as_secs(), spec::full_name(pod));
             out.note(Some(name), true, "BackOff", message.clone());

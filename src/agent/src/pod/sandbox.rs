@@ -9,22 +9,32 @@ use std::{
 };
 
 use coracle_network::{HostPort, PodRequest};
-use coracle_runtime::{NamespaceMode, SandboxSpec};
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use coracle_runtime::{NamespaceMode, Resources, SandboxSpec, UserRange};
+use k8s_openapi::api::{
+    core::v1::{Pod, PodSpec},
+    node::v1::RuntimeClass,
+};
+use kube::Api;
 
 use super::{
     life::{Life, SandboxFacts},
     spec,
 };
 use crate::{
-    container::network_files::{self, ClusterDns, Resolver},
+    container::{
+        network_files::{self, ClusterDns, Resolver},
+        user_ranges,
+    },
     context::{Context, chain},
     resources::limits,
+    volume,
 };
 
 /// Makes it; the error is for an Event.
 pub async fn make(ctx: &Context, pod: &Arc<Pod>, attempt: u32) -> Result<SandboxFacts, String> {
     let id = Life::sandbox_id(spec::uid(pod), attempt);
+    let handler = handler(ctx, pod).await?;
+    let user_namespace = users(ctx, pod)?;
     let (netns, addresses) = if spec::host_network(pod) {
         (None, ctx.config.node_ips.clone())
     } else {
@@ -58,9 +68,12 @@ pub async fn make(ctx: &Context, pod: &Arc<Pod>, attempt: u32) -> Result<Sandbox
             _ => NamespaceMode::Container,
         },
         cgroup: limits::pod_cgroup(&ctx.config.cgroup_root, pod.spec.as_ref(), spec::uid(pod)),
-        resources: limits::of_whole_pod(spec_),
+        privileged: spec::parts(pod).iter().any(|p| p.spec.security_context.as_ref().and_then(|s| s.privileged) == Some(true)),
+        resources: resources(ctx, spec_),
         sysctls: sysctls(spec_),
         log_directory: logs,
+        handler,
+        user_namespace,
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
     };
@@ -68,10 +81,38 @@ pub async fn make(ctx: &Context, pod: &Arc<Pod>, attempt: u32) -> Result<Sandbox
     Ok(SandboxFacts { id, attempt, addresses })
 }
 
+fn resources(ctx: &Context, spec: &PodSpec) -> Resources {
+    let mut out = limits::of_new_pod(spec, &ctx.allocatable, ctx.config.pod_pids);
+    if ctx.config.memory_throttling_factor.is_some() {
+        out.unified = limits::memory_protection(spec);
+    }
+    out
+}
+
 /// Takes it away, network last.
 pub async fn remove(ctx: &Context, id: &str) -> Result<(), String> {
     ctx.runtime.remove_sandbox(id).await.map_err(|e| chain(&e))?;
     ctx.network.detach(id).await.map_err(|e| chain(&e))
+}
+
+/// What the pod's RuntimeClass calls the runtime of its containers.
+async fn handler(ctx: &Context, pod: &Pod) -> Result<String, String> {
+    let class = pod.spec.as_ref().and_then(|s| s.runtime_class_name.as_deref()).filter(|name| !name.is_empty());
+    let Some(class) = class else { return Ok(String::new()) };
+    match Api::<RuntimeClass>::all(ctx.client.clone()).get_opt(class).await {
+        Ok(Some(class)) => Ok(class.handler),
+        Ok(None) => Err(format!("runtimeclass.node.k8s.io {class:?} not found")),
+        Err(error) => Err(format!("failed to lookup RuntimeClass {class}: {}", chain(&error))),
+    }
+}
+
+/// The users of the node that are the pod's, where it does not have the node's own.
+fn users(ctx: &Context, pod: &Pod) -> Result<Option<UserRange>, String> {
+    if pod.spec.as_ref().and_then(|s| s.host_users) != Some(false) {
+        return Ok(None);
+    }
+    let pods = volume::pods_dir(&ctx.config.data_dir);
+    user_ranges::of_pod(&pods, &ctx.pod_dir(pod)).map(Some).map_err(|error| chain(&error))
 }
 
 fn sysctls(spec: &PodSpec) -> BTreeMap<String, String> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Lifecycle, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, Lifecycle, Pod, PodSpec};
 
 /// What part a container plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,13 +56,8 @@ pub fn restarts(pod: &Pod, part: &Part, exit_code: i32) -> bool {
         Kind::Sidecar => return true,
         Kind::Init | Kind::Main => part.spec.restart_policy.as_deref().unwrap_or_else(|| restart_policy(pod)),
     };
-    for rule in part.spec.restart_policy_rules.iter().flatten() {
-        let Some(codes) = &rule.exit_codes else { continue };
-        let listed = codes.values.iter().flatten().any(|v| *v == exit_code);
-        let fits = if codes.operator == "NotIn" { !listed } else { listed };
-        if fits && rule.action == "Restart" {
-            return true;
-        }
+    if matches!(matching_rule(part, exit_code), Some("Restart" | "RestartAllContainers")) {
+        return true;
     }
     match policy {
         "Never" => false,
@@ -70,6 +65,21 @@ pub fn restarts(pod: &Pod, part: &Part, exit_code: i32) -> bool {
         // An init container that did its work is done, whatever the policy.
         _ => part.kind != Kind::Init || exit_code != 0,
     }
+}
+
+/// The action of the first of a container's restart rules that is for this exit code.
+pub fn matching_rule(part: &Part, exit_code: i32) -> Option<&str> {
+    let fits = |rule: &&ContainerRestartRule| {
+        rule.exit_codes.as_ref().is_some_and(|codes| {
+            let listed = codes.values.iter().flatten().any(|v| *v == exit_code);
+            match codes.operator.as_str() {
+                "In" => listed,
+                "NotIn" => !listed,
+                _ => false,
+            }
+        })
+    };
+    part.spec.restart_policy_rules.iter().flatten().find(fits).map(|rule| rule.action.as_str())
 }
 
 /// `spec.restartPolicy`.
@@ -86,6 +96,18 @@ pub fn grace(pod: &Pod) -> Duration {
 /// The part of this name.
 pub fn part<'a>(parts: &'a [Part], name: &str) -> Option<&'a Part> {
     parts.iter().find(|p| p.spec.name == name)
+}
+
+/// The images that a container needs, each with its pull policy: its own, and those whose files it mounts.
+pub fn images<'a>(pod: &'a Pod, container: &'a Container) -> Vec<(&'a str, &'a str)> {
+    let policy = |policy: &'a Option<String>| policy.as_deref().unwrap_or("IfNotPresent");
+    let mut out = vec![(container.image.as_deref().unwrap_or_default(), policy(&container.image_pull_policy))];
+    let volumes = pod.spec.as_ref().and_then(|s| s.volumes.as_deref()).unwrap_or_default();
+    for mount in container.volume_mounts.iter().flatten() {
+        let source = volumes.iter().find(|v| v.name == mount.name).and_then(|v| v.image.as_ref());
+        out.extend(source.map(|image| (image.reference.as_deref().unwrap_or_default(), policy(&image.pull_policy))));
+    }
+    out
 }
 
 /// Whether it has a postStart hook.

@@ -9,9 +9,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use coracle_runtime::{ContainerId, ContainerSpec, Image, ImageMount, RuntimeError};
+use coracle_runtime::{ContainerId, ContainerSpec, Image, ImageMount, Resources, RuntimeError};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod, Service};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Service};
 use kube::{Api, api::ListParams};
 use tokio_util::sync::CancellationToken;
 
@@ -19,13 +19,15 @@ use super::{
     life::{Ended, Life, Run, RunState, SandboxFacts},
     message,
     plan::Event,
-    spec::{self, Part},
+    spec::{self, Kind, Part},
 };
 use crate::{
     container::{env, security, service_env},
     context::{Context, chain},
+    devices::{self, additions::Additions},
     objects::Used,
     resources::limits,
+    stats::meters::{STARTED_CONTAINERS, STARTED_CONTAINERS_ERRORS},
 };
 
 /// Services that are told to a container; a namespace with more than that has no use for them.
@@ -66,7 +68,23 @@ struct Waiting {
 /// Starts the container; the answer is `Started` or `NotStarted`.
 pub async fn start(start: Start) -> Event {
     let name = start.part.spec.name.clone();
-    match run(&start).await {
+    let kind = match start.part.kind {
+        Kind::Init | Kind::Sidecar => "init_container",
+        Kind::Main => "container",
+        Kind::Ephemeral => "ephemeral_container",
+    };
+    let meters = start.ctx.meters.clone();
+    meters.count(&STARTED_CONTAINERS, &[kind]);
+    let started = run(&start).await;
+    let failed = match &started {
+        Ok(Run { state: RunState::Ended(ended), .. }) if ended.reason == "StartError" => Some("StartError"),
+        Ok(_) => None,
+        Err(waiting) => Some(waiting.reason),
+    };
+    if let Some(code) = failed {
+        meters.count(&STARTED_CONTAINERS_ERRORS, &[code, kind]);
+    }
+    match started {
         Ok(run) => Event::Started { name, run },
         Err(Waiting { reason, message }) => Event::NotStarted { name, reason: reason.to_owned(), message },
     }
@@ -122,6 +140,10 @@ async fn run(start: &Start) -> Result<Run, Waiting> {
 }
 
 impl Start {
+    fn has_devices(&self) -> bool {
+        devices::asks(&self.pod)
+    }
+
     fn tell(&self, warning: bool, reason: &str, message: String) {
         self.ctx.tell(&self.pod, Some(&self.part.spec.name), warning, reason, message);
     }
@@ -161,7 +183,13 @@ async fn configure(start: &Start, image: &Image, id: &ContainerId, image_mounts:
     let env = env::environment(pod, container, &services, &snapshot, &known).map_err(|e| e.to_string())?;
     let get = |name: &str| env.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
     let expand = |list: &Option<Vec<String>>| list.iter().flatten().map(|t| env::expand(t, &get).0).collect::<Vec<_>>();
-    let mounts = mounts::mounts(start, &get).await?;
+    let mut mounts = mounts::mounts(start, &get).await?;
+    let given = match start.has_devices() {
+        true => ctx.devices.prepare(pod, container).await.map_err(|e| chain(&e))?,
+        false => Additions::default(),
+    };
+    let own: Vec<PathBuf> = mounts.iter().map(|m| m.destination.clone()).collect();
+    mounts.extend(given.mounts.into_iter().filter(|m| !own.contains(&m.destination)));
     Ok(ContainerSpec {
         id: id.clone(),
         name: container.name.clone(),
@@ -173,8 +201,9 @@ async fn configure(start: &Start, image: &Image, id: &ContainerId, image_mounts:
         mounts,
         image_mounts,
         pid_target: start.looks_into.clone().transpose()?,
-        devices: Vec::new(),
-        resources: limits::of_container(&spec_, container, ctx.memory_bytes, None),
+        devices: given.devices,
+        cdi_devices: given.cdi_devices,
+        resources: resources(ctx, &spec_, container),
         security,
         log_path: PathBuf::from(&container.name).join(format!("{}.log", start.attempt)),
         stdin: container.stdin == Some(true),
@@ -182,9 +211,18 @@ async fn configure(start: &Start, image: &Image, id: &ContainerId, image_mounts:
         tty: container.tty == Some(true),
         stop_signal: stop_signal(container),
         labels: Default::default(),
-        annotations: Default::default(),
-        env,
+        annotations: given.annotations,
+        // What the pod says of a name counts more than what a plugin does.
+        env: given.env.into_iter().chain(env).collect(),
     })
+}
+
+fn resources(ctx: &Context, spec: &PodSpec, container: &Container) -> Resources {
+    let mut out = limits::of_container(spec, container, ctx.memory_bytes, None);
+    if let Some(factor) = ctx.config.memory_throttling_factor {
+        out.unified = limits::memory_quality(spec, container, ctx.node_memory(), factor);
+    }
+    out
 }
 
 fn non_root(security: &coracle_runtime::Security, image: &Image) -> Result<(), String> {

@@ -1,25 +1,29 @@
 //! What the API shows of a pod: `status(pod, life, node)` draws it from its life. Pure; times of transitions come from the status before.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{
-        ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, ContainerUser, HostIP,
-        LinuxContainerUser, Pod, PodCondition, PodIP, PodStatus, ResourceRequirements, VolumeMountStatus,
+        Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, ContainerUser,
+        HostIP, LinuxContainerUser, Pod, PodCondition, PodIP, PodStatus, ResourceRequirements, VolumeMount, VolumeMountStatus,
     },
-    apimachinery::pkg::apis::meta::v1::Time,
+    apimachinery::pkg::{api::resource::Quantity as Text, apis::meta::v1::Time},
 };
 
 use super::{
     life::{Cause, Doing, Ended, Life, Member, RunState, Sandbox, Stage},
     phase::{self, Facts},
+    restart_all,
     spec::{self, Kind, Part},
 };
-use crate::resources::{limits, qos};
+use crate::resources::{self, limits, qos};
 
 /// What this node's container ids begin with.
 pub const ID_SCHEME: &str = "coracle://";
+
+/// Bytes of the termination messages of all containers of a pod: upstream's.
+const POD_MESSAGES_BYTES: usize = 12 << 10;
 
 /// The pod's status now. `before` is the one shown last (transition times are kept while nothing changes).
 pub fn status(pod: &Pod, life: &Life, before: &PodStatus, node_ips: &[IpAddr], now: Timestamp) -> PodStatus {
@@ -33,7 +37,7 @@ pub fn status(pod: &Pod, life: &Life, before: &PodStatus, node_ips: &[IpAddr], n
     if let Some(refusal) = &life.refused {
         out.phase = Some("Failed".to_owned());
         out.reason = Some(refusal.reason.clone());
-        out.message = Some(refusal.message.clone());
+        out.message = Some(format!("Pod was rejected: {}", refusal.message));
         return out;
     }
     // A pod that was over before this agent began: nothing new is known of it.
@@ -63,28 +67,42 @@ pub fn status(pod: &Pod, life: &Life, before: &PodStatus, node_ips: &[IpAddr], n
             (out.reason, out.message) = (Some("Evicted".to_owned()), Some(eviction.message.clone()));
             phase = "Failed";
         }
+        Some(Cause::Terminated(termination)) if over => {
+            (out.reason, out.message) = (Some(termination.reason.to_owned()), Some(termination.message.to_owned()));
+            if !(termination.may_succeed && phase == "Succeeded") {
+                phase = "Failed";
+            }
+        }
         _ => {}
     }
-    if phase == "Failed" && life.ending.as_ref().is_some_and(|e| matches!(e.cause, Cause::Deadline | Cause::Evicted(_))) {
+    if phase == "Failed"
+        && life.ending.as_ref().is_some_and(|e| matches!(e.cause, Cause::Deadline | Cause::Evicted(_) | Cause::Terminated(_)))
+    {
         conditions = phase::conditions(&Facts { pod, parts: &parts, statuses: &statuses, phase, sandbox, initialized: life.initialized });
     }
     out.phase = Some(phase.to_owned());
+    conditions.extend(restart_all::condition(pod, life, phase));
     if !over {
         conditions.extend(life.resize.conditions());
     }
-    if let Some(Cause::Evicted(eviction)) = life.ending.as_ref().map(|e| &e.cause)
-        && eviction.for_pressure
-    {
+    let disrupted = match life.ending.as_ref().map(|e| &e.cause) {
+        Some(Cause::Evicted(eviction)) if eviction.for_pressure => Some(eviction.message.clone()),
+        Some(Cause::Terminated(termination)) => Some(termination.disruption.to_owned()),
+        _ => None,
+    };
+    // Told with the phase that it explains.
+    if let Some(message) = disrupted.filter(|_| over) {
         conditions.push(PodCondition {
             type_: "DisruptionTarget".to_owned(),
             status: "True".to_owned(),
             reason: Some("TerminationByKubelet".to_owned()),
-            message: Some(eviction.message.clone()),
+            message: Some(message),
             ..PodCondition::default()
         });
     }
     out.conditions = Some(conditions.into_iter().map(|c| dated(c, before, generation, now)).collect());
     addresses(life, before, node_ips, &mut out);
+    bound_messages(&mut statuses);
     let split = |kinds: &[Kind]| {
         let of_kind = statuses.iter().filter(|s| spec::part(&parts, &s.name).is_some_and(|p| kinds.contains(&p.kind)));
         Some(of_kind.cloned().collect::<Vec<_>>()).filter(|v| !v.is_empty())
@@ -92,7 +110,34 @@ pub fn status(pod: &Pod, life: &Life, before: &PodStatus, node_ips: &[IpAddr], n
     out.init_container_statuses = split(&[Kind::Init, Kind::Sidecar]);
     out.container_statuses = split(&[Kind::Main]);
     out.ephemeral_container_statuses = split(&[Kind::Ephemeral]);
+    whole(pod, life, &mut out);
     out
+}
+
+/// Termination messages of a pod share a bound, so that its object does not grow with what its containers write.
+fn bound_messages(statuses: &mut [ContainerStatus]) {
+    let share = POD_MESSAGES_BYTES / statuses.len().max(1);
+    let states = statuses.iter_mut().flat_map(|s| [&mut s.state, &mut s.last_state]).flatten();
+    for message in states.filter_map(|s| s.terminated.as_mut()?.message.as_mut()) {
+        let end = message.char_indices().map(|(at, char)| at + char.len_utf8()).take_while(|end| *end <= share).last();
+        message.truncate(end.unwrap_or(0));
+    }
+}
+
+/// What the pod as a whole was granted.
+fn whole(pod: &Pod, life: &Life, out: &mut PodStatus) {
+    type List = Option<BTreeMap<String, Text>>;
+    let Some(spec) = &pod.spec else { return };
+    let granted = |list: fn(&ResourceRequirements) -> &List| {
+        let of = move |c: &Container| life.members.get(&c.name).and_then(|m| m.granted.as_ref()).and_then(|g| list(g).as_ref());
+        move |c: &Container| resources::amounts(of(c))
+    };
+    let requests = resources::texts(&resources::asked_as(spec, granted(|r| &r.requests)));
+    let limits = resources::texts(&resources::limits_as(spec, granted(|r| &r.limits)));
+    if requests.is_some() || limits.is_some() {
+        out.allocated_resources.clone_from(&requests);
+        out.resources = Some(ResourceRequirements { requests, limits, ..ResourceRequirements::default() });
+    }
 }
 
 fn over_before(before: &PodStatus) -> bool {
@@ -166,7 +211,7 @@ fn container(pod: &Pod, life: &Life, part: &Part, member: &Member) -> ContainerS
         image: part.spec.image.clone().unwrap_or_default(),
         restart_count: run.map_or(0, |r| i32::try_from(r.attempt).unwrap_or(i32::MAX)),
         image_id: run.map(|r| r.image_id.clone()).unwrap_or_default(),
-        container_id: run.map(|r| format!("{ID_SCHEME}{}", r.id.id)),
+        container_id: run.filter(|r| !r.id.id.is_empty()).map(|r| format!("{ID_SCHEME}{}", r.id.id)),
         started: (!ephemeral).then_some(false),
         volume_mounts: mounts(part),
         allocated_resources: member.granted.as_ref().and_then(|g| g.requests.clone()),
@@ -255,12 +300,20 @@ fn over_state(ended: &Ended) -> ContainerState {
     ContainerState { terminated: Some(terminated), ..Default::default() }
 }
 
+/// What came of it: every file system here can be read-only with all that is mounted below.
+pub fn recursive(mount: &VolumeMount) -> &'static str {
+    match (mount.recursive_read_only.as_deref(), mount.mount_propagation.as_deref()) {
+        (Some("Enabled"), _) | (Some("IfPossible"), None | Some("None")) => "Enabled",
+        _ => "Disabled",
+    }
+}
+
 fn mounts(part: &Part) -> Option<Vec<VolumeMountStatus>> {
     let mounts = part.spec.volume_mounts.iter().flatten().map(|m| VolumeMountStatus {
         name: m.name.clone(),
         mount_path: m.mount_path.clone(),
         read_only: m.read_only.filter(|r| *r),
-        recursive_read_only: (m.read_only == Some(true)).then(|| m.recursive_read_only.clone().unwrap_or_else(|| "Disabled".to_owned())),
+        recursive_read_only: (m.read_only == Some(true)).then(|| recursive(m).to_owned()),
         volume_status: None,
     });
     Some(mounts.collect::<Vec<_>>()).filter(|m| !m.is_empty())

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     backoff::later,
-    life::{Ended, Life, Refusal, Run, RunState, Sandbox, SandboxFacts},
+    life::{Ended, Life, Refusal, Run, RunState, Sandbox, SandboxFacts, Termination},
     plan::{self, Action, Event, Probe},
     status,
 };
@@ -103,6 +103,7 @@ impl Node {
                 self.due.push((later(self.now, Duration::from_secs(1)), Event::PreStopped { name, id }));
             }
             Action::Signal { name, kill } => self.signal(name, kill),
+            Action::GiveDevices => self.soon(Event::DevicesGiven(Ok(()))),
             Action::Allocate => self.soon(Event::Allocated(Ok(()))),
             Action::Resize { changes } => self.soon(Event::Resized { done: changes, error: None }),
         }
@@ -261,6 +262,117 @@ fn restart_policies() {
 }
 
 #[test]
+fn the_first_rule_that_fits_counts() {
+    let with = |rules: Value| json!({ "restartPolicy": "Never", "containers": [{ "name": "main", "restartPolicy": "Never", "restartPolicyRules": rules }] });
+    let rule = |operator: &str, values: &[i32]| json!({ "action": "Restart", "exitCodes": { "operator": operator, "values": values } });
+    let does: [(&str, &[Does]); 1] = [("main", &[End(0, 3), End(0, 4)])];
+    check(with(json!([rule("NotIn", &[4])])), &does, 5, "Failed | main: Error=4 after Error=3 x1");
+    check(with(json!([rule("In", &[5]), rule("In", &[3])])), &does, 5, "Failed | main: Error=4 after Error=3 x1");
+    check(with(json!([rule("In", &[5])])), &does, 5, "Failed | main: Error=3");
+}
+
+#[test]
+fn all_containers_begin_anew_when_a_rule_says_so() {
+    let rule = json!([{ "action": "RestartAllContainers", "exitCodes": { "operator": "In", "values": [42] } }]);
+    let spec = json!({ "restartPolicy": "Never", "terminationGracePeriodSeconds": 50, "initContainers": [{ "name": "i" },
+        { "name": "side", "restartPolicy": "Always" }], "containers": [
+        { "name": "a", "restartPolicy": "Never", "restartPolicyRules": rule }, { "name": "b" }] });
+    let does: [(&str, &[Does]); 3] = [("i", &[End(1, 0), End(1, 0)]), ("a", &[End(2, 42), Serve(0)]), ("b", &[Ignore, Serve(0)])];
+    let again = "after RestartingAllContainers=137 x1";
+    let mut node = Node::new(spec.clone(), &does);
+    node.pass(9);
+    let want =
+        format!("Running | i: ready Completed=0 {again}, side: ready running {again}, a: ready running {again}, b: ready running {again}");
+    assert_eq!(node.look(), want, "{:?}", node.log);
+    assert_eq!(node.condition("AllContainersRestarting"), "False");
+    // An exit that no rule is for ends the pod, in spite of what ran before.
+    let does: [(&str, &[Does]); 3] = [("i", &[End(1, 0), End(1, 0)]), ("a", &[End(2, 42), End(1, 3)]), ("b", &[Ignore, End(1, 0)])];
+    check(
+        spec.clone(),
+        &does,
+        9,
+        &format!("Failed | i: ready Completed=0 {again}, side: Completed=0 {again}, a: Error=3 {again}, b: Completed=0 {again}"),
+    );
+    // So does an init container's.
+    let mut spec = spec;
+    spec["containers"][0].as_object_mut().expect("one").clear();
+    spec["containers"][0]["name"] = json!("a");
+    spec["initContainers"][0]["restartPolicy"] = json!("Never");
+    spec["initContainers"][0]["restartPolicyRules"] =
+        json!([{ "action": "RestartAllContainers", "exitCodes": { "operator": "NotIn", "values": [0] } }]);
+    let does: [(&str, &[Does]); 1] = [("i", &[End(1, 1), End(1, 0)])];
+    check(spec, &does, 9, &format!("Running | i: ready Completed=0 {again}, side: ready running, a: ready running, b: ready running"));
+}
+
+#[test]
+fn a_pod_that_the_node_ends_says_why() {
+    let end = |may_succeed| {
+        Event::Terminate(Termination {
+            reason: "Why",
+            message: "in words",
+            disruption: "it had to",
+            grace: Some(Duration::from_secs(3)),
+            may_succeed,
+        })
+    };
+    for (does, may_succeed, phase, took) in
+        [(Serve(0), true, "Succeeded", 0), (Serve(0), false, "Failed", 0), (Serve(1), true, "Failed", 0), (Ignore, true, "Failed", 3)]
+    {
+        let mut node = Node::new(one("Always"), &[("main", &[does])]);
+        node.pass(5);
+        let began = node.now;
+        node.take(end(may_succeed));
+        assert!(node.condition("DisruptionTarget").is_empty() || node.life.all_ended(), "told with the phase");
+        node.pass(9);
+        let status = &node.shown;
+        assert_eq!(
+            (status.phase.as_deref(), status.reason.as_deref(), status.message.as_deref()),
+            (Some(phase), Some("Why"), Some("in words"))
+        );
+        assert_eq!(node.condition("DisruptionTarget"), "True TerminationByKubelet");
+        let ended = node.life.members["main"].ended().expect("it ended").finished_at;
+        assert_eq!(ended.duration_since(began).as_secs(), took, "{does:?}");
+    }
+}
+
+#[test]
+fn a_jump_of_the_clock_neither_hastens_nor_delays() {
+    for hours in [-30, 30] {
+        let by = jiff::SignedDuration::from_hours(hours);
+        // A grace of five seconds, and a rest of ten.
+        for (does, wait, want) in [(Ignore, 5, "kill main"), (End(0, 1), 10, "start main")] {
+            let mut node = Node::new(one("Always"), &[("main", &[does])]);
+            node.pass(2);
+            if want == "kill main" {
+                node.delete(5);
+            }
+            node.log.clear();
+            super::clock::shift(&mut node.life, by);
+            node.now = super::clock::shifted(node.now, by);
+            node.take(Event::Look);
+            node.pass(wait - 3);
+            assert!(!node.log.contains(&want.to_owned()), "{hours} h: {:?}", node.log);
+            node.pass(3);
+            assert!(node.log.contains(&want.to_owned()), "{hours} h: {:?}", node.log);
+        }
+    }
+}
+
+#[test]
+fn messages_share_a_bound() {
+    let containers: Vec<_> = ["a", "b", "c", "d"].iter().map(|name| json!({ "name": name })).collect();
+    let mut node = Node::new(json!({ "restartPolicy": "Never", "containers": containers }), &[("a", &[End(1, 0)])]);
+    node.pass(5);
+    let Some(RunState::Ended(ended)) = node.life.members.get_mut("a").and_then(|m| m.run.as_mut()).map(|r| &mut r.state) else {
+        panic!("it ended")
+    };
+    ended.message = format!("a{}", "é".repeat(2000));
+    node.take(Event::Look);
+    let message = node.shown.container_statuses.as_ref().and_then(|s| s[0].state.as_ref()?.terminated.as_ref()?.message.clone());
+    assert_eq!(message.map(|m| m.len()), Some(3071), "a fourth of 12 KiB, and no half of a letter");
+}
+
+#[test]
 fn two_containers() {
     let spec = json!({ "restartPolicy": "Never", "containers": [{ "name": "a" }, { "name": "b" }] });
     check(spec.clone(), &[("a", &[End(1, 0)]), ("b", &[End(2, 2)])], 9, "Failed | a: Completed=0, b: Error=2");
@@ -288,6 +400,21 @@ fn init_containers_and_sidecars() {
     check(sidecar("Never"), &[("main", &[End(2, 0)])], 5, "Succeeded | side: Completed=0, main: Completed=0");
     check(sidecar("Never"), &[("main", &[End(2, 0)]), ("side", &[Ignore])], 9, "Succeeded | side: Error=137, main: Completed=0");
     check(sidecar("Always"), &[("side", &[End(2, 1), Serve(0)])], 9, "Running | side: ready running after Error=1 x1, main: ready running");
+}
+
+#[test]
+fn an_image_that_comes_ends_the_pause() {
+    let mut node = Node::new(one("Always"), &[("main", &[NoImage])]);
+    node.pass(3);
+    node.does.clear();
+    let trouble = |node: &Node| node.life.members["main"].trouble.as_ref().map(|t| t.reason.clone());
+    assert_eq!(trouble(&node).as_deref(), Some("ImagePullBackOff"));
+    node.soon(Event::ImagesArrived { name: "other".to_owned() });
+    node.pass(1);
+    assert!(trouble(&node).is_some());
+    node.soon(Event::ImagesArrived { name: "main".to_owned() });
+    node.pass(1);
+    assert!(trouble(&node).is_none() && node.life.members["main"].running().is_some());
 }
 
 #[test]
@@ -449,7 +576,7 @@ proptest! {
                 Fate::Lose => if let Sandbox::Ready(facts) = node.life.sandbox.clone() {
                     node.take(Event::SandboxLost(facts.id));
                 },
-                Fate::Evict => node.take(Event::Evict(Eviction { message: "full".into(), for_pressure: true })),
+                Fate::Evict => node.take(Event::Evict(Eviction { message: "full".into(), grace: Duration::from_secs(1), for_pressure: true })),
                 Fate::Gone => node.take(Event::Gone),
                 Fate::Probe(container, probe, ok) => {
                     let name = ["i", "a", "b"][container].to_owned();

@@ -76,6 +76,11 @@ async fn issue(ctx: &Context, pod: &Pod, tokens: &Tokens) -> Result<Option<Times
     Ok(soonest)
 }
 
+/// A token of the pod's service account for one audience, of the usual life.
+pub async fn token(ctx: &Context, pod: &Pod, account: &str, audience: &str) -> Result<String, String> {
+    request(ctx, pod, account, Some(audience), None).await.map(|token| token.text)
+}
+
 async fn request(ctx: &Context, pod: &Pod, account: &str, audience: Option<&str>, seconds: Option<i64>) -> Result<Token, String> {
     let bound = BoundObjectReference {
         api_version: Some("v1".to_owned()),

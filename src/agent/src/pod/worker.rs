@@ -1,7 +1,9 @@
 //! The task of one pod: feeds the state machine, carries its actions out, shows its status to the API. No decisions on Kubernetes here.
 
 mod act;
+mod arrivals;
 mod exits;
+pub mod mirror;
 mod probes;
 mod report;
 mod resize;
@@ -10,7 +12,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fmt,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use coracle_runtime::ContainerId;
@@ -19,9 +21,10 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use self::{exits::EarlyExits, probes::Probes, report::Report};
+use self::{exits::EarlyExits, mirror::Mirror, probes::Probes, report::Report};
 use super::{
     backoff::later,
+    clock::{self, Clock},
     life::{Life, RunState, Sandbox, SandboxFacts, Stage},
     plan::{self, Event},
     spec,
@@ -30,7 +33,10 @@ use super::{
 };
 use crate::{
     context::Context,
+    devices,
     objects::{Seen, Used},
+    statics,
+    stats::meters::{POD_START_DURATION, POD_START_TOTAL, POD_WORKER, seconds_since},
     volume::references,
 };
 
@@ -49,6 +55,8 @@ pub enum Message {
     Exited(ContainerId),
     /// Look at all containers: events were lost.
     Resync,
+    /// An image that is waited for may have come.
+    ImagesChanged,
     /// The status was written, or not.
     Written {
         /// Done.
@@ -58,6 +66,12 @@ pub enum Message {
     },
     /// The volumes were brought up to date; look again then.
     Refreshed(Option<Timestamp>),
+    /// The API has this mirror of the static pod.
+    Mirror(Arc<Pod>),
+    /// The mirror of this uid is no more.
+    MirrorGone(String),
+    /// A mirror was made or removed, or not.
+    Reflected(bool),
 }
 
 /// What others may know of a pod.
@@ -89,7 +103,14 @@ pub struct Worker {
     services: ServiceVariables,
     refresh_at: Option<Timestamp>,
     early: EarlyExits,
+    images_came: bool,
+    clock: Clock,
+    mirror: Option<Mirror>,
+    /// When the pod was seen first, until its containers have started.
+    unstarted: Option<Timestamp>,
     room: watch::Receiver<()>,
+    /// Tells when devices fare otherwise than before, if the pod may have any.
+    devices: Option<watch::Receiver<()>>,
     stop: CancellationToken,
 }
 
@@ -115,10 +136,10 @@ impl Worker {
         Self {
             report: Report::new(pod.status.clone().unwrap_or_default()),
             room: ctx.ledger.freed(),
+            devices: devices::asks(&pod).then(|| ctx.devices.changes()),
             outbox: channel.0,
             inbox: channel.1,
             ctx,
-            pod,
             life,
             facts,
             probes: Probes::default(),
@@ -130,6 +151,11 @@ impl Worker {
             services: Arc::new(Mutex::default()),
             refresh_at: adopted.then(Timestamp::now),
             early: EarlyExits::default(),
+            images_came: false,
+            clock: Clock::new(Timestamp::now(), Instant::now()),
+            mirror: statics::is_static(&pod).then(Mirror::default),
+            unstarted: (!adopted).then(Timestamp::now),
+            pod,
             stop,
         }
     }
@@ -139,7 +165,8 @@ impl Worker {
         let mut wake_at = self.take(Event::Look);
         while !self.life.over() {
             let now = Timestamp::now();
-            let soonest = [wake_at, self.report.retry_at(), self.refresh_at].into_iter().flatten().min();
+            let mirror_at = self.mirror.as_ref().and_then(Mirror::retry_at);
+            let soonest = [wake_at, self.report.retry_at(), self.refresh_at, mirror_at].into_iter().flatten().min();
             let rest = soonest.map_or(Duration::from_secs(86_400), |at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
             let used = self.used.clone();
             let waits_for_room = self.life.resize.is_deferred();
@@ -151,15 +178,23 @@ impl Worker {
                     Some(Message::Event(Event::ObjectsChanged))
                 }
                 freed = self.room.changed(), if waits_for_room => freed.ok().map(|()| Message::Event(Event::RoomFreed)),
+                () = changed(&mut self.devices) => Some(Message::Event(Event::Look)),
                 () = self.stop.cancelled() => None,
             };
             let Some(message) = message else { return };
+            let not_started = matches!(message, Message::Event(Event::NotStarted { .. }));
             if let Some(event) = self.read(message) {
                 wake_at = self.take(event);
             }
+            // What came while it was tried came too late for it, and is not told again.
+            if not_started && std::mem::take(&mut self.images_came) {
+                self.look_for_images();
+            }
             self.refresh();
         }
+        self.remove_mirror();
         self.ctx.ledger.release(spec::uid(&self.pod));
+        self.ctx.devices.release(spec::uid(&self.pod));
         self.ctx.probes.forget(spec::uid(&self.pod));
         if let Err(error) = std::fs::remove_dir_all(self.ctx.log_dir(&self.pod)) {
             tracing::debug!(%error, pod = spec::full_name(&self.pod), "no logs are removed");
@@ -191,6 +226,12 @@ impl Worker {
             Message::Resync => {
                 let alive: Vec<_> = self.life.members.values().filter_map(|m| m.running().map(|r| r.id.clone())).collect();
                 alive.into_iter().for_each(|id| self.inspect(id));
+                self.look_for_images();
+                None
+            }
+            Message::ImagesChanged => {
+                self.images_came = true;
+                self.look_for_images();
                 None
             }
             Message::Written { ok, ended } => {
@@ -201,13 +242,32 @@ impl Worker {
                 self.refresh_at = at;
                 None
             }
+            Message::Mirror(object) => {
+                self.mirrored(object);
+                Some(Event::Look)
+            }
+            Message::MirrorGone(uid) => {
+                self.mirror_gone(&uid);
+                Some(Event::Look)
+            }
+            Message::Reflected(ok) => {
+                self.reflected(ok, Timestamp::now());
+                Some(Event::Look)
+            }
         }
     }
 
     /// One step of the state machine, and all that follows from it.
     fn take(&mut self, event: Event) -> Option<Timestamp> {
         let now = Timestamp::now();
+        if let Some(by) = self.clock.jump(now, Instant::now()) {
+            tracing::info!(pod = spec::full_name(&self.pod), ?by, "the machine's clock has jumped");
+            clock::shift(&mut self.life, by);
+            self.refresh_at = self.refresh_at.map(|at| clock::shifted(at, by));
+            self.report.hurry();
+        }
         tracing::trace!(pod = spec::full_name(&self.pod), ?event, "step");
+        let began = Instant::now();
         let step = plan::step(&self.pod, &mut self.life, event, now);
         for action in step.actions {
             tracing::debug!(pod = spec::full_name(&self.pod), ?action, "action");
@@ -217,10 +277,36 @@ impl Worker {
         self.watch_probes();
         if self.life.all_ended() || self.life.refused.is_some() {
             self.ctx.ledger.release(spec::uid(&self.pod));
+            if self.devices.is_some() {
+                self.ctx.devices.release(spec::uid(&self.pod));
+            }
         }
+        self.reflect(now);
         self.show(now);
         self.tell_facts();
+        self.measure(began, now);
         step.wake_at
+    }
+
+    /// How long the step took, and once all containers run, how long that took.
+    fn measure(&mut self, began: Instant, now: Timestamp) {
+        let meters = &self.ctx.meters;
+        let ends = self.life.ending.is_some();
+        meters.took(&POD_WORKER, &[if ends { "terminating" } else { "sync" }], began);
+        let Some(seen_at) = self.unstarted else { return };
+        if ends || self.life.refused.is_some() {
+            self.unstarted = None;
+            return;
+        }
+        let parts = spec::parts(&self.pod);
+        let runs = |part: &spec::Part| self.life.members.get(&part.spec.name).is_some_and(|m| m.run.is_some());
+        if parts.iter().filter(|part| part.kind == spec::Kind::Main).all(runs) {
+            self.unstarted = None;
+            meters.observe(&POD_START_DURATION, &[], seconds_since(seen_at, now));
+            if let Some(created) = &self.pod.metadata.creation_timestamp {
+                meters.observe(&POD_START_TOTAL, &[], seconds_since(created.0, now));
+            }
+        }
     }
 
     fn tell_facts(&self) {
@@ -260,5 +346,16 @@ impl Worker {
             };
             outbox.send(Message::Refreshed(next)).await
         });
+    }
+}
+
+/// Ends when devices have changed; never for a pod that has none.
+async fn changed(devices: &mut Option<watch::Receiver<()>>) {
+    let ended = match devices {
+        Some(devices) => devices.changed().await.is_err(),
+        None => true,
+    };
+    if ended {
+        std::future::pending().await
     }
 }

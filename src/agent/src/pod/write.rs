@@ -18,10 +18,20 @@ const OWN: &[&str] = &[
     "containerStatuses",
     "ephemeralContainerStatuses",
     "observedGeneration",
+    "resources",
+    "allocatedResources",
 ];
 /// Conditions that are the agent's.
-const OWN_CONDITIONS: &[&str] =
-    &["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled", "PodResizePending", "PodResizeInProgress"];
+const OWN_CONDITIONS: &[&str] = &[
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+    "PodResizePending",
+    "PodResizeInProgress",
+    "AllContainersRestarting",
+];
 
 /// A strategic merge patch of the status subresource, bound to the pod's uid. Conditions of others stay.
 pub fn patch(pod: &Pod, want: &PodStatus) -> serde_json::Result<Value> {
@@ -31,6 +41,12 @@ pub fn patch(pod: &Pod, want: &PodStatus) -> serde_json::Result<Value> {
     // Whatever the API had when it was seen last: it may have more by now, of a write that has not come back yet.
     for name in OWN {
         fields.entry(*name).or_insert(Value::Null);
+    }
+    // Lists by name are merged name by name.
+    for name in ["resources", "allocatedResources"] {
+        if let Some(new) = fields.get_mut(name) {
+            forget(new, &old[name]);
+        }
     }
     let mut conditions: Vec<Value> = fields.get("conditions").and_then(Value::as_array).cloned().unwrap_or_default();
     let has = |list: &[Value], kind: &str| list.iter().any(|c| c["type"] == kind);
@@ -51,6 +67,14 @@ pub fn patch(pod: &Pod, want: &PodStatus) -> serde_json::Result<Value> {
     Ok(json!({ "metadata": { "uid": pod.metadata.uid }, "status": new }))
 }
 
+/// Names in `new` as gone what `old` has and it has not.
+fn forget(new: &mut Value, old: &Value) {
+    let (Some(new), Some(old)) = (new.as_object_mut(), old.as_object()) else { return };
+    for (name, value) in old {
+        forget(new.entry(name.clone()).or_insert(Value::Null), value);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,14 +82,17 @@ mod tests {
     #[test]
     fn what_is_gone_is_taken_away_and_what_is_others_stays() {
         let pod: Pod = serde_json::from_value(json!({ "metadata": { "uid": "u" }, "spec": { "containers": [] }, "status": {
-            "phase": "Pending", "reason": "x", "podIPs": [{ "ip": "10.0.0.1" }],
+            "phase": "Pending", "reason": "x", "resources": { "limits": { "cpu": "1" }, "requests": { "cpu": "1", "memory": "1Gi" } }, "podIPs": [{ "ip": "10.0.0.1" }],
             "conditions": [{ "type": "PodScheduled", "status": "True" }, { "type": "mine.example/gate", "status": "True" }] } }))
         .expect("a pod");
-        let want: PodStatus = serde_json::from_value(json!({ "phase": "Running", "podIPs": [{ "ip": "10.0.0.2" }],
-            "conditions": [{ "type": "Ready", "status": "True" }] }))
+        let want: PodStatus = serde_json::from_value(
+            json!({ "phase": "Running", "resources": { "requests": { "cpu": "2" } }, "podIPs": [{ "ip": "10.0.0.2" }],
+            "conditions": [{ "type": "Ready", "status": "True" }] }),
+        )
         .expect("a status");
         let status = patch(&pod, &want).expect("a patch")["status"].clone();
         assert_eq!(status["reason"], Value::Null);
+        assert_eq!(status["resources"], json!({ "limits": null, "requests": { "cpu": "2", "memory": null } }));
         assert!(status.as_object().expect("an object").contains_key("reason"));
         assert_eq!(status["podIPs"], json!([{ "$patch": "replace" }, { "ip": "10.0.0.2" }]));
         let conditions = status["conditions"].as_array().expect("a list");

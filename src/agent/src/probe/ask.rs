@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use coracle_pki::stranger;
-use coracle_runtime::{ContainerId, PodRuntime};
+use coracle_runtime::{ContainerId, PodRuntime, RuntimeError};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use k8s_openapi::{
@@ -19,6 +19,7 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 
 use super::grpc;
+use crate::context::chain;
 
 /// Bytes of an answer that are looked at.
 const BODY_BYTES: usize = 10 << 10;
@@ -40,11 +41,17 @@ pub struct Target {
 
 /// Why a container is not well, in words for an Event.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Unwell(pub String);
+pub enum Unwell {
+    /// It says so, or says nothing in its time.
+    #[error("{0}")]
+    Failed(String),
+    /// The container runtime could not ask it: nothing is known.
+    #[error("{0}")]
+    NotAsked(String),
+}
 
 fn unwell(text: impl std::fmt::Display) -> Unwell {
-    Unwell(text.to_string())
+    Unwell::Failed(text.to_string())
 }
 
 /// One look.
@@ -76,6 +83,7 @@ pub async fn command(runtime: &Arc<dyn PodRuntime>, target: &Target, command: &[
             let output = [result.stdout, result.stderr].concat();
             Err(unwell(format!("command ended with {}: {}", result.exit_code, String::from_utf8_lossy(&output).trim())))
         }
+        Err(e @ RuntimeError::System { .. }) => Err(Unwell::NotAsked(chain(&e))),
         Err(e) => Err(unwell(e)),
     }
 }
@@ -96,15 +104,26 @@ fn port(target: &Target, port: &IntOrString) -> Result<u16, Unwell> {
     number.and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0).ok_or_else(|| unwell(format!("there is no port {port:?}")))
 }
 
+/// A GET of a hook: it is told, and any answer will do.
+pub async fn http_call(target: &Target, get: &HTTPGetAction) -> Result<(), Unwell> {
+    let (host, port) = (host(target, get.host.as_deref())?, port(target, &get.port)?);
+    get_once(&host, port, is_tls(get), &path_of(get), get).await.map(drop)
+}
+
+fn is_tls(get: &HTTPGetAction) -> bool {
+    get.scheme.as_deref() == Some("HTTPS")
+}
+
+fn path_of(get: &HTTPGetAction) -> String {
+    let path = get.path.clone().unwrap_or_default();
+    if path.starts_with('/') { path } else { format!("/{path}") }
+}
+
 /// A GET; any status from 200 to 399 is well.
 pub async fn http_get(target: &Target, get: &HTTPGetAction) -> Result<(), Unwell> {
     let host = host(target, get.host.as_deref())?;
     let port = port(target, &get.port)?;
-    let tls = get.scheme.as_deref() == Some("HTTPS");
-    let mut path = get.path.clone().filter(|p| !p.is_empty()).unwrap_or_else(|| "/".to_owned());
-    if !path.starts_with('/') {
-        path.insert(0, '/');
-    }
+    let (tls, mut path) = (is_tls(get), path_of(get));
     for _ in 0..REDIRECTS {
         let (status, location, body) = get_once(&host, port, tls, &path, get).await?;
         match (status, location) {

@@ -12,6 +12,7 @@ use super::Amounts;
 use crate::pod::{
     admit::{self, NodeFacts},
     life::Refusal,
+    preempt::{self, NoRoom},
     resize, spec,
 };
 
@@ -20,11 +21,12 @@ use crate::pod::{
 pub struct Ledger {
     granted: Mutex<HashMap<String, Arc<Pod>>>,
     freed: watch::Sender<()>,
+    changed: watch::Sender<()>,
 }
 
 impl Default for Ledger {
     fn default() -> Self {
-        Self { granted: Mutex::default(), freed: watch::Sender::new(()) }
+        Self { granted: Mutex::default(), freed: watch::Sender::new(()), changed: watch::Sender::new(()) }
     }
 }
 
@@ -39,13 +41,21 @@ impl Ledger {
         let refusal = admit::refuse(pod, granted.values().map(AsRef::as_ref), node);
         if refusal.is_none() {
             granted.insert(spec::uid(pod).to_owned(), pod.clone());
+            self.changed.send_replace(());
         }
         refusal
+    }
+
+    /// The pods that would have to end for a critical one.
+    pub fn victims(&self, pod: &Pod, node: &NodeFacts) -> Result<Vec<Arc<Pod>>, NoRoom> {
+        let others: Vec<_> = self.lock().values().filter(|other| spec::uid(other) != spec::uid(pod)).cloned().collect();
+        preempt::victims(pod, &others, &preempt::lacking(pod, &others, &node.allocatable))
     }
 
     /// Notes a pod that is here whatever is free: it ran before.
     pub fn keep(&self, pod: Arc<Pod>) {
         self.lock().insert(spec::uid(&pod).to_owned(), pod);
+        self.changed.send_replace(());
     }
 
     /// Grants a pod that is here what it asks for now, if there is room.
@@ -62,6 +72,7 @@ impl Ledger {
         }
         granted.insert(spec::uid(pod).to_owned(), pod.clone());
         drop(granted);
+        self.changed.send_replace(());
         // It may have asked for less than it had.
         self.freed.send_replace(());
         Ok(())
@@ -70,8 +81,19 @@ impl Ledger {
     /// A pod takes nothing any more.
     pub fn release(&self, uid: &str) {
         if self.lock().remove(uid).is_some() {
+            self.changed.send_replace(());
             self.freed.send_replace(());
         }
+    }
+
+    /// Looks at all pods as they were granted.
+    pub fn look<T>(&self, see: impl FnOnce(&mut dyn Iterator<Item = &Pod>) -> T) -> T {
+        see(&mut self.lock().values().map(AsRef::as_ref))
+    }
+
+    /// Tells when anything was granted or became free.
+    pub fn changed(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// Tells when something becomes free.

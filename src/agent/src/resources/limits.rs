@@ -9,7 +9,7 @@ use k8s_openapi::{
     apimachinery::pkg::api::resource::Quantity as Text,
 };
 
-use super::{Amounts, limits_of, of_pod, qos, requests};
+use super::{Amounts, amounts, asked_by, limits_of, limits_of_pod, qos, requests};
 
 /// Microseconds over which CPU is limited: the field's value.
 const CPU_PERIOD_US: u64 = 100_000;
@@ -20,38 +20,113 @@ const SHARES_PER_CORE: i64 = 1024;
 /// The range of weights that the kernel takes.
 const SHARES: std::ops::RangeInclusive<u64> = 2..=262_144;
 
+/// Of cgroup v2: memory that is never reclaimed.
+pub const MEMORY_MIN: &str = "memory.min";
+/// Memory that is reclaimed last.
+pub const MEMORY_LOW: &str = "memory.low";
+/// Memory from which on a group is slowed down.
+const MEMORY_HIGH: &str = "memory.high";
+
+/// A page of memory, to which the kernel rounds.
+const PAGE_BYTES: i64 = 4096;
+
 /// The cgroup of a pod, relative to the hierarchy.
 pub fn pod_cgroup(root: &str, spec: Option<&PodSpec>, uid: &str) -> String {
-    format!("{}/kubepods{}/pod{uid}", root.trim_end_matches('/'), qos::class(spec).directory())
+    format!("{}{}/pod{uid}", pods_cgroup(root), qos::class(spec).directory())
 }
 
 /// Of one container.
 pub fn of_container(spec: &PodSpec, container: &Container, node_memory_bytes: i64, node_pids: Option<i64>) -> Resources {
     let mut out = settings(&requests(container), &limits_of(container), &limits_of(container));
     let critical = spec.priority.is_some_and(|p| p >= 2_000_000_000);
-    out.oom_score_adj = Some(qos::oom_score(qos::class(Some(spec)), container, node_memory_bytes, critical));
+    out.oom_score_adj = Some(qos::oom_score(spec, container, node_memory_bytes, critical));
     out.pids_limit = node_pids;
     out
 }
 
+/// Protection and throttling of a container's memory (KEP-2570), for cgroup v2: what it asked for is reclaimed last (never, where the pod is
+/// guaranteed), and from `factor` of the way to its limit on, or to what the node has for pods, it is slowed down before it is killed.
+pub fn memory_quality(spec: &PodSpec, container: &Container, node_memory: i64, factor: f64) -> BTreeMap<String, String> {
+    let memory = |amounts: Amounts| amounts.get("memory").map_or(0, Quantity::units).max(0);
+    let (request, limit) = (memory(requests(container)), memory(limits_of(container)));
+    // Without a request the limit is what was asked for.
+    let request = if request == 0 { limit } else { request };
+    let mut out = BTreeMap::new();
+    if request > 0 {
+        out.insert(protection(spec).to_owned(), request.to_string());
+    }
+    if request != limit {
+        let most = if limit > 0 { limit } else { node_memory };
+        let high = request as f64 + (most - request) as f64 * factor;
+        let high = (high / PAGE_BYTES as f64).floor() as i64 * PAGE_BYTES;
+        if high > request {
+            out.insert(MEMORY_HIGH.to_owned(), high.to_string());
+        }
+    }
+    out
+}
+
+/// The same, where it may have been otherwise before.
+pub fn memory_quality_anew(spec: &PodSpec, container: &Container, node_memory: i64, factor: f64) -> BTreeMap<String, String> {
+    let mut out: BTreeMap<_, _> =
+        [(MEMORY_MIN, "0"), (MEMORY_LOW, "0"), (MEMORY_HIGH, "max")].map(|(f, v)| (f.to_owned(), v.to_owned())).into();
+    out.extend(memory_quality(spec, container, node_memory, factor));
+    out
+}
+
+/// Protection of the memory of a pod as a whole: that of its containers holds only as far as this.
+pub fn memory_protection(spec: &PodSpec) -> BTreeMap<String, String> {
+    let asked = asked_by(spec).get("memory").map_or(0, Quantity::units).max(0);
+    [(protection(spec).to_owned(), asked.to_string())].into()
+}
+
+fn protection(spec: &PodSpec) -> &'static str {
+    if qos::class(Some(spec)) == qos::Qos::Guaranteed { MEMORY_MIN } else { MEMORY_LOW }
+}
+
 /// Of the pod as a whole: a limit holds only where every container has one.
 pub fn of_whole_pod(spec: &PodSpec) -> Resources {
-    let mut limits = of_pod(spec, limits_of);
-    for name in ["cpu", "memory"] {
+    let mut limits = limits_of_pod(spec);
+    let own = amounts(spec.resources.as_ref().and_then(|r| r.limits.as_ref()));
+    for name in ["cpu", "memory"].into_iter().filter(|name| !own.contains_key(*name)) {
         let bare = |c: &Container| limits_of(c).get(name).is_none_or(|q| q.signum() == 0);
         if spec.containers.iter().chain(spec.init_containers.iter().flatten()).any(bare) {
             limits.remove(name);
         }
     }
-    let own = spec.resources.as_ref();
-    for (name, amount) in super::amounts(own.and_then(|r| r.limits.as_ref())) {
-        limits.insert(name, amount);
+    settings(&asked_by(spec), &limits, &limits)
+}
+
+/// The cgroup of all pods.
+pub fn pods_cgroup(root: &str) -> String {
+    format!("{}/kubepods", root.trim_end_matches('/'))
+}
+
+/// What all pods together may take of a node that keeps something for others; `None` where nothing is kept. Memory that must be left
+/// before pods are ended is theirs until then.
+pub fn of_all_pods(capacity: &Amounts, reserved: &BTreeMap<String, String>, node_pids: Option<u64>) -> Option<Resources> {
+    let kept = |name: &str| reserved.get(name).and_then(|amount| amount.parse::<Quantity>().ok()).filter(|q| q.signum() > 0);
+    let left = |name: &str| Some(capacity.get(name)?.minus(kept(name)?).max(Quantity::from_units(0)));
+    let pids = kept("pid").zip(node_pids).and_then(|(kept, all)| Some(i64::try_from(all).ok()?.saturating_sub(kept.units()).max(1)));
+    let out = Resources {
+        cpu_shares: left("cpu").map(|q| shares(q.millis())),
+        memory_limit: left("memory").map(|q| q.units()),
+        pids_limit: pids,
+        ..Resources::default()
+    };
+    (out != Resources::default()).then_some(out)
+}
+
+/// Of a pod that is being made: beside its own limits those of the node, and no huge pages of sizes that it has not asked for.
+pub fn of_new_pod(spec: &PodSpec, node: &Amounts, pids: Option<i64>) -> Resources {
+    let mut out = of_whole_pod(spec);
+    out.pids_limit = pids;
+    for (size, pages) in hugepages(node) {
+        if pages > 0 {
+            out.hugepages.entry(size).or_insert(0);
+        }
     }
-    let mut asked = of_pod(spec, requests);
-    for (name, amount) in super::amounts(own.and_then(|r| r.requests.as_ref())) {
-        asked.insert(name, amount);
-    }
-    settings(&asked, &limits, &limits)
+    out
 }
 
 /// The settings that may change while a container runs. What has no limit says so: an older one must go.
@@ -69,8 +144,7 @@ pub fn changeable(of: &Resources) -> Resources {
 /// What a running container has, in the words of the API: as granted where its cgroup has just that, else as the cgroup says.
 pub fn actual(granted: &ResourceRequirements, have: &Resources) -> ResourceRequirements {
     let mut out = granted.clone();
-    let amounts = |list: &Option<BTreeMap<String, Text>>| super::amounts(list.as_ref());
-    let want = settings(&amounts(&granted.requests), &amounts(&granted.limits), &Amounts::new());
+    let want = settings(&amounts(granted.requests.as_ref()), &amounts(granted.limits.as_ref()), &Amounts::new());
     let mut set = |list: fn(&mut ResourceRequirements) -> &mut Option<BTreeMap<String, Text>>, name: &str, value: Option<Quantity>| {
         let list = list(&mut out);
         match value {
@@ -111,7 +185,8 @@ fn settings(requests: &Amounts, limits: &Amounts, pages: &Amounts) -> Resources 
     }
 }
 
-fn shares(millis: i64) -> u64 {
+/// The weight of so much of a core.
+pub fn shares(millis: i64) -> u64 {
     u64::try_from(millis.saturating_mul(SHARES_PER_CORE) / 1000).unwrap_or(0).clamp(*SHARES.start(), *SHARES.end())
 }
 
@@ -156,6 +231,51 @@ mod tests {
         assert_eq!(of(json!({ "requests": { "cpu": "500m" } })), (Some(512), None, None, Some(999)));
         assert_eq!(of(json!({ "limits": { "cpu": "1500m", "memory": "64Mi" } })), (Some(1536), Some(150_000), Some(64 << 20), Some(-997)));
         assert_eq!(of(json!({ "limits": { "cpu": "1m" } })), (Some(2), Some(1000), None, Some(999)));
+    }
+
+    #[test]
+    fn memory_is_protected_and_throttled() {
+        let of = |value| {
+            let spec = spec(value);
+            let out = memory_quality(&spec, &spec.containers[0], 10_000 * PAGE_BYTES, 0.9);
+            out.iter().map(|(file, bytes)| format!("{file}={}", bytes.parse::<i64>().expect("bytes") / PAGE_BYTES)).collect::<Vec<_>>()
+        };
+        let pages = |n: i64| (n * PAGE_BYTES).to_string();
+        assert!(of(json!({})).is_empty(), "who asks for nothing is promised nothing");
+        assert_eq!(of(json!({ "requests": { "memory": pages(1000) } })), ["memory.high=9100", "memory.low=1000"]);
+        let both = json!({ "requests": { "memory": pages(10) }, "limits": { "memory": pages(21) } });
+        assert_eq!(of(both), ["memory.high=19", "memory.low=10"]);
+        let all = json!({ "cpu": "1", "memory": pages(21) });
+        let guaranteed = json!({ "requests": all, "limits": all });
+        assert_eq!(of(guaranteed.clone()), ["memory.min=21"]);
+        let spec = spec(guaranteed);
+        let anew = memory_quality_anew(&spec, &spec.containers[0], 10_000 * PAGE_BYTES, 0.9);
+        let anew: Vec<_> = anew.iter().map(|(file, value)| format!("{file}={value}")).collect();
+        assert_eq!(anew, ["memory.high=max", "memory.low=0", &format!("memory.min={}", 21 * PAGE_BYTES)]);
+        assert_eq!(memory_protection(&spec), [(MEMORY_MIN.to_owned(), pages(21))].into());
+    }
+
+    #[test]
+    fn what_is_kept_for_others_no_pod_takes() {
+        let list = |list: &[(&str, &str)]| list.iter().map(|(n, a)| ((*n).to_owned(), (*a).to_owned())).collect::<BTreeMap<_, _>>();
+        let capacity: Amounts = [("cpu", "2"), ("memory", "1Gi")].map(|(n, a)| (n.to_owned(), a.parse().expect("a quantity"))).into();
+        assert_eq!(of_all_pods(&capacity, &list(&[("ephemeral-storage", "1Gi"), ("memory", "0")]), Some(100)), None);
+        let got = of_all_pods(&capacity, &list(&[("cpu", "500m"), ("memory", "256Mi"), ("pid", "40")]), Some(100)).expect("limits");
+        assert_eq!((got.cpu_shares, got.memory_limit, got.pids_limit), (Some(1536), Some(768 << 20), Some(60)));
+    }
+
+    #[test]
+    fn a_pod_has_the_limits_of_its_node() {
+        let node: Amounts = [("hugepages-2Mi", "64Mi"), ("hugepages-1Gi", "0"), ("hugepages-64Ki", "1Mi"), ("memory", "1Gi")]
+            .map(|(name, amount)| (name.to_owned(), amount.parse().expect("a quantity")))
+            .into();
+        let of = |value, pids| {
+            let got = of_new_pod(&spec(value), &node, pids);
+            (got.pids_limit, got.hugepages)
+        };
+        let pages = |list: &[(&str, u64)]| list.iter().map(|(size, bytes)| ((*size).to_owned(), *bytes)).collect::<BTreeMap<_, _>>();
+        assert_eq!(of(json!({}), None), (None, pages(&[("2MB", 0), ("64KB", 0)])));
+        assert_eq!(of(json!({ "limits": { "hugepages-2Mi": "4Mi" } }), Some(100)), (Some(100), pages(&[("2MB", 4 << 20), ("64KB", 0)])));
     }
 
     #[test]

@@ -75,21 +75,38 @@ fn judge(requests: &Amounts, limits: &Amounts) -> Option<bool> {
     any.then_some(all)
 }
 
-/// `oom_score_adj` of a container: guaranteed ones last, best-effort ones first, the others by the share of memory they asked for.
-pub fn oom_score(class: Qos, container: &Container, node_memory_bytes: i64, critical: bool) -> i32 {
+/// `oom_score_adj` of a container: guaranteed ones last, best-effort ones first, the others by the share of memory they asked for. What
+/// the pod asks for beyond its containers counts for each in equal parts; a sidecar is no less safe than the containers that it serves.
+pub fn oom_score(spec: &PodSpec, container: &Container, node_memory_bytes: i64, critical: bool) -> i32 {
     if critical {
         return -997;
     }
-    match class {
+    match class(Some(spec)) {
         Qos::Guaranteed => -997,
         Qos::BestEffort => 1000,
         Qos::Burstable => {
-            let request = requests(container).get("memory").map_or(0, Quantity::units);
-            let share = i128::from(request) * 1000 / i128::from(node_memory_bytes.max(1));
+            let memory = |c: &Container| requests(c).get("memory").map_or(0, Quantity::units);
+            let spare = spare_memory(spec);
+            let mut request = memory(container);
+            let sidecar = |c: &&Container| c.name == container.name && c.restart_policy.as_deref() == Some("Always");
+            if spec.init_containers.iter().flatten().any(|c| sidecar(&c)) {
+                request = request.max(spec.containers.iter().map(memory).min().unwrap_or(0));
+            }
+            let share = i128::from(request.saturating_add(spare)) * 1000 / i128::from(node_memory_bytes.max(1));
             // Never as safe as guaranteed, never as exposed as best effort.
             i32::try_from((1000 - share).clamp(3, 999)).unwrap_or(999)
         }
     }
+}
+
+/// Of the memory that the pod itself asks for, what its containers do not, in equal parts.
+fn spare_memory(spec: &PodSpec) -> i64 {
+    let own = super::amounts(spec.resources.as_ref().and_then(|r| r.requests.as_ref()));
+    let Some(own) = own.get("memory").map(Quantity::units) else { return 0 };
+    let count = spec.containers.len() + spec.init_containers.as_ref().map_or(0, Vec::len);
+    let bare = PodSpec { overhead: None, ..spec.clone() };
+    let asked = super::of_pod(&bare, requests).get("memory").map_or(0, Quantity::units);
+    own.saturating_sub(asked).max(0) / i64::try_from(count.max(1)).unwrap_or(1)
 }
 
 #[cfg(test)]
@@ -119,13 +136,25 @@ mod tests {
 
     #[test]
     fn oom_scores() {
-        let container = |memory: &str| -> Container {
-            serde_json::from_value(json!({ "name": "a", "resources": { "requests": { "memory": memory } } })).expect("a container")
+        let check = |spec: serde_json::Value, name: &str, want: i32| {
+            let spec: PodSpec = serde_json::from_value(spec).expect("a pod spec");
+            let all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+            let container = all.clone().find(|c| c.name == name).expect("it is there");
+            assert_eq!(oom_score(&spec, container, 4 << 30, false), want, "{spec:?}");
         };
-        assert_eq!(oom_score(Qos::Guaranteed, &container("1Gi"), 4 << 30, false), -997);
-        assert_eq!(oom_score(Qos::BestEffort, &container("0"), 4 << 30, false), 1000);
-        assert_eq!(oom_score(Qos::Burstable, &container("1Gi"), 4 << 30, false), 750);
-        assert_eq!(oom_score(Qos::Burstable, &container("4Gi"), 4 << 30, false), 3);
-        assert_eq!(oom_score(Qos::Burstable, &container("1"), 4 << 30, false), 999);
+        let asks = |name: &str, memory: &str| json!({ "name": name, "resources": { "requests": { "memory": memory } } });
+        let all = json!({ "name": "a", "resources": { "limits": { "cpu": "1", "memory": "1Gi" } } });
+        check(json!({ "containers": [all] }), "a", -997);
+        check(json!({ "containers": [{ "name": "a" }] }), "a", 1000);
+        check(json!({ "containers": [asks("a", "1Gi")] }), "a", 750);
+        check(json!({ "containers": [asks("a", "4Gi")] }), "a", 3);
+        check(json!({ "containers": [asks("a", "1")] }), "a", 999);
+        let sidecar = json!({ "name": "s", "restartPolicy": "Always" });
+        let with_sidecar = json!({ "containers": [asks("a", "1Gi"), asks("b", "2Gi")], "initContainers": [sidecar] });
+        check(with_sidecar, "s", 750);
+        let own = json!({ "requests": { "memory": "3Gi" } });
+        let with_own = json!({ "containers": [asks("a", "1Gi"), { "name": "b" }], "resources": own });
+        check(with_own.clone(), "a", 500);
+        check(with_own, "b", 750);
     }
 }

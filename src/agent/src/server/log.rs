@@ -18,6 +18,9 @@ use super::{
 };
 use crate::logs::read::{self, LogRequest, QUEUE_CHUNKS};
 
+/// Why a container waits whose status nobody has written yet.
+const NOT_WRITTEN: &str = "ContainerCreating";
+
 /// Answers a request for logs.
 pub async fn answer(State(Node { ctx, pods }): State<Node>, name: Name, query: Query) -> Response {
     let Name { namespace, pod: name, uid, container } = name;
@@ -36,7 +39,7 @@ pub async fn answer(State(Node { ctx, pods }): State<Node>, name: Name, query: Q
     };
     let Some((attempt, alive)) = run else {
         let what = if previous { "previous terminated container" } else { "container" };
-        let reason = waiting(&pod, &container).unwrap_or_else(|| "it has not started".to_owned());
+        let reason = waiting(&pod, &container).unwrap_or_else(|| NOT_WRITTEN.to_owned());
         return text(StatusCode::BAD_REQUEST, format!("{what} {container:?} in pod {name:?} is waiting to start: {reason}"));
     };
     let log = ctx.log_dir(&pod).join(&container).join(format!("{attempt}.log"));

@@ -1,15 +1,17 @@
 //! The node's own HTTPS server with the kubelet's paths: logs, exec, attach, port-forward, health, pods, stats.
 
 mod answer;
+mod authorize;
 mod caller;
 mod channels;
+mod configz;
+mod files;
 mod log;
 mod port_channels;
 mod port_forward;
 mod query;
 mod route;
 mod session;
-pub mod spdy;
 mod spdy_session;
 mod stats;
 mod stream;

@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use coracle_runtime::spdy::connection::{self, Stream};
 use nix::sched::{CloneFlags, setns};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
@@ -16,8 +17,6 @@ use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
 };
-
-use super::spdy::connection::{self, Stream};
 
 /// Streams that wait to be taken.
 const QUEUE_STREAMS: usize = 16;

@@ -1,5 +1,7 @@
 //! Which path is what. Methods, and answers to paths that there are not, are the kubelet's.
 
+use std::sync::Arc;
+
 use axum::{
     Router,
     extract::{FromRequestParts, Path, State},
@@ -7,11 +9,12 @@ use axum::{
     response::Response,
     routing::{any, get},
 };
+use coracle_runtime::{ContainerState, ContainerStatus};
 use http::{StatusCode, request::Parts};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{answer, caller, log, stats, stream};
+use super::{answer, authorize::Gate, caller, configz, files, log, stats, stream};
 use crate::{context::Context, pods::Pods};
 
 /// What handlers know.
@@ -39,11 +42,17 @@ pub struct Name {
 
 /// All that a node answers.
 pub fn router(node: Node) -> Router {
+    let gate = Arc::new(Gate::new(node.ctx.client.clone(), node.ctx.config.node_name.clone()));
     Router::new()
         .route("/healthz", any(healthy))
         .route("/healthz/ping", any(healthy))
         .route("/healthz/syncloop", any(healthy))
+        .route("/configz", get(configz))
+        .route("/logs", get(files::answer))
+        .route("/logs/", get(files::answer))
+        .route("/logs/{*path}", get(files::answer))
         .route("/pods", get(pods))
+        .route("/runningpods/", get(running_pods))
         .route("/stats/summary", get(summary))
         .route("/metrics", any(metrics))
         .route("/metrics/resource", any(resource))
@@ -58,7 +67,7 @@ pub fn router(node: Node) -> Router {
         .route("/portForward/{namespace}/{pod}/{uid}", get(stream::port_forward).post(stream::port_forward))
         .method_not_allowed_fallback(not_allowed)
         .fallback(not_found)
-        .layer(middleware::from_fn(caller::only_the_api_server))
+        .layer(middleware::from_fn_with_state(gate, caller::those_who_may))
         .with_state(node)
 }
 
@@ -69,6 +78,30 @@ async fn healthy() -> Response {
 async fn pods(State(node): State<Node>) -> Response {
     let items: Vec<_> = node.pods.list().into_iter().map(|(pod, _)| pod).collect();
     answer::json(&json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items }))
+}
+
+/// As the runtime has them.
+async fn running_pods(State(node): State<Node>) -> Response {
+    let Ok(sandboxes) = node.ctx.runtime.sandboxes().await else {
+        return answer::text(StatusCode::INTERNAL_SERVER_ERROR, "the container runtime does not tell what runs\n");
+    };
+    let runs = |container: &&ContainerStatus| matches!(container.state, ContainerState::Running { .. });
+    let items = sandboxes.iter().filter(|sandbox| sandbox.ready).map(|sandbox| {
+        let containers: Vec<_> =
+            sandbox.containers.iter().filter(runs).map(|c| json!({ "name": c.spec.name, "image": c.image_id, "resources": {} })).collect();
+        let spec = &sandbox.spec;
+        json!({
+            "metadata": { "name": spec.name, "namespace": spec.namespace, "uid": spec.uid },
+            "spec": { "containers": containers },
+            "status": {},
+        })
+    });
+    let items: Vec<_> = items.collect();
+    answer::json(&json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items }))
+}
+
+async fn configz(State(node): State<Node>) -> Response {
+    answer::json(&configz::document(&node.ctx.config))
 }
 
 async fn summary(State(node): State<Node>) -> Response {

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use bytes::{Bytes, BytesMut};
+use coracle_runtime::spdy::connection::{self, Sender, Stream};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::mpsc,
@@ -10,7 +11,6 @@ use tokio::{
 
 use super::{
     session::{Client, Output, QUEUE_OUTPUTS},
-    spdy::connection::{self, Sender, Stream},
     websocket,
 };
 

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::{
+    certificate::Purpose,
     context::Context,
     eviction::signals,
     pods::Pods,
@@ -50,5 +51,23 @@ pub async fn metrics(ctx: &Context, pods: &Pods) -> String {
     out.sample("kubelet_running_containers", &[("container_state", "running")], state(true));
     out.metric("kubelet_desired_pods", Kind::Gauge, "The number of pods the kubelet is being instructed to run");
     out.sample("kubelet_desired_pods", &[("static", "")], list.len());
+    ctx.meters.write(&mut out);
+    certificates(ctx, &mut out);
     out.finish()
+}
+
+/// How long the node's certificates still hold.
+fn certificates(ctx: &Context, out: &mut Text) {
+    let now = jiff::Timestamp::now();
+    for certificate in &ctx.config.certificates {
+        let (name, help) = match certificate.purpose {
+            Purpose::Serving { .. } => ("kubelet_certificate_manager_server_ttl_seconds", "Seconds until the serving certificate ends"),
+            Purpose::Client => ("kubelet_certificate_manager_client_ttl_seconds", "Seconds until the client certificate ends"),
+        };
+        out.metric(name, Kind::Gauge, help);
+        match certificate.shown.life(now) {
+            Some((_, ends)) => out.sample(name, &[], ends.duration_since(now).as_secs()),
+            None => out.sample(name, &[], "+Inf"),
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! What the node's pods use, for those who ask the node's server: the summary API and the texts that Prometheus reads.
 
 pub mod cadvisor;
+pub mod measured;
+pub mod meters;
 pub mod network;
 pub mod node;
 pub mod probes;

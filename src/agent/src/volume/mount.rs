@@ -17,6 +17,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::{
     atomic::{self, WriteError},
+    huge,
     payload::{self, Inputs, PayloadError},
 };
 use crate::{pod::spec, resources};
@@ -134,6 +135,13 @@ fn empty_dir(pod: &Pod, at: &Path, source: &EmptyDirVolumeSource, group: Option<
         let of_pod = || resources::limits::of_whole_pod(pod.spec.as_ref()?).memory_limit;
         tmpfs(at, limit.or_else(of_pod))?;
         chmod(at, 0o777)?;
+    }
+    if let Some(medium) = source.medium.as_deref().filter(|m| huge::is_huge(Some(m))) {
+        let page = huge::page_bytes(pod, medium).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        if !super::subpath::is_mounted(at)? {
+            let options = format!("pagesize={page},mode=0777");
+            mount(Some("nodev"), at, Some("hugetlbfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(options.as_str()))?;
+        }
     }
     if let (Some(group), true) = (group, new) {
         chown(at, None, Some(group))?;

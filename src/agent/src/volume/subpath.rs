@@ -117,4 +117,44 @@ mod tests {
         }
         assert!(matches!(bind(&volume, "out", &dir.path().join("t")), Err(SubPathError::Outside(_))));
     }
+
+    #[test]
+    fn a_link_that_comes_and_goes_never_leads_outside() {
+        use std::{
+            os::unix::fs::{MetadataExt as _, symlink},
+            sync::atomic::{AtomicBool, Ordering},
+        };
+        let dir = tempfile::tempdir().expect("a directory");
+        let (volume, outside) = (dir.path().join("v"), dir.path().join("outside"));
+        for made in [&volume.join("x/deep"), &outside.join("deep")] {
+            fs::create_dir_all(made).expect("made");
+        }
+        symlink(&outside, volume.join("link")).expect("planted");
+        let inside = fs::metadata(volume.join("x/deep")).expect("there").ino();
+        let root = fs::File::open(&volume).expect("opened");
+        let done = AtomicBool::new(false);
+        let (mut found, mut refused) = (0, 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    rustix::fs::renameat_with(&root, "x", &root, "link", rustix::fs::RenameFlags::EXCHANGE).expect("exchanged");
+                }
+            });
+            // Both happen, however seldom the machine lets the two run at once.
+            for _ in 0..1_000_000 {
+                match open(&volume, Path::new("x/deep")) {
+                    Ok(fd) => {
+                        assert_eq!(rustix::fs::fstat(&fd).expect("open").st_ino, inside);
+                        found += 1;
+                    }
+                    Err(_) => refused += 1,
+                }
+                if found > 1000 && refused > 1000 {
+                    break;
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        assert!(found > 0 && refused > 0, "{found} times found, {refused} times refused");
+    }
 }

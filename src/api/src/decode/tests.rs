@@ -89,3 +89,14 @@ proptest! {
         prop_assert_eq!(yaml(body.as_bytes()).unwrap().value, original);
     }
 }
+
+/// A reader that is off by the last digit makes every write of the number another change.
+#[test]
+fn a_number_is_read_to_its_last_digit() {
+    for text in ["1.844674407344675e73", "-9.223372036854775e18", "0.1", "5e-324", "1.7976931348623157e308"] {
+        let number: f64 = text.parse().unwrap();
+        let read = json(format!(r#"{{"n":{text}}}"#).as_bytes()).unwrap();
+        assert_eq!(read.value["n"].as_f64().map(f64::to_bits), Some(number.to_bits()), "{text}");
+        assert_eq!(json(read.value.to_string().as_bytes()).unwrap().value, read.value, "{text}");
+    }
+}

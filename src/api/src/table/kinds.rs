@@ -53,6 +53,11 @@ pub(super) const PRINTERS: &[(&str, &str, Print)] = &[
         );
         vec![o.name(), service.into(), available.into(), o.age()]
     }),
+    ("metrics.k8s.io", "nodes", |o| vec![o.name(), o.text("/usage/cpu").into(), o.text("/usage/memory").into(), o.text("/window").into()]),
+    ("metrics.k8s.io", "pods", |o| {
+        let sum = |name: &str| text::sum(o.list("/containers").iter().filter_map(|c| c["usage"][name].as_str()));
+        vec![o.name(), sum("cpu").into(), sum("memory").into(), o.text("/window").into()]
+    }),
     ("storage.k8s.io", "storageclasses", |o| {
         vec![
             with_default(o, "storageclass.kubernetes.io/is-default-class"),

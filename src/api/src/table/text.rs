@@ -3,8 +3,15 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::quantity::Quantity;
+
 /// Members of a list that are printed before it is shortened.
 const SHOWN: usize = 3;
+
+/// Amounts together; what is none is left out.
+pub(super) fn sum<'a>(amounts: impl Iterator<Item = &'a str>) -> String {
+    amounts.filter_map(|amount| amount.parse().ok()).fold(Quantity::from_units(0), Quantity::plus).to_string()
+}
 
 /// How long ago, or nothing when the text is no time.
 pub(super) fn since(time: &str, now: Timestamp) -> Option<String> {

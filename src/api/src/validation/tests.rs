@@ -52,6 +52,24 @@ fn pods_name_each_wrong_field() {
 }
 
 #[test]
+fn rules_of_restarts_have_bounds() {
+    let rule = |codes: usize| json!({"action": "Restart", "exitCodes": {"operator": "In", "values": (0..codes).collect::<Vec<_>>()}});
+    let pod = |policy: Value, rules: Vec<Value>| {
+        let container = json!({"name": "a", "image": "i", "restartPolicy": policy, "restartPolicyRules": rules});
+        json!({"metadata": {"name": "p"}, "spec": {"restartPolicy": "Always", "containers": [container]}})
+    };
+    check("", "pods", pod(json!("Never"), vec![rule(255); 20]), &[]);
+    check("", "pods", pod(json!("Never"), vec![rule(1); 21]), &[("FieldValueTooMany", "spec.containers[0].restartPolicyRules")]);
+    check(
+        "",
+        "pods",
+        pod(json!("Never"), vec![rule(256)]),
+        &[("FieldValueTooMany", "spec.containers[0].restartPolicyRules[0].exitCodes.values")],
+    );
+    check("", "pods", pod(Value::Null, vec![rule(1)]), &[("FieldValueRequired", "spec.containers[0].restartPolicy")]);
+}
+
+#[test]
 fn workloads_select_what_they_make() {
     let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "a", "image": "i"}]}});
     let deployment = |selector: Value| json!({"metadata": {"name": "d"}, "spec": {"selector": selector, "template": template}});

@@ -13,7 +13,7 @@ use super::{
     order,
     service::{AUTOMANAGED, ApiService},
 };
-use crate::strategy::meta;
+use crate::{resource_metrics, strategy::meta};
 
 /// An APIService that is to be there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +102,8 @@ pub fn plan(wanted: &[Wanted], services: &[Arc<ApiService>], at_start: bool) -> 
     for one in wanted.iter().filter(|one| one.defined || at_start) {
         match there.get(one.name().as_str()) {
             None => steps.push(Step::Create(one.clone())),
+            // What an extension API server has taken over stays its own.
+            Some(service) if one.group == resource_metrics::GROUP && service.remote.is_some() => {}
             Some(service) if service.automanaged.as_deref() == Some(one.mode()) && !one.is(service) => {
                 steps.push(Step::Update(one.clone()))
             }
@@ -190,6 +192,14 @@ mod tests {
         let theirs = [theirs];
         check(&only, &theirs, false, &[]);
         check(&[], &theirs, true, &[]);
+        let metrics = one(resource_metrics::GROUP, (100, 100), false);
+        let server = json!({"namespace": "kube-system", "name": "metrics-server"});
+        let taken = there(&metrics, |service| {
+            let mut object = metrics.object();
+            object["spec"]["service"] = server;
+            *service = ApiService::read(&object);
+        });
+        check(&[metrics], &[taken], true, &[]);
         let silent = there(&defined, |service| service.available = None);
         check(&only, &[silent], false, &[Step::Available("v1.a.test".into())]);
     }

@@ -19,6 +19,7 @@ use crate::{
     node_proxy,
     registry::body::{MAX_BODY_BYTES, too_large},
     request::Context,
+    resource_metrics,
     server::Shared,
 };
 
@@ -60,6 +61,7 @@ pub async fn answer(State(shared): State<Arc<Shared>>, cx: Context, request: Req
         Err(status) => return answer::status(&status),
     };
     match (resource.group.as_str(), resource.kind.as_str(), info.subresource.as_str(), info.verb.as_str()) {
+        (resource_metrics::GROUP, ..) => resource_metrics::answer(&shared, &cx, resource).await,
         ("", "ServiceAccount", "token", "create") => token_request::answer(&shared, &cx, &body),
         ("authentication.k8s.io" | "authorization.k8s.io", _, "", "create") => reviews::answer(&shared, &cx, resource, &body).await,
         _ => shared.registry.handle(&cx, body).await,

@@ -3,15 +3,18 @@
 mod connect;
 mod links;
 mod place;
+mod refused;
 mod target;
 
 use axum::{extract::Request, response::Response};
+use bytes::Bytes;
 use coracle_api::status::Status;
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, HOST, LOCATION, UPGRADE},
     uri::PathAndQuery,
 };
+use http_body_util::{BodyExt as _, Limited};
 use hyper_util::rt::TokioIo;
 
 use crate::{
@@ -76,6 +79,9 @@ async fn pass(shared: &Shared, cx: &Context, mut request: Request) -> Result<Res
         let (parts, _) = reply.into_parts();
         return Ok(Response::from_parts(parts, full("")));
     }
+    if cx.info.subresource == "log" && !reply.status().is_success() {
+        return Err(refused::log(&cx.info.name, reply).await);
+    }
     let (mut parts, body) = reply.into_parts();
     strip(&mut parts.headers);
     let location = parts.headers.get(LOCATION).and_then(|location| location.to_str().ok());
@@ -89,6 +95,18 @@ async fn pass(shared: &Shared, cx: &Context, mut request: Request) -> Result<Res
         None => Body::new(body),
     };
     Ok(Response::from_parts(parts, body))
+}
+
+/// Reads a path of a node's server, for this server itself: no more than `most` bytes.
+pub(crate) async fn read(shared: &Shared, node: &str, path: &str, most: usize) -> Result<Bytes, Status> {
+    let target = target::node_target(&*shared.registry, node, path.to_owned(), &[])?;
+    let stream = shared.nodes.connect(&target).await?;
+    let request = Request::builder().uri(path).header(HOST, target.authority()).body(full(""));
+    let reply =
+        send(stream, request.map_err(|error| Status::internal(error.to_string()))?).await.map_err(|error| target.unreachable(&error))?;
+    let code = reply.status();
+    let body = Limited::new(reply.into_body(), most).collect().await.map_err(|error| target.unreachable(&*error))?.to_bytes();
+    if code == StatusCode::OK { Ok(body) } else { Err(Status::internal(format!("node {node:?} answers {path} with {code}"))) }
 }
 
 /// Where the server is seen, for one that wants to know.

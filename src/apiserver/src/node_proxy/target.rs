@@ -160,7 +160,7 @@ fn container(pod: &Value, wanted: Option<&str>) -> Result<String, Status> {
     }
 }
 
-fn node_target(objects: &dyn Objects, name: &str, path: String, query: &[(String, String)]) -> Result<Target, Status> {
+pub(super) fn node_target(objects: &dyn Objects, name: &str, path: String, query: &[(String, String)]) -> Result<Target, Status> {
     let node = objects.get("", "nodes", "", name).ok_or_else(|| Status::not_found("", "nodes", name))?;
     let (host, port) = node_address(&node).ok_or_else(|| Status::internal(format!("no preferred addresses found for node {name:?}")))?;
     Ok(Target { scheme: Scheme::Node, host, port, path: with_query(path, query) })

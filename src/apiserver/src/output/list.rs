@@ -8,7 +8,7 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use serde_json::{Map, Value};
 
-use super::{gzip, no_cache, respond};
+use super::{gzip, no_cache, packed::Packed, respond};
 use crate::{
     body::{Body, BodyError},
     cache::object::Object,
@@ -30,34 +30,48 @@ pub struct Head {
     pub metadata: Map<String, Value>,
 }
 
-/// An iterator over the list's bytes.
+impl Head {
+    /// Everything before the first item.
+    fn write(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(CHUNK_BYTES + 4096);
+        out.extend_from_slice(b"{\"kind\":");
+        // Strings and maps of strings can always be written.
+        let _ = serde_json::to_writer(&mut out, &self.kind);
+        out.extend_from_slice(b",\"apiVersion\":");
+        let _ = serde_json::to_writer(&mut out, &self.api_version);
+        out.extend_from_slice(b",\"metadata\":");
+        let _ = serde_json::to_writer(&mut out, &self.metadata);
+        out.extend_from_slice(b",\"items\":[");
+        out
+    }
+}
+
+/// An iterator over the bytes of a list from its first item on.
 #[derive(Debug)]
-struct Chunks {
-    head: Option<Head>,
-    bare_items: bool,
+struct Items {
+    /// What is written already.
+    begun: Vec<u8>,
+    bare: bool,
     objects: std::vec::IntoIter<Arc<Object>>,
     first: bool,
     done: bool,
 }
 
-impl Iterator for Chunks {
+impl Items {
+    fn new(begun: Vec<u8>, bare: bool, objects: Vec<Arc<Object>>) -> Self {
+        Self { begun, bare, objects: objects.into_iter(), first: true, done: false }
+    }
+}
+
+impl Iterator for Items {
     type Item = Bytes;
 
     fn next(&mut self) -> Option<Bytes> {
         if self.done {
             return None;
         }
-        let mut out = Vec::with_capacity(CHUNK_BYTES + 4096);
-        if let Some(head) = self.head.take() {
-            out.extend_from_slice(b"{\"kind\":");
-            // Strings and maps of strings can always be written.
-            let _ = serde_json::to_writer(&mut out, &head.kind);
-            out.extend_from_slice(b",\"apiVersion\":");
-            let _ = serde_json::to_writer(&mut out, &head.api_version);
-            out.extend_from_slice(b",\"metadata\":");
-            let _ = serde_json::to_writer(&mut out, &head.metadata);
-            out.extend_from_slice(b",\"items\":[");
-        }
+        let mut out = std::mem::take(&mut self.begun);
+        out.reserve(CHUNK_BYTES + 4096);
         while out.len() < CHUNK_BYTES {
             let Some(object) = self.objects.next() else {
                 out.extend_from_slice(b"]}\n");
@@ -68,7 +82,7 @@ impl Iterator for Chunks {
                 out.push(b',');
             }
             self.first = false;
-            if self.bare_items {
+            if self.bare {
                 out.push(b'{');
                 out.extend_from_slice(object.headless());
             } else {
@@ -79,17 +93,23 @@ impl Iterator for Chunks {
     }
 }
 
-/// The answer to a list of whole objects in their stored version.
-pub fn respond_list(head: Head, objects: Vec<Arc<Object>>, gzip_accepted: bool) -> Response<Body> {
+/// The answer to a list of whole objects in their stored version. `packed` remembers it, if it is compressed.
+pub fn respond_list(head: &Head, objects: Vec<Arc<Object>>, gzip_accepted: bool, packed: &Arc<Packed>) -> Response<Body> {
     let size: usize = objects.iter().map(|object| object.size()).sum();
-    let bare_items = head.bare_items;
-    let chunks = Chunks { head: Some(head), bare_items, objects: objects.into_iter(), first: true, done: false };
     if gzip_accepted && size >= gzip::MIN_BYTES {
-        let mut response = streamed(gzip::Chunks::new(chunks));
+        let items: Box<dyn Iterator<Item = gzip::Piece> + Send> = match packed.find(&objects) {
+            Some(known) => Box::new(known.into_iter()),
+            None => {
+                let record = packed.record(&objects);
+                Box::new(gzip::Items::new(Items::new(Vec::new(), head.bare_items, objects), record))
+            }
+        };
+        let mut response = streamed(gzip::Stream::new(&head.write(), items));
         response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
         return response;
     }
+    let chunks = Items::new(head.write(), head.bare_items, objects);
     if size <= CHUNK_BYTES {
         return respond(200, "application/json", chunks.collect::<Vec<Bytes>>().concat());
     }

@@ -3,6 +3,7 @@
 pub mod format;
 pub mod gzip;
 pub mod list;
+pub mod packed;
 pub mod transform;
 
 use bytes::Bytes;

@@ -72,8 +72,9 @@ async fn stored_objects_and_watches_follow_the_schema() {
     assert_eq!(server.ok("get", "golden.test/v1/a/boats/a", Value::Null).await["spec"], json!({"port": "x", "flag": "new"}));
     server.ok("create", "golden.test/v1/a/boats", boat("b", json!({"port": "y", "crew": 9}))).await;
     assert_eq!(events.next().await["object"]["spec"], json!({"port": "y", "flag": "new"}));
-    // The definition's end is the watch's: first the objects go, then the stream.
+    // The definition's end is the watch's: first the objects go, then the stream, also of a watcher that is late.
     server.ok("delete", &format!("{DEFINITIONS}/boats.golden.test"), Value::Null).await;
+    server.catalogue_until(|c| c.resource("golden.test", "v1", "boats").is_none()).await;
     for _ in 0..2 {
         assert_eq!(events.next().await["type"], "DELETED");
     }

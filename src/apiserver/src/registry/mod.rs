@@ -14,7 +14,7 @@ mod expiry;
 pub(crate) mod manage;
 pub(crate) mod options;
 mod patch;
-mod read;
+pub(crate) mod read;
 mod scale;
 mod select;
 mod target;
@@ -32,7 +32,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use coracle_api::{catalogue::Catalogue, status::Status, validation};
+use coracle_api::{
+    catalogue::{Catalogue, Resource},
+    status::Status,
+    validation,
+};
 use coracle_store::Store;
 use http::Response;
 use jiff::SignedDuration;
@@ -45,13 +49,20 @@ use crate::{
     admission::Plugin,
     allocator::{Holding, Services, range::RangeError, records::Records},
     body::Body,
-    cache::{self, Cache, collection::Bounds},
+    cache::{
+        self, Cache,
+        collection::{Bounds, Collection},
+    },
     catalogue::Live,
     definitions,
     metrics::Metrics,
     output::{self, format::Format},
     request::Context,
+    strategy::Kind,
 };
+
+/// Kinds whose objects bring others into a write, for as long as they please.
+const WEBHOOKS: [&str; 2] = ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"];
 
 /// Why the registry did not open.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +102,9 @@ pub(crate) struct Inner {
     services: Services,
     addresses: Records,
     watches: Arc<watches::Watches>,
+    packed: Arc<output::packed::Packed>,
+    /// The configurations of admission webhooks.
+    webhooks: [Arc<Collection>; 2],
     _addresses: AbortOnDropHandle<()>,
     _expiry: AbortOnDropHandle<()>,
     definitions: OnceLock<AbortOnDropHandle<()>>,
@@ -137,7 +151,10 @@ impl Registry {
         let definitions = definitions::Book::open(&cache, &catalogue);
         let converter = Arc::new(Converter::new(&cache));
         let metrics = Metrics::default();
+        let webhooks = WEBHOOKS.map(|kind| cache.collection(&cache::stored("admissionregistration.k8s.io", kind)));
         let inner = Inner {
+            webhooks,
+            packed: Arc::default(),
             cache,
             store,
             catalogue,
@@ -211,6 +228,7 @@ impl Inner {
         if !target.resource.serves(verb) || cx.method == http::Method::HEAD {
             return Err(target::not_allowed());
         }
+        let _coming = self.announces(&target, verb).then(|| self.store.announce());
         let whole_cluster = target.resource.namespaced && target.namespace.is_empty();
         match verb {
             "get" => read::get(self, &target, cx, format).await,
@@ -226,6 +244,13 @@ impl Inner {
             "deletecollection" => delete::delete_collection(self, &target, cx, body, format).await,
             _ => Err(target::not_allowed()),
         }
+    }
+
+    /// Whether a request will soon be a write whose sync others can share: not what webhooks have a say in, which takes as long as they please.
+    fn announces(&self, target: &Target, verb: &str) -> bool {
+        let Resource { group, plural, custom, .. } = &*target.stored;
+        let kind = Kind { group, plural, custom: *custom, has_status: false };
+        matches!(verb, "create" | "update" | "patch" | "delete") && !kind.is_lazy() && self.webhooks.iter().all(|hooks| hooks.is_empty())
     }
 
     async fn subresource(&self, target: &Target, cx: &Context, body: &Bytes, format: &Format) -> Result<Response<Body>, Status> {

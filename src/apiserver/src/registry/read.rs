@@ -159,7 +159,7 @@ pub async fn list(inner: &Inner, target: &Target, cx: &Context, format: &Format)
             bare_items: !target.resource.custom,
             metadata: page.metadata,
         };
-        return Ok(list::respond_list(head, page.objects, gzip::accepted(&cx.headers)));
+        return Ok(list::respond_list(&head, page.objects, gzip::accepted(&cx.headers), &inner.packed));
     }
     // What needs no conversion is decoded one at a time.
     let objects = match shown {

@@ -76,6 +76,8 @@ struct Stage {
     last_bookmark_sent: bool,
     /// Of a custom resource, which may become another one while it is watched.
     definition: Option<Definition>,
+    /// It is not served any more: what had happened before is still told.
+    over: bool,
     _place: Place,
 }
 
@@ -149,6 +151,7 @@ pub async fn watch(inner: &Inner, target: &Target, cx: &Context, format: &Format
         ends: now + timeout,
         last_bookmark_sent: timeout <= LAST_BOOKMARK,
         definition: target.resource.custom.then(|| Definition { changes: inner.catalogue.changes(), options }),
+        over: false,
         _place: place,
     };
     let mut response = Response::new(Body::new(StreamBody::new(frames(stage))));
@@ -189,13 +192,22 @@ impl Stage {
             return Ok(Some(piece));
         }
         loop {
+            if self.over {
+                let Ok(changes) = self.watcher.ready() else { return Ok(None) };
+                if changes.is_empty() {
+                    return Ok(None);
+                }
+                let piece = self.write(&changes).await?;
+                if !piece.is_empty() {
+                    return Ok(Some(piece));
+                }
+                continue;
+            }
             let bookmark_at = if self.last_bookmark_sent { self.next_bookmark } else { self.next_bookmark.min(self.ends - LAST_BOOKMARK) };
             let changes = tokio::select! {
                 biased;
                 () = changed(self.definition.as_mut()) => {
-                    if !self.look_again() {
-                        return Ok(None);
-                    }
+                    self.over = !self.look_again();
                     continue;
                 }
                 changes = self.watcher.next() => changes.map_err(gone)?,

@@ -3,7 +3,8 @@
 use coracle_pki::request::SigningRequest;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 
-use super::sign::{NODE_CLIENT, check_node_client};
+use super::sign::{NODE_CLIENT, NODE_SERVING, check_node_client, check_node_serving};
+use crate::config::OwnNode;
 
 /// What a requester must be allowed to create: subresources of `certificatesigningrequests`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,4 +43,18 @@ pub(super) fn recognised(request: &CertificateSigningRequest) -> Vec<Permission>
     };
     let own = spec.username.as_ref() == Some(&asked.common_name);
     own.then_some(Permission::SelfNodeClient).into_iter().chain([Permission::NodeClient]).collect()
+}
+
+/// Whether this node asks for a serving certificate, by itself and under no other names and addresses than its own.
+pub(super) fn is_own_serving(request: &CertificateSigningRequest, node: &OwnNode) -> bool {
+    let spec = &request.spec;
+    let name = format!("system:node:{}", node.name);
+    if spec.signer_name != NODE_SERVING || spec.username.as_ref() != Some(&name) {
+        return false;
+    }
+    let usages = spec.usages.as_deref().unwrap_or_default();
+    SigningRequest::from_pem(&spec.request.0).is_ok_and(|asked| {
+        let own = asked.common_name == name && asked.dns_names.iter().all(|n| *n == node.name);
+        own && asked.ips.iter().all(|ip| node.ips.contains(ip)) && check_node_serving(&asked, usages).is_ok()
+    })
 }

@@ -1,13 +1,13 @@
 //! Certificate signing requests: those of nodes are approved, those for the built-in signers signed, old ones removed.
 //!
 //! Serving certificates of nodes (`kubernetes.io/kubelet-serving`) are approved by nobody here, as upstream: only an operator knows which
-//! addresses are a node's.
+//! addresses are a node's. Save those of the node beside: its name and addresses are in the configuration of this very process.
 
 mod approve;
 mod clean;
 mod sign;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use coracle_client::{Informers, Key, Lister};
@@ -24,6 +24,7 @@ use kube::{Api, Client, api::PostParams};
 use serde_json::json;
 
 use crate::{
+    config::{Config, OwnNode},
     plan::{Delete, Patch, Plan, Target, document},
     runner::{Controller, Past, Wakeups},
     waiting::Waiting,
@@ -42,14 +43,22 @@ pub struct CertificateRequests {
     requests: Lister<CertificateSigningRequest>,
     /// `None` where the cluster's authorities are not at hand: then others sign.
     authority: Option<Arc<Authority>>,
+    own_node: Option<OwnNode>,
+    longest: Duration,
 }
 
 impl CertificateRequests {
     /// Subscribes to requests.
-    pub fn new(client: Client, informers: &Informers, wakeups: &Wakeups, authority: Option<Arc<Authority>>) -> Self {
+    pub fn new(client: Client, informers: &Informers, wakeups: &Wakeups, config: &Config) -> Self {
         let requests = informers.of::<CertificateSigningRequest>();
         wakeups.watch(&requests, |_, new| new.map(Key::of).into_iter().collect());
-        Self { client, requests: requests.lister(), authority }
+        Self {
+            client,
+            requests: requests.lister(),
+            authority: config.authority.clone(),
+            own_node: config.own_node.clone(),
+            longest: config.signing_duration,
+        }
     }
 
     /// Whether whoever sent the request may have it approved.
@@ -80,6 +89,10 @@ impl CertificateRequests {
     }
 
     async fn approval(&self, request: &CertificateSigningRequest, now: Timestamp) -> Result<Plan, Refused> {
+        if self.own_node.as_ref().is_some_and(|node| approve::is_own_serving(request, node)) {
+            let message = "Approved: it is the node of this process, under the name and addresses that it was started with.";
+            return Ok(with_condition(request, "approval", ("Approved", "AutoApproved", message), now));
+        }
         let asked = approve::recognised(request);
         for permission in &asked {
             if self.may(request, *permission).await? {
@@ -97,7 +110,7 @@ impl CertificateRequests {
 
     fn signature(&self, request: &CertificateSigningRequest, now: Timestamp) -> Result<Plan, Refused> {
         let Some(authority) = &self.authority else { return Ok(Plan::default()) };
-        match sign::verdict(request) {
+        match sign::verdict(request, self.longest) {
             Verdict::Others => Ok(Plan::default()),
             Verdict::Failed(why) => Ok(with_condition(request, "status", ("Failed", "SignerValidationFailure", &why), now)),
             Verdict::Sign { by, asked, life } => {

@@ -10,12 +10,10 @@ const API_CLIENT: &str = "kubernetes.io/kube-apiserver-client";
 /// Nodes as clients of the API server.
 pub(super) const NODE_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 /// Nodes as servers.
-const NODE_SERVING: &str = "kubernetes.io/kubelet-serving";
+pub(super) const NODE_SERVING: &str = "kubernetes.io/kubelet-serving";
 /// No promises of trust; v1 of the API takes no new ones, but old ones may be stored.
 const LEGACY: &str = "kubernetes.io/legacy-unknown";
-/// Longest life, also of a request that names none; upstream's default.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
-/// Shortest life.
+/// Shortest life that a request gets by asking for it.
 const SHORTEST: Duration = Duration::from_secs(600);
 const NODES: &str = "system:nodes";
 const NODE_PREFIX: &str = "system:node:";
@@ -31,7 +29,8 @@ pub(super) enum Verdict {
     Sign { by: Signatory, asked: Box<SigningRequest>, life: Duration },
 }
 
-pub(super) fn verdict(request: &CertificateSigningRequest) -> Verdict {
+/// `longest` is the life of what is signed, unless the request asks for less.
+pub(super) fn verdict(request: &CertificateSigningRequest, longest: Duration) -> Verdict {
     let spec = &request.spec;
     let by = match spec.signer_name.as_str() {
         API_CLIENT | NODE_CLIENT => Signatory::Client,
@@ -50,13 +49,13 @@ pub(super) fn verdict(request: &CertificateSigningRequest) -> Verdict {
         _ => Ok(()),
     };
     match checked {
-        Ok(()) => Verdict::Sign { by, asked: Box::new(asked), life: life(spec.expiration_seconds) },
+        Ok(()) => Verdict::Sign { by, asked: Box::new(asked), life: life(spec.expiration_seconds, longest) },
         Err(why) => Verdict::Failed(why),
     }
 }
 
-fn life(asked_s: Option<i32>) -> Duration {
-    asked_s.map_or(LONGEST, |seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0)).clamp(SHORTEST, LONGEST))
+fn life(asked_s: Option<i32>, longest: Duration) -> Duration {
+    asked_s.map_or(longest, |seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0)).max(SHORTEST).min(longest))
 }
 
 fn check_client(usages: &[String]) -> Result<(), String> {
@@ -85,7 +84,7 @@ pub(super) fn check_node_client(asked: &SigningRequest, usages: &[String]) -> Re
     check_usages(usages, "client auth")
 }
 
-fn check_node_serving(asked: &SigningRequest, usages: &[String]) -> Result<(), String> {
+pub(super) fn check_node_serving(asked: &SigningRequest, usages: &[String]) -> Result<(), String> {
     check_node(asked)?;
     if asked.dns_names.is_empty() && asked.ips.is_empty() {
         return Err("DNS or IP subjectAltName is required".into());

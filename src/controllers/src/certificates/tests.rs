@@ -6,7 +6,8 @@ use k8s_openapi::ByteString;
 use serde_json::Value;
 
 use super::*;
-use coracle_pki::authority::Signatory;
+use crate::config::SIGNING_DURATION;
+use coracle_pki::{authority::Signatory, rotation};
 
 /// Made by `openssl req -new` for `O=system:nodes, CN=system:node:n` with a P-256 key; further names where the file says so.
 const NODE: &str = include_str!("node.csr");
@@ -48,7 +49,7 @@ fn only_a_nodes_own_request_is_recognised() {
 }
 
 fn why(pem: &str, signer: &str, usages: &[&str]) -> String {
-    match sign::verdict(&request(pem, signer, usages, json!({}))) {
+    match sign::verdict(&request(pem, signer, usages, json!({})), SIGNING_DURATION) {
         Verdict::Others => "others".into(),
         Verdict::Failed(why) => why,
         Verdict::Sign { by: Signatory::Client, .. } => "client".into(),
@@ -88,11 +89,19 @@ fn each_signer_has_its_rules() {
 
 #[test]
 fn a_life_is_as_long_as_asked_within_its_bounds() {
-    for (asked, expected) in [(None, 31_536_000), (Some(3600), 3600), (Some(1), 600), (Some(i32::MAX), 31_536_000), (Some(-5), 600)] {
+    for (asked, longest, expected) in [
+        (None, 31_536_000, 31_536_000),
+        (Some(3600), 31_536_000, 3600),
+        (Some(1), 31_536_000, 600),
+        (Some(i32::MAX), 31_536_000, 31_536_000),
+        (Some(-5), 31_536_000, 600),
+        (None, 20, 20),
+        (Some(3600), 20, 20),
+        (Some(1), 20, 20),
+    ] {
         let more = json!({"spec": {"expirationSeconds": asked}});
-        let Verdict::Sign { life, .. } = sign::verdict(&request(ALICE, "kubernetes.io/kube-apiserver-client", &CLIENT, more)) else {
-            panic!("it is signed")
-        };
+        let asks = request(ALICE, "kubernetes.io/kube-apiserver-client", &CLIENT, more);
+        let Verdict::Sign { life, .. } = sign::verdict(&asks, Duration::from_secs(longest)) else { panic!("it is signed") };
         assert_eq!(life, Duration::from_secs(expected), "{asked:?}");
     }
 }
@@ -140,5 +149,29 @@ fn who_was_not_allowed_is_asked_again_ever_later() {
         ("2026-01-01T10:00:00Z", "2026-01-01T10:16:40Z"),
     ] {
         assert_eq!(again(&pending, at(now)), at(expected));
+    }
+}
+
+#[test]
+fn only_the_node_beside_has_its_serving_certificate_approved() {
+    let node = OwnNode { name: "n".into(), ips: vec![[10, 0, 0, 1].into(), [10, 0, 0, 2].into()] };
+    let check = |cn: &str, user: &str, names: &[&str], ips: &[[u8; 4]], signer: &str| {
+        let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+        let ips: Vec<std::net::IpAddr> = ips.iter().map(|ip| (*ip).into()).collect();
+        let (pem, _) = rotation::request(cn, "system:nodes", &names, &ips).expect("a request");
+        approve::is_own_serving(&request(&pem, signer, &SERVER, json!({"spec": {"username": user}})), &node)
+    };
+    let (own, serving, ip) = ("system:node:n", "kubernetes.io/kubelet-serving", [10, 0, 0, 1]);
+    assert!(check(own, own, &["n"], &[ip], serving));
+    assert!(check(own, own, &[], &[ip, [10, 0, 0, 2]], serving));
+    for (cn, user, names, ips, signer) in [
+        (own, "system:node:m", &["n"][..], &[ip][..], serving),
+        ("system:node:m", own, &["n"], &[ip], serving),
+        (own, own, &["n", "kubernetes"], &[ip], serving),
+        (own, own, &["n"], &[ip, [10, 0, 0, 3]], serving),
+        (own, own, &[], &[], serving),
+        (own, own, &["n"], &[ip], "kubernetes.io/legacy-unknown"),
+    ] {
+        assert!(!check(cn, user, names, ips, signer), "{cn} {user} {names:?} {ips:?} {signer}");
     }
 }

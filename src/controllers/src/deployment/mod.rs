@@ -6,12 +6,9 @@ mod sets;
 mod status;
 
 use async_trait::async_trait;
-use coracle_client::{Informers, Key, Lister};
+use coracle_client::{Informers, Key, Lister, pod::Pod};
 use jiff::Timestamp;
-use k8s_openapi::api::{
-    apps::v1::{Deployment, ReplicaSet},
-    core::v1::Pod,
-};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use kube::core::SelectorExt;
 
 use crate::{

@@ -2,12 +2,9 @@
 
 use std::sync::Arc;
 
-use coracle_client::{EventType, events::reference};
+use coracle_client::{EventType, events::reference, pod::Pod};
 use jiff::Timestamp;
-use k8s_openapi::api::{
-    apps::v1::{Deployment, DeploymentSpec, DeploymentStatus, ReplicaSet},
-    core::v1::Pod,
-};
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStatus, ReplicaSet};
 use serde_json::{Map, Value, json};
 
 use super::{

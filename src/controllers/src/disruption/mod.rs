@@ -5,11 +5,11 @@ mod scale;
 pub mod stale;
 
 use async_trait::async_trait;
-use coracle_client::{Informers, Key, Lister, informer::Watched};
+use coracle_client::{Informers, Key, Lister, informer::Watched, pod::Pod};
 use jiff::Timestamp;
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet, StatefulSet},
-    core::v1::{Pod, ReplicationController},
+    core::v1::ReplicationController,
     policy::v1::PodDisruptionBudget,
 };
 use kube::{

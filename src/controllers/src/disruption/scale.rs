@@ -2,12 +2,12 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use coracle_client::{Key, Lister};
+use coracle_client::{Key, Lister, pod::Pod};
 use k8s_openapi::{
     api::{
         apps::v1::{Deployment, ReplicaSet, StatefulSet},
         autoscaling::v1::Scale as ScaleObject,
-        core::v1::{Pod, ReplicationController},
+        core::v1::ReplicationController,
     },
     apimachinery::pkg::apis::meta::v1::OwnerReference,
 };

@@ -1,12 +1,9 @@
 //! Pods that were to go and did not: the condition that said so is taken back, so that nobody counts on it.
 
 use async_trait::async_trait;
-use coracle_client::{Informers, Key, Lister};
+use coracle_client::{Informers, Key, Lister, pod::Pod};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::{
-    api::core::v1::{Pod, PodCondition},
-    apimachinery::pkg::apis::meta::v1::Time,
-};
+use k8s_openapi::{api::core::v1::PodCondition, apimachinery::pkg::apis::meta::v1::Time};
 use serde_json::json;
 
 use crate::{

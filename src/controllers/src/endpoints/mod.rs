@@ -3,9 +3,9 @@
 pub mod plan;
 
 use async_trait::async_trait;
-use coracle_client::{Informers, Key, Lister};
+use coracle_client::{Informers, Key, Lister, pod::Pod};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Service};
 
 use crate::{
     backends::{self, has_address, selects, watch_pods},

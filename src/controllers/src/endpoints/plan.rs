@@ -1,12 +1,13 @@
 //! The Endpoints of a Service: addresses by the ports that they share, ready and not ready, at most a thousand.
 
+use coracle_client::pod::Pod;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
 use k8s_openapi::{
-    api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, ObjectReference, Pod, Service},
+    api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, ObjectReference, Service},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use serde_json::json;

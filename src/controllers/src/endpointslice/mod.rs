@@ -5,10 +5,10 @@ pub mod plan;
 use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
-use coracle_client::{Informers, Key, Lister};
+use coracle_client::{Informers, Key, Lister, pod::Pod};
 use jiff::Timestamp;
 use k8s_openapi::api::{
-    core::v1::{Node, Pod, Service},
+    core::v1::{Node, Service},
     discovery::v1::EndpointSlice,
 };
 

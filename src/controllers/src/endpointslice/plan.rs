@@ -1,5 +1,6 @@
 //! EndpointSlices of a Service: every address of its pods once, in few slices, with as few changed slices as can be.
 
+use coracle_client::pod::Pod;
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
@@ -9,7 +10,7 @@ use std::{
 
 use k8s_openapi::{
     api::{
-        core::v1::{Node, ObjectReference, Pod, Service},
+        core::v1::{Node, ObjectReference, Service},
         discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice},
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use coracle_client::events::reference;
+use coracle_client::{events::reference, pod::Pod};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
-    api::core::v1::{Node, Pod, PodCondition, Taint, Toleration},
+    api::core::v1::{Node, PodCondition, Taint, Toleration},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use serde_json::json;
@@ -88,7 +88,7 @@ pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
 
 /// The condition that tells why the pod is deleted, so that Jobs need not count it as a failure.
 fn disrupted(pod: &Pod, now: Timestamp) -> Option<Patch> {
-    let mut conditions = pod.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
+    let mut conditions = pod.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default().into_vec();
     if conditions.iter().any(|c| c.type_ == "DisruptionTarget" && c.status == "True") {
         return None;
     }

@@ -2,13 +2,13 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
-    api::core::v1::{Node, NodeCondition, Pod, Taint},
+    api::core::v1::{Node, NodeCondition, Taint},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use serde_json::json;
 use std::sync::Arc;
 
-use coracle_client::{EventType, events::reference};
+use coracle_client::{EventType, events::reference, pod::Pod};
 
 use crate::{
     plan::{Patch, Plan, Target, Told, document},

@@ -3,17 +3,15 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
+    time::Instant,
 };
 
 use async_trait::async_trait;
-use coracle_client::{Informers, Key, Lister, Scope};
+use coracle_client::{Informers, Key, Lister, Scope, pod::Pod};
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
-    api::{
-        coordination::v1::Lease,
-        core::v1::{Node, Pod},
-    },
+    api::{coordination::v1::Lease, core::v1::Node},
     apimachinery::pkg::apis::meta::v1::{MicroTime, Time},
 };
 
@@ -41,8 +39,8 @@ pub struct Lifecycle {
     leases: Lister<Lease>,
     pods: Lister<Pod>,
     grace: SignedDuration,
-    /// The last sign of life of each node, and when it was new to us.
-    signs: Mutex<HashMap<Key, (Sign, Timestamp)>>,
+    /// The last sign of life of each node, and when it was new to us. By the steady clock: the machine's may jump, and no node is silent then.
+    signs: Mutex<HashMap<Key, (Sign, Instant)>>,
 }
 
 /// Two clocks that a living node advances: its Lease, and the heartbeat of its Ready condition.
@@ -63,15 +61,16 @@ impl Lifecycle {
         Self { nodes: nodes.lister(), leases: leases.lister(), pods: pods.lister(), grace, signs: Mutex::default() }
     }
 
-    fn alive_at(&self, key: &Key, sign: Sign, now: Timestamp) -> Timestamp {
+    fn alive_at(&self, key: &Key, sign: Sign, now: Timestamp, steady: Instant) -> Timestamp {
         let mut signs = self.signs.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        match signs.get(key) {
+        let since = match signs.get(key) {
             Some((known, at)) if *known == sign => *at,
             _ => {
-                signs.insert(key.clone(), (sign, now));
-                now
+                signs.insert(key.clone(), (sign, steady));
+                steady
             }
-        }
+        };
+        now.checked_sub(steady.saturating_duration_since(since)).unwrap_or(now)
     }
 
     fn forget(&self, key: &Key) {
@@ -98,7 +97,7 @@ impl Controller for Lifecycle {
         let renewed = lease.as_ref().and_then(|l| l.spec.as_ref()?.renew_time.clone());
         let conditions = node.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
         let heartbeat = conditions.iter().find(|c| c.type_ == "Ready").and_then(|c| c.last_heartbeat_time.clone());
-        let alive_at = self.alive_at(key, (renewed, heartbeat), now);
+        let alive_at = self.alive_at(key, (renewed, heartbeat), now, Instant::now());
         let pods = self.pods.indexed(BY_NODE, &key.name);
         Ok(lifecycle::plan(&lifecycle::Observed { node: &node, pods: &pods, alive_at, grace: self.grace, now }))
     }

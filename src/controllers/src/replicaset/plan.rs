@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use coracle_client::events::reference;
+use coracle_client::{events::reference, pod::Pod};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{
         apps::v1::{ReplicaSetCondition, ReplicaSetStatus},
-        core::v1::{Pod, PodTemplateSpec},
+        core::v1::PodTemplateSpec,
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
@@ -81,7 +81,7 @@ pub fn plan<K: Replicated>(seen: &Observed<'_, K>) -> Plan {
 fn new_pod<K: Replicated>(set: &K, template: Option<&PodTemplateSpec>) -> Create {
     let template = template.cloned().unwrap_or_default();
     let meta = template.metadata.unwrap_or_default();
-    let pod = Pod {
+    let pod = k8s_openapi::api::core::v1::Pod {
         metadata: ObjectMeta {
             generate_name: Some(format!("{}-", set.meta().name.as_deref().unwrap_or_default())),
             namespace: set.meta().namespace.clone(),

@@ -1,9 +1,9 @@
 //! Which pods go first when there are too many: those whose loss costs least.
 
+use coracle_client::pod::Pod;
 use std::collections::HashMap;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 
 use crate::pods::{is_ready, phase, ready_since, restarts};
 

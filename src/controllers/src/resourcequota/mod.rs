@@ -16,9 +16,9 @@ use coracle_api::{
     amounts::Map,
     quota::{Kind, Measure, Scope, forgiven_at, total},
 };
-use coracle_client::{Informers, Key, Lister};
+use coracle_client::{Informers, Key, Lister, pod::Pod};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, Service};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, ResourceQuota, Service};
 use kube::{Api, Client, api::ListParams, core::DynamicObject};
 
 use crate::{

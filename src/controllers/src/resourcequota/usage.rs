@@ -1,6 +1,7 @@
 //! Which changes of an object can make less of what it takes of a quota. What becomes more, admission has seen.
 
-use k8s_openapi::api::core::v1::{ContainerStatus, PersistentVolumeClaim, Pod, Service};
+use coracle_client::pod::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Service};
 
 use crate::pods::is_terminal;
 

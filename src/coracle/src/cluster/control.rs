@@ -14,6 +14,7 @@ use coracle_client::{
     Informers,
     election::{Seat, Terms, lead},
 };
+use coracle_controllers::config::OwnNode;
 use coracle_pki::authority::Authority;
 use coracle_store::{
     Store,
@@ -89,11 +90,18 @@ pub fn controllers(
     client: kube::Client,
     informers: Informers,
     config: &ServerConfig,
-    (ca, authority): (String, Option<Arc<Authority>>),
+    (ca, authority, own_node): (String, Option<Arc<Authority>>, Option<OwnNode>),
     shutdown: CancellationToken,
     tasks: &TaskTracker,
 ) {
-    let settings = coracle_controllers::Config { cluster_cidrs: vec![config.cluster_cidr], ca_bundle: ca, authority, ..Default::default() };
+    let settings = coracle_controllers::Config {
+        cluster_cidrs: vec![config.cluster_cidr],
+        ca_bundle: ca,
+        authority,
+        signing_duration: config.certificates.signing_duration,
+        own_node,
+        ..Default::default()
+    };
     tasks.spawn(lead(client.clone(), seat, shutdown, move |shutdown| {
         let work = coracle_controllers::run(client.clone(), informers.clone(), settings.clone(), shutdown);
         async {

@@ -4,6 +4,7 @@ use std::{net::IpAddr, path::PathBuf, sync::Arc};
 
 use coracle_agent::Agent;
 use coracle_client::{Informers, in_process};
+use coracle_controllers::config::OwnNode;
 use coracle_pki::authority::Authority;
 use coracle_runtime::embedded;
 use ipnet::IpNet;
@@ -45,6 +46,9 @@ pub enum StartError {
     /// the node's certificate was not issued
     #[error("the node's certificate was not issued")]
     Certificate(#[source] coracle_pki::renewal::RenewalError),
+    /// the node's client certificate was not issued
+    #[error("the node's client certificate was not issued")]
+    Join(#[source] coracle_agent::certificate::RenewError),
     /// the node cannot verify its callers
     #[error("the node cannot verify its callers")]
     Clients(#[source] coracle_pki::verifier::VerifierError),
@@ -57,6 +61,15 @@ pub enum StartError {
     /// the container runtime does not start
     #[error("the container runtime does not start")]
     Runtime(#[source] embedded::OpenError),
+    /// the mirrors and keys of registries cannot be used
+    #[error("the mirrors and keys of registries cannot be used")]
+    Registries(#[source] coracle_runtime::images::RegistriesError),
+    /// the container runtime beside cannot be used
+    #[error("the container runtime beside cannot be used")]
+    ContainerRuntime(#[source] coracle_runtime::cri::OpenError),
+    /// the network plugin of the container runtime beside is not installed
+    #[error("the network plugin of the container runtime beside is not installed")]
+    Plugin(#[source] std::io::Error),
     /// the node agent does not start
     #[error("the node agent does not start")]
     Agent(#[source] coracle_agent::StartError),
@@ -136,7 +149,11 @@ impl Roles {
                 clients.of("system:kube-controller-manager", &["system:masters"]),
                 informers.clone(),
                 config,
-                (ca, self.api.as_ref().map(|api| Arc::clone(&api.authority))),
+                (
+                    ca,
+                    self.api.as_ref().map(|api| Arc::clone(&api.authority)),
+                    config.has(Role::Agent).then(|| OwnNode { name: node.name.clone(), ips: node.ips.clone() }),
+                ),
                 self.shutdown.clone(),
                 &self.tasks,
             );
@@ -147,10 +164,17 @@ impl Roles {
             control::scheduler(seat, client, informers.clone(), self.shutdown.clone(), &self.tasks);
         }
         if config.has(Role::Agent) {
-            let client = clients.of(&format!("system:node:{}", node.name), &["system:nodes"]);
+            let (client, joined) = match (&config.certificates.bootstrap, &self.api) {
+                (Some(bootstrap), None) => {
+                    let (client, certificate) = node::join(&node, config, bootstrap).await?;
+                    (client, Some(certificate))
+                }
+                _ => (clients.of(&format!("system:node:{}", node.name), &["system:nodes"]), None),
+            };
             let authority = node_authority(self.api.as_ref(), config)?;
             let informers = informers.clone();
-            self.agent = Some(node::start(&node, place, config, &authority, (client, informers), steps, self.shutdown.clone()).await?);
+            self.agent =
+                Some(node::start(&node, place, config, (&authority, joined), (client, informers), steps, self.shutdown.clone()).await?);
         }
         if config.has(Role::Dns) {
             let client = clients.of("system:coracle:dns", &["system:masters"]);

@@ -43,10 +43,8 @@ pub fn doctor(data_dir: &Path) -> Result<(), Failure> {
 /// Fails by the first thing that the roles of this process need and the machine lacks, before anything is begun.
 pub fn need(config: &ServerConfig) -> Result<(), Failure> {
     need_root()?;
-    if !config.has(Role::Network) {
-        return Ok(());
-    }
-    let missing = probe().into_iter().find_map(|finding| match finding.verdict {
+    let network = if config.has(Role::Network) { probe() } else { Vec::new() };
+    let missing = network.into_iter().chain(config.has(Role::Agent).then(controllers)).find_map(|finding| match finding.verdict {
         Verdict::Missing(text) => Some(format!("this machine cannot be a node ({}): {text}", finding.what)),
         Verdict::Good(_) | Verdict::Lacking(_) => None,
     });

@@ -3,15 +3,15 @@
 use std::{path::Path, sync::Arc};
 
 use coracle_runtime::{
-    Credentials, PodRuntime as _,
+    Credentials, PodRuntime as _, RuntimeError,
     embedded::EmbeddedRuntime,
-    images::{ImageStore, Progress, PullOptions},
+    images::{ImageStore, Progress, PullOptions, Registries},
 };
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 use crate::{
     cli::{ImagesCommand, ImagesFlags},
-    cluster,
+    cluster, config,
     failure::Failure,
     place,
 };
@@ -27,21 +27,35 @@ pub async fn images(flags: &ImagesFlags) -> Result<(), Failure> {
                 }
             }
         }
-        ImagesCommand::Pull { images, creds, ca_file } => {
+        ImagesCommand::Pull { images, creds, ca_file, private_registry } => {
             let credentials = creds.as_deref().map(credentials).transpose()?;
             let authority = ca_file.as_deref().map(authority).transpose()?;
+            let registries = config::images::registries(private_registry.as_deref()).map_err(Failure::of)?;
+            let registries = if authority.is_some() { registries.trusting(authority.into_iter().collect()) } else { registries };
             for image in images {
-                pull(data_dir, image, credentials.as_slice(), authority.as_slice()).await?;
+                pull(data_dir, image, credentials.as_slice(), &registries).await?;
             }
         }
+        ImagesCommand::Export { output, images } => open(data_dir)?.export(images, output).map_err(Failure::of)?,
         ImagesCommand::Ls => list(data_dir)?,
+        ImagesCommand::Prune => {
+            let runtime = runtime(data_dir).await?;
+            let mut bytes = 0;
+            for image in runtime.images().await.map_err(Failure::of)? {
+                match runtime.remove_image(&image.id).await {
+                    Ok(()) => {
+                        println!("{}", image.tags.first().unwrap_or(&image.id));
+                        bytes += image.size;
+                    }
+                    // What a container uses stays.
+                    Err(RuntimeError::Invalid(_)) => {}
+                    Err(error) => return Err(Failure::of(error)),
+                }
+            }
+            println!("{} in all", HumanBytes(bytes));
+        }
         ImagesCommand::Rm { images } => {
-            // By way of the runtime: it knows which images containers use.
-            let data_dir = data_dir.canonicalize().map_err(|e| Failure::new(data_dir.display().to_string()).because(e))?;
-            let id = place::id(&data_dir);
-            let options = cluster::runtime_options(data_dir.clone(), place::state_dir(&id), place::cgroup(&id));
-            let runtime = EmbeddedRuntime::open(options).await.map_err(Failure::of)?;
-            let store = open(&data_dir)?;
+            let (runtime, store) = (runtime(data_dir).await?, open(data_dir)?);
             for image in images {
                 if store.get(image).map_err(Failure::of)?.is_none() {
                     return Err(Failure::new(format!("there is no image {image}")));
@@ -51,6 +65,14 @@ pub async fn images(flags: &ImagesFlags) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// By way of the runtime it is known which images containers use.
+async fn runtime(data_dir: &Path) -> Result<EmbeddedRuntime, Failure> {
+    let data_dir = data_dir.canonicalize().map_err(|e| Failure::new(data_dir.display().to_string()).because(e))?;
+    let id = place::id(&data_dir);
+    let options = cluster::runtime_options(data_dir, place::state_dir(&id), place::cgroup(&id));
+    EmbeddedRuntime::open(options).await.map_err(Failure::of)
 }
 
 /// Imports an archive; the names that it brought.
@@ -64,7 +86,7 @@ pub fn open(data_dir: &Path) -> Result<ImageStore, Failure> {
     ImageStore::open(&data_dir.join("runtime")).map_err(Failure::of)
 }
 
-async fn pull(data_dir: &Path, image: &str, credentials: &[Credentials], authorities: &[Vec<u8>]) -> Result<(), Failure> {
+async fn pull(data_dir: &Path, image: &str, credentials: &[Credentials], registries: &Registries) -> Result<(), Failure> {
     let store = Arc::new(open(data_dir)?);
     let bar = ProgressBar::new(0).with_message(image.to_owned());
     let style = ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}");
@@ -74,7 +96,7 @@ async fn pull(data_dir: &Path, image: &str, credentials: &[Credentials], authori
         shown.set_length(progress.total);
         shown.set_position(progress.done);
     };
-    let options = PullOptions { credentials, authorities: authorities.to_vec(), progress: Some(Arc::new(progress)) };
+    let options = PullOptions { credentials, registries: registries.clone(), progress: Some(Arc::new(progress)) };
     let pulled = store.pull(image, &options).await;
     bar.finish_and_clear();
     println!("{}", pulled.map_err(|e| Failure::new(format!("cannot pull {image}")).because(e))?.id);
@@ -85,7 +107,9 @@ fn list(data_dir: &Path) -> Result<(), Failure> {
     println!("{:<60} {:<14} SIZE", "IMAGE", "ID");
     for image in open(data_dir)?.list().map_err(Failure::of)? {
         let id = image.id.strip_prefix("sha256:").unwrap_or(&image.id);
-        let names = if image.tags.is_empty() { &image.digests } else { &image.tags };
+        // One whose names others have taken is there, too.
+        let none = ["<none>".to_owned()];
+        let names = [&image.tags[..], &image.digests, &none].into_iter().find(|names| !names.is_empty()).unwrap_or_default();
         for name in names {
             println!("{name:<60} {:<14} {}", &id[..id.len().min(12)], HumanBytes(image.size));
         }

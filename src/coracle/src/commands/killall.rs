@@ -48,6 +48,7 @@ pub async fn take_down(id: &str, data_dir: &Path, data: bool) -> Vec<String> {
     let mut problems = Vec::new();
     let mut tell = |what: &str, error: &dyn std::error::Error| problems.push(format!("{what}: {}", chain(error)));
 
+    cluster::take_down_runtime(id, data_dir, &state_dir, &mut tell).await;
     if data_dir.join("runtime").exists() {
         let options = cluster::runtime_options(data_dir.to_owned(), state_dir.clone(), cgroup.clone());
         match EmbeddedRuntime::open(options).await {

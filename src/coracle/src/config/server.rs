@@ -13,6 +13,7 @@ use coracle_apiserver::{
 };
 use ipnet::IpNet;
 
+use super::{certificates::Certificates, images::ImageFlags, node_resources::NodeResources, pod_life::PodLife};
 use crate::cli::{Role, ServerFlags};
 
 /// Bytes of an audit log whose path is given and whose size is not; upstream's default.
@@ -97,14 +98,37 @@ pub struct ServerConfig {
     pub node_labels: Vec<(String, String)>,
     /// Taints of the node at its creation: key, value, effect.
     pub node_taints: Vec<(String, String, String)>,
+    /// The container runtime beside; `None` is the one in this program.
+    pub container_runtime: Option<ContainerRuntime>,
+    /// The life of the node's pods.
+    pub pod_life: PodLife,
+    /// What the node keeps for itself, and when it is short.
+    pub node_resources: NodeResources,
+    /// Certificates that are asked for.
+    pub certificates: Certificates,
     /// Further names of the API server's certificate.
     pub tls_sans: Vec<String>,
     /// Who else says who is who.
     pub authentication: authentication::Settings,
     /// Where requests are recorded, and which.
     pub audit: audit::Config,
+    /// Where images come from.
+    pub images: ImageFlags,
+    /// What the node does about them.
+    pub image_settings: coracle_agent::images::Settings,
     /// Hook the sockets of the whole machine.
     pub machine_wide: bool,
+}
+
+/// A container runtime at its socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerRuntime {
+    /// `unix:///run/containerd/containerd.sock`.
+    pub endpoint: String,
+    /// Where it looks for network configurations.
+    pub cni_conf_dir: PathBuf,
+    /// Where it looks for network plugins.
+    pub cni_bin_dir: PathBuf,
 }
 
 /// A flag whose value cannot be.
@@ -116,6 +140,13 @@ pub struct FlagError {
     /// ` (where it stands)`, when that is not the command line.
     origin: String,
     want: &'static str,
+}
+
+impl FlagError {
+    /// Of a flag's value, and what it should have been.
+    pub(super) fn new(flag: &'static str, value: &str, want: &'static str) -> Self {
+        Self { flag, value: value.to_owned(), want, origin: String::new() }
+    }
 }
 
 impl ServerConfig {
@@ -175,9 +206,20 @@ impl ServerConfig {
             node_ips: flags.node_ip.clone(),
             node_labels: flags.node_label.iter().map(|l| label(l)).collect::<Result<_, _>>()?,
             node_taints: flags.node_taint.iter().map(|t| taint(t)).collect::<Result<_, _>>()?,
+            container_runtime: container_runtime(flags)?,
+            pod_life: PodLife::resolve(&flags.pod_life)?,
+            node_resources: NodeResources::resolve(&flags.node_resources)?,
+            certificates: Certificates::resolve(&flags.certificates)?,
             tls_sans: flags.tls_san.clone(),
             authentication: authentication(flags)?,
             audit: audit(flags, &defaults.data_dir),
+            images: flags.images.clone(),
+            image_settings: flags.images.settings().map_err(|(flag, value, want)| FlagError {
+                flag,
+                value,
+                want,
+                origin: String::new(),
+            })?,
             machine_wide: defaults.machine_wide,
             data_dir: defaults.data_dir,
         })
@@ -231,7 +273,7 @@ fn authentication(flags: &ServerFlags) -> Result<authentication::Settings, FlagE
 }
 
 /// A length of time as Go writes it.
-fn duration(text: &str) -> Option<Duration> {
+pub(super) fn duration(text: &str) -> Option<Duration> {
     text.parse::<jiff::SignedDuration>().ok()?.try_into().ok()
 }
 
@@ -256,6 +298,20 @@ fn audit(flags: &ServerFlags, data_dir: &Path) -> audit::Config {
         policy: flags.audit_policy_file.clone().filter(|path| !path.as_os_str().is_empty()),
         bounds: audit::Bounds { file_bytes, backups, age },
     }
+}
+
+fn container_runtime(flags: &ServerFlags) -> Result<Option<ContainerRuntime>, FlagError> {
+    let Some(endpoint) = flags.container_runtime_endpoint.clone().filter(|endpoint| !endpoint.is_empty()) else { return Ok(None) };
+    if coracle_runtime::cri::socket(&endpoint).is_err() {
+        let want = "a socket such as unix:///run/containerd/containerd.sock";
+        return Err(FlagError { flag: "container-runtime-endpoint", value: endpoint, want, origin: String::new() });
+    }
+    let or = |given: &Option<PathBuf>, default: &str| given.clone().unwrap_or_else(|| default.into());
+    Ok(Some(ContainerRuntime {
+        endpoint,
+        cni_conf_dir: or(&flags.cni_conf_dir, "/etc/cni/net.d"),
+        cni_bin_dir: or(&flags.cni_bin_dir, "/opt/cni/bin"),
+    }))
 }
 
 fn mode(text: Option<&str>) -> Result<u32, FlagError> {
@@ -341,6 +397,9 @@ mod tests {
     #[test]
     fn impossible_values_are_named() {
         for (args, flag) in [
+            (vec!["--image-pull-credentials-verification-policy", "Sometimes"], "image-pull-credentials-verification-policy"),
+            (vec!["--preloaded-images-verification-allowlist", "a"], "preloaded-images-verification-allowlist"),
+            (vec!["--serialize-image-pulls", "--max-parallel-image-pulls", "2"], "max-parallel-image-pulls"),
             (vec!["--cluster-cidr", "10.42.0.1/16"], "cluster-cidr"),
             (vec!["--service-cidr", "x"], "service-cidr"),
             (vec!["--service-node-port-range", "5-4"], "service-node-port-range"),
@@ -351,6 +410,8 @@ mod tests {
             (vec!["--roles", "apiserver,agent"], "roles"),
             (vec!["--cluster-domain", "A B"], "cluster-domain"),
             (vec!["--node-name", "Bad_Name"], "node-name"),
+            (vec!["--cluster-signing-duration", "0s"], "cluster-signing-duration"),
+            (vec!["--container-runtime-endpoint", "tcp://127.0.0.1:1"], "container-runtime-endpoint"),
             (vec!["--authentication-token-webhook-version", "v2"], "authentication-token-webhook-version"),
             (vec!["--authentication-token-webhook-cache-ttl", "long"], "authentication-token-webhook-cache-ttl"),
         ] {

@@ -1,14 +1,12 @@
 //! From the cluster's objects to the table of records: plain functions, one object at a time.
 
+use coracle_client::pod::Pod;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
 
-use k8s_openapi::api::{
-    core::v1::{Pod, Service},
-    discovery::v1::EndpointSlice,
-};
+use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 
 use crate::records::{self, Change, Endpoint, Port, Records};
 

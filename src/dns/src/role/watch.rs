@@ -8,9 +8,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use coracle_client::{Informer, Informers, Key};
+use coracle_client::{Informer, Informers, Key, pod::Pod};
 use k8s_openapi::api::{
-    core::v1::{Namespace, Pod, Service},
+    core::v1::{Namespace, Service},
     discovery::v1::EndpointSlice,
 };
 use tokio::sync::Notify;

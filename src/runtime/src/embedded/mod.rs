@@ -23,9 +23,15 @@ use tokio_stream::wrappers::BroadcastStream;
 use self::sandbox::Sandbox;
 use crate::{
     AttachRequest, ContainerId, ContainerSpec, ContainerState, ContainerStats, ContainerStatus, Credentials, ExecRequest, ExecResult,
-    Image, PodRuntime, PullError, Resources, RuntimeError, RuntimeEvent, SandboxSpec, SandboxStatus, Seccomp, Streams,
+    Handler, Image, PodRuntime, PullError, Resources, RuntimeError, RuntimeEvent, SandboxSpec, SandboxStatus, Seccomp, Security, Streams,
+    causes::causes,
+    cdi,
     cgroup::{Cgroup, Hierarchies},
-    images::{ImageStore, PullOptions, StoreError},
+    handlers::{self, Handlers},
+    images::{
+        ImageStore, PullOptions, Registries, StoreError,
+        arrivals::{self, Arrivals},
+    },
     process::{capability, execute, seccomp},
     shim::{
         protocol::{Reply, Request},
@@ -53,6 +59,8 @@ pub struct Options {
     pub cgroup_prefix: String,
     /// The program that is also the shim.
     pub program: PathBuf,
+    /// Other runtimes, which RuntimeClasses name.
+    pub handlers: Handlers,
 }
 
 /// Runs pods with what is in this binary.
@@ -67,6 +75,8 @@ pub struct EmbeddedRuntime {
     busy: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     filters: Mutex<HashMap<u64, Vec<Vec<u8>>>>,
     events: broadcast::Sender<RuntimeEvent>,
+    registries: Registries,
+    arrivals: Option<Arrivals>,
 }
 
 /// Why the runtime does not start.
@@ -116,6 +126,8 @@ impl EmbeddedRuntime {
             busy: Mutex::default(),
             filters: Mutex::default(),
             events: broadcast::channel(EVENTS).0,
+            registries: Registries::default(),
+            arrivals: None,
             options,
         };
         runtime.reconnect().await.map_err(failed(format!("read {}", runtime.options.state_dir.display())))?;
@@ -125,6 +137,25 @@ impl EmbeddedRuntime {
     /// The images, for those who import or show them.
     pub fn image_store(&self) -> &Arc<ImageStore> {
         &self.images
+    }
+
+    /// Lets images come: from these registries by name, and by themselves as archives that are put into a directory. What an earlier process left
+    /// half done is taken away first.
+    pub async fn supply(&mut self, registries: Registries, archives: PathBuf) -> Result<(), OpenError> {
+        self.registries = registries;
+        let images = Arc::clone(&self.images);
+        match tokio::task::spawn_blocking(move || images.gc()).await {
+            Ok(Err(error)) => tracing::warn!(error = &error as &dyn std::error::Error, "what is left of broken pulls is not removed"),
+            Err(error) => tracing::warn!(%error, "what is left of broken pulls is not removed"),
+            Ok(Ok(_)) => {}
+        }
+        let events = self.events.clone();
+        let changed = move || {
+            // Nobody may listen.
+            let _ = events.send(RuntimeEvent::ImagesChanged);
+        };
+        self.arrivals = Some(arrivals::follow(Arc::clone(&self.images), archives, changed)?);
+        Ok(())
     }
 
     async fn reconnect(&self) -> io::Result<()> {
@@ -167,6 +198,19 @@ impl EmbeddedRuntime {
         Cgroup::new(&self.hierarchies, &sandbox.cgroup).map_err(|error| RuntimeError::Invalid(error.to_string()))
     }
 
+    /// The program that makes the sandbox's containers, if it is another one.
+    fn runtime_of(&self, spec: &SandboxSpec) -> Result<Option<state::OciRuntime>, RuntimeError> {
+        if spec.handler.is_empty() || spec.handler == handlers::OWN {
+            return Ok(None);
+        }
+        let missing = || RuntimeError::Invalid(format!("failed to get sandbox runtime: no runtime for {:?} is configured", spec.handler));
+        let program = self.options.handlers.program(&spec.handler).ok_or_else(missing)?;
+        if spec.user_namespace.is_some() {
+            return Err(RuntimeError::Invalid(format!("RuntimeClass handler {:?} does not support user namespaces", spec.handler)));
+        }
+        Ok(Some(state::OciRuntime { program }))
+    }
+
     /// The system call filters of a container.
     fn filters(&self, spec: &ContainerSpec) -> Result<Vec<Vec<u8>>, RuntimeError> {
         let security = &spec.security;
@@ -192,13 +236,8 @@ impl EmbeddedRuntime {
                 Ok(filters)
             }
             Seccomp::Localhost(path) => {
-                let wrong = |what: String| RuntimeError::Invalid(format!("cannot load seccomp profile {}: {what}", path.display()));
-                let mut profile = Vec::new();
-                let read = fs::File::open(path)
-                    .and_then(|file| io::Read::read_to_end(&mut io::Read::take(file, seccomp::PROFILE_BYTES), &mut profile));
-                read.map_err(|error| wrong(error.to_string()))?;
-                let programs = seccomp::Profile::parse(&profile).and_then(|profile| profile.compile(capabilities));
-                Ok(bytes(programs.map_err(|error| wrong(error.to_string()))?))
+                let programs = profile(path)?.compile(capabilities);
+                Ok(bytes(programs.map_err(|error| bad_profile(path, &error))?))
             }
         }
     }
@@ -224,74 +263,8 @@ impl EmbeddedRuntime {
         Ok(())
     }
 
-    /// Takes away what a container has on the machine.
-    async fn clean(&self, dir: &Path, writable: &Path, cgroup: &Cgroup) -> Result<(), RuntimeError> {
-        // Shims of before made the root of a container with a shared volume in the node's own namespace.
-        unmount(&dir.join("rootfs"));
-        cgroup.remove().await.map_err(system("could not remove a cgroup"))?;
-        remove_dir(writable).and_then(|()| remove_dir(dir)).map_err(system("could not remove a container's files"))
-    }
-}
-
-fn unmount(path: &Path) {
-    // Nearly never mounted here (`shim::create`); then this is EINVAL.
-    let _ = rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH | rustix::mount::UnmountFlags::NOFOLLOW);
-}
-
-fn remove_dir(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Names of sandboxes and containers become names of files.
-fn check_id(id: &str) -> Result<(), RuntimeError> {
-    let good = (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
-    if good { Ok(()) } else { Err(RuntimeError::Invalid(format!("{id:?} is no id of a sandbox or container"))) }
-}
-
-#[async_trait]
-impl PodRuntime for EmbeddedRuntime {
-    fn version(&self) -> String {
-        concat!("coracle://", env!("CARGO_PKG_VERSION")).to_owned()
-    }
-
-    async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<(), RuntimeError> {
-        check_id(&spec.id)?;
-        let _alone = self.alone(&spec.id).await;
-        if let Some(known) = lock(&self.sandboxes).get(&spec.id) {
-            let gone = || system(format!("sandbox {} has no shim any more", spec.id))(io::ErrorKind::ConnectionAborted.into());
-            return if known.is_alive() { Ok(()) } else { Err(gone()) };
-        }
-        self.pod_cgroup(spec)?;
-        let dir = self.options.state_dir.join(&spec.id);
-        let shim_cgroup = format!("{}/shims", self.options.cgroup_prefix.trim_end_matches('/'));
-        let record = state::Sandbox { spec: spec.clone(), created_at: Timestamp::now(), shim_cgroup };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(system("could not make the sandbox's directory"))?;
-        state::write(&dir.join(state::SANDBOX), &record).map_err(system("could not write the sandbox's state"))?;
-        let sandbox = Arc::new(Sandbox::new(record, dir.clone()));
-        // Known from here on: one that does not come up is removed as one that was lost.
-        lock(&self.sandboxes).insert(spec.id.clone(), Arc::clone(&sandbox));
-        let program = self.program.clone();
-        let ready = tokio::task::spawn_blocking(move || program::start_shim(&program, &dir))
-            .await
-            .map_err(|e| system("starting a shim")(io::Error::other(e)))?;
-        match ready.map_err(system("could not start the pod's shim"))?.as_str() {
-            "ready" => sandbox.follow(self.events.clone()).await,
-            text => return Err(RuntimeError::Invalid(format!("sandbox of {}/{}: {text}", spec.namespace, spec.name))),
-        }
-        if sandbox.is_alive() { Ok(()) } else { Err(system("the pod's shim is gone again")(io::ErrorKind::ConnectionAborted.into())) }
-    }
-
-    async fn update_sandbox(&self, id: &str, resources: &Resources) -> Result<(), RuntimeError> {
-        let sandbox = self.sandbox(id)?;
-        // What is written down stays as it was created: a shim reads it once, and a pod's next sandbox is made from its spec.
-        self.pod_cgroup(&sandbox.record.spec)?.limit(resources, false).map_err(system("could not change the pod's limits"))
-    }
-
-    async fn remove_sandbox(&self, id: &str) -> Result<(), RuntimeError> {
-        let _alone = self.alone(id).await;
+    /// Takes away a sandbox with all that it has on the machine; the caller has it [`alone`](Self::alone).
+    async fn take_away(&self, id: &str) -> Result<(), RuntimeError> {
         let Ok(sandbox) = self.sandbox(id) else {
             lock(&self.busy).remove(id);
             return Ok(());
@@ -325,6 +298,125 @@ impl PodRuntime for EmbeddedRuntime {
         Ok(())
     }
 
+    /// Starts the shim of a sandbox that is written down, and follows it.
+    async fn bring_up(&self, spec: &SandboxSpec, sandbox: &Arc<Sandbox>) -> Result<(), RuntimeError> {
+        let (program, dir) = (self.program.clone(), sandbox.dir.clone());
+        let ready = tokio::task::spawn_blocking(move || program::start_shim(&program, &dir))
+            .await
+            .map_err(|e| system("starting a shim")(io::Error::other(e)))?;
+        match ready.map_err(system("could not start the pod's shim"))?.as_str() {
+            "ready" => sandbox.follow(self.events.clone()).await,
+            text => return Err(RuntimeError::Invalid(format!("sandbox of {}/{}: {text}", spec.namespace, spec.name))),
+        }
+        if sandbox.is_alive() { Ok(()) } else { Err(system("the pod's shim is gone again")(io::ErrorKind::ConnectionAborted.into())) }
+    }
+
+    /// Takes away what a container has on the machine.
+    async fn clean(&self, dir: &Path, writable: &Path, cgroup: &Cgroup) -> Result<(), RuntimeError> {
+        // Shims of before made the root of a container with a shared volume in the node's own namespace.
+        unmount(&dir.join("rootfs"));
+        cgroup.remove().await.map_err(system("could not remove a cgroup"))?;
+        remove_dir(writable).and_then(|()| remove_dir(dir)).map_err(system("could not remove a container's files"))
+    }
+}
+
+fn bad_profile(path: &Path, error: &dyn std::error::Error) -> RuntimeError {
+    RuntimeError::Invalid(format!("cannot load seccomp profile {}: {error}", path.display()))
+}
+
+/// A seccomp profile of the node.
+fn profile(path: &Path) -> Result<seccomp::Profile, RuntimeError> {
+    let mut profile = Vec::new();
+    let read = fs::File::open(path).and_then(|file| io::Read::read_to_end(&mut io::Read::take(file, seccomp::PROFILE_BYTES), &mut profile));
+    read.map_err(|error| bad_profile(path, &error))?;
+    seccomp::Profile::parse(&profile).map_err(|error| bad_profile(path, &error))
+}
+
+/// The filter of a container as another runtime takes it.
+fn seccomp_of(security: &Security) -> Result<Option<serde_json::Value>, RuntimeError> {
+    let capabilities = capability::set(security.privileged, &security.add_capabilities, &security.drop_capabilities)
+        .map_err(|error| RuntimeError::Invalid(error.to_string()))?;
+    Ok(match &security.seccomp {
+        _ if security.privileged => None,
+        Seccomp::Unconfined => None,
+        Seccomp::RuntimeDefault => Some(seccomp::default_profile().to_oci(capabilities)),
+        Seccomp::Localhost(path) => Some(profile(path)?.to_oci(capabilities)),
+    })
+}
+
+fn unmount(path: &Path) {
+    // Nearly never mounted here (`shim::create`); then this is EINVAL.
+    let _ = rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH | rustix::mount::UnmountFlags::NOFOLLOW);
+}
+
+fn remove_dir(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Names of sandboxes and containers become names of files.
+fn check_id(id: &str) -> Result<(), RuntimeError> {
+    let good = (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    if good { Ok(()) } else { Err(RuntimeError::Invalid(format!("{id:?} is no id of a sandbox or container"))) }
+}
+
+#[async_trait]
+impl PodRuntime for EmbeddedRuntime {
+    fn version(&self) -> String {
+        concat!("coracle://", env!("CARGO_PKG_VERSION")).to_owned()
+    }
+
+    fn handlers(&self) -> Vec<Handler> {
+        let own = ["", handlers::OWN].map(|name| Handler { name: name.to_owned(), recursive_read_only: true, user_namespaces: true });
+        // What is mounted in their containers is mounted by our hand, read-only parts too.
+        let others =
+            self.options.handlers.names().into_iter().map(|name| Handler { name, recursive_read_only: true, user_namespaces: false });
+        own.into_iter().chain(others).collect()
+    }
+
+    async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<(), RuntimeError> {
+        check_id(&spec.id)?;
+        let _alone = self.alone(&spec.id).await;
+        let known = lock(&self.sandboxes).get(&spec.id).cloned();
+        match known {
+            Some(known) if known.is_alive() => return Ok(()),
+            // It did not come up the last time, and what it left could not be taken away then.
+            Some(known) if known.ids().is_empty() => self.take_away(&spec.id).await?,
+            Some(_) => return Err(system(format!("sandbox {} has no shim any more", spec.id))(io::ErrorKind::ConnectionAborted.into())),
+            None => {}
+        }
+        self.pod_cgroup(spec)?;
+        let dir = self.options.state_dir.join(&spec.id);
+        let shim_cgroup = format!("{}/shims", self.options.cgroup_prefix.trim_end_matches('/'));
+        let runtime = self.runtime_of(spec)?;
+        let record = state::Sandbox { spec: spec.clone(), created_at: Timestamp::now(), shim_cgroup, runtime };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(system("could not make the sandbox's directory"))?;
+        state::write(&dir.join(state::SANDBOX), &record).map_err(system("could not write the sandbox's state"))?;
+        let sandbox = Arc::new(Sandbox::new(record, dir));
+        // Known from here on: one whose remains cannot be taken away is removed as one that was lost.
+        lock(&self.sandboxes).insert(spec.id.clone(), Arc::clone(&sandbox));
+        let up = self.bring_up(spec, &sandbox).await;
+        if up.is_err()
+            && let Err(error) = self.take_away(&spec.id).await
+        {
+            tracing::warn!(sandbox = spec.id, %error, "what a sandbox that did not come up left is not taken away yet");
+        }
+        up
+    }
+
+    async fn update_sandbox(&self, id: &str, resources: &Resources) -> Result<(), RuntimeError> {
+        let sandbox = self.sandbox(id)?;
+        // What is written down stays as it was created: a shim reads it once, and a pod's next sandbox is made from its spec.
+        self.pod_cgroup(&sandbox.record.spec)?.limit(resources, false).map_err(system("could not change the pod's limits"))
+    }
+
+    async fn remove_sandbox(&self, id: &str) -> Result<(), RuntimeError> {
+        let _alone = self.alone(id).await;
+        self.take_away(id).await
+    }
+
     async fn sandboxes(&self) -> Result<Vec<SandboxStatus>, RuntimeError> {
         Ok(lock(&self.sandboxes).values().map(|sandbox| sandbox.status()).collect())
     }
@@ -346,8 +438,10 @@ impl PodRuntime for EmbeddedRuntime {
             let (id, record) = found.ok_or_else(|| RuntimeError::Invalid(format!("image {} is not here", mount.image)))?;
             image_layers.push(state::ImageLayers { image_id: id.to_string(), layers: self.images.layer_dirs(&record) });
         }
+        let mut described = spec.clone();
+        cdi::inject(&mut described, &cdi::DIRECTORIES.map(PathBuf::from)).map_err(|e| RuntimeError::Invalid(causes(&e)))?;
         let container = state::Container {
-            spec: spec.clone(),
+            spec: described,
             image_id: image_id.to_string(),
             defaults: image.defaults.clone(),
             created_at: Timestamp::now(),
@@ -355,6 +449,7 @@ impl PodRuntime for EmbeddedRuntime {
             image_layers,
             writable: self.options.data_dir.join("containers").join(&spec.id.id),
             filters: self.filters(spec)?,
+            seccomp: if sandbox.record.runtime.is_some() { seccomp_of(&spec.security)? } else { None },
         };
         let make = |path: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
         make(&dir).and_then(|()| make(&container.writable)).map_err(system("could not make the container's directories"))?;
@@ -481,7 +576,8 @@ impl PodRuntime for EmbeddedRuntime {
     }
 
     async fn pull(&self, reference: &str, credentials: &[Credentials]) -> Result<Image, PullError> {
-        self.images.pull(reference, &PullOptions { credentials, ..PullOptions::default() }).await
+        let options = PullOptions { credentials, registries: self.registries.clone(), progress: None };
+        self.images.pull(reference, &options).await
     }
 
     async fn images(&self) -> Result<Vec<Image>, RuntimeError> {

@@ -240,6 +240,6 @@ pub(super) fn status_of(container: &Container, life: &Life) -> ContainerStatus {
         pid: life.pid,
         created_at: container.created_at,
         state: life.state.clone(),
-        user: life.user.clone(),
+        user: Some(life.user.clone()),
     }
 }

@@ -108,7 +108,7 @@ impl ImageStore {
     fn import_one(&self, path: &Path, source: &Source, found: Found, name: Option<&str>) -> Result<Image, ImportError> {
         let wrong = |what: String| ImportError::Format { path: path.to_owned(), what };
         let configuration: Configuration = serde_json::from_slice(&found.config).map_err(|e| wrong(format!("image configuration: {e}")))?;
-        if !configuration.architecture.is_empty() && configuration.architecture != manifest::ARCHITECTURE {
+        if !manifest::runs_here(&configuration.architecture) {
             return Err(wrong(format!("is for {}, this machine is {}", configuration.architecture, manifest::ARCHITECTURE)));
         }
         let diffs = &configuration.rootfs.diff_ids;
@@ -136,7 +136,7 @@ impl ImageStore {
         let digests = match (&found.manifest, tags.first()) {
             (Some(digest), Some(tag)) => {
                 let name = super::reference(tag)?;
-                vec![format!("{}/{}@{digest}", name.registry(), name.repository())]
+                vec![format!("{}@{digest}", name.name())]
             }
             _ => Vec::new(),
         };
@@ -156,11 +156,12 @@ impl ImageStore {
             // Its entries are read in any order, so it is laid down plain first; the file has no name, so it cannot stay behind.
             let plain = self.root.join("incoming").join(blobs::unique());
             let mut whole = File::options().read(true).write(true).create_new(true).open(&plain).map_err(unread)?;
+            let limit = self.limits().map_err(unread)?.bytes.min(ARCHIVE_BYTES);
             let copied = fs::remove_file(&plain)
-                .and_then(|()| io::copy(&mut layer::decompressed(file)?.take(ARCHIVE_BYTES + 1), &mut whole))
+                .and_then(|()| io::copy(&mut layer::decompressed(file)?.take(limit + 1), &mut whole))
                 .map_err(unread)?;
-            if copied > ARCHIVE_BYTES {
-                return Err(ImportError::Format { path: path.to_owned(), what: format!("unpacks to more than {ARCHIVE_BYTES} bytes") });
+            if copied > limit {
+                return Err(ImportError::Format { path: path.to_owned(), what: format!("unpacks to more than {limit} bytes") });
             }
             whole.seek(SeekFrom::Start(0)).map_err(unread)?;
             file = whole;
@@ -202,7 +203,7 @@ fn unreadable(path: &Path, source: io::Error) -> ImportError {
 
 impl Source {
     /// A file by its name in the archive; `None` when there is none. Names that lead out are none.
-    fn open(&self, name: &str) -> io::Result<Option<Box<dyn Read + '_>>> {
+    fn open(&self, name: &str) -> io::Result<Option<Box<dyn Read + Send + '_>>> {
         let name = Path::new(name);
         if !name.components().all(|part| matches!(part, Component::Normal(_))) {
             return Ok(None);
@@ -255,7 +256,7 @@ fn oci(
     names: &std::collections::BTreeMap<String, String>,
     depth: usize,
 ) -> Result<Vec<Found>, String> {
-    if descriptor.platform.as_ref().is_some_and(|p| p.os != "linux" || p.architecture != manifest::ARCHITECTURE) {
+    if manifest::for_this_machine(std::slice::from_ref(descriptor)).is_none() {
         return Ok(Vec::new());
     }
     let blob = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());

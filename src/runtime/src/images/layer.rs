@@ -5,9 +5,8 @@
 //! (0700), root file systems are mounted `nodev`, and a container's device filter stands before them.
 
 use std::{
-    collections::HashSet,
     fs::{self, File},
-    io::{self, Read},
+    io::{self, Read, Write},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Component, Path, PathBuf},
 };
@@ -18,12 +17,16 @@ use rustix::{
 };
 use tar::{Entry, EntryType, Header, PaxExtensions};
 
-use super::digest::{Digest, Hashed};
+use super::{digest::Digest, pipe};
 
 /// Bytes of one unpacked layer: a bound against decompression bombs, far above any real layer.
 pub(crate) const LAYER_BYTES: u64 = 64 << 30;
 /// Entries of one layer: Linux distributions have some 100,000.
 const ENTRIES: u64 = 4_000_000;
+/// Bytes of the names of directories that are remembered until their times are set: of a million short ones.
+const NAME_BYTES: usize = 64 << 20;
+/// Bytes of a file that are moved at once.
+const PIECE_BYTES: usize = 64 * 1024;
 /// Bytes of one extended header (a long name, extended attributes): Linux bounds names at 4 KiB and attributes at 64 KiB.
 const EXTENDED_BYTES: u64 = 1 << 20;
 /// Bytes of memory that a zstd window may take, as a power of two: the `--long` default of the tool.
@@ -59,25 +62,58 @@ pub enum UnpackError {
     Io(#[from] io::Error),
 }
 
-/// Unpacks `source` (a tar, plain, gzip or zstd) into the empty directory `target`; returns the bytes of its files.
-pub(crate) fn unpack(source: impl Read, expected: Option<&Digest>, target: &Path) -> Result<(Digest, u64), UnpackError> {
-    let plain = decompressed(source).map_err(UnpackError::Damaged)?;
-    let mut hashed = Hashed::new(Bounded { inner: plain, left: LAYER_BYTES });
-    let root = rustix::fs::open(target, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(io::Error::from)?;
-    let mut layer = Layer { root, parent: None, times: Vec::new(), made: HashSet::new(), bytes: 0 };
-    let result = layer.entries(&mut hashed);
-    match result {
-        Err(UnpackError::Damaged(error)) if hashed.inner().left == 0 => {
-            tracing::debug!(%error, "layer beyond its bound");
-            return Err(UnpackError::TooLarge(format!("{LAYER_BYTES} bytes")));
-        }
-        other => other?,
+/// How much one layer may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Bytes of its tar, unpacked.
+    pub(crate) bytes: u64,
+    /// Entries of it.
+    pub(crate) entries: u64,
+    /// Bytes of the names of its directories.
+    pub(crate) names: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { bytes: LAYER_BYTES, entries: ENTRIES, names: NAME_BYTES }
     }
-    // The digest is of the whole stream, with whatever follows the end of the archive.
-    io::copy(&mut hashed, &mut io::sink()).map_err(UnpackError::Damaged)?;
+}
+
+impl Limits {
+    /// Those of a disk with so much left: nine tenths of it.
+    pub(crate) fn of_disk(available: u64, inodes: Option<u64>) -> Self {
+        let all = Self::default();
+        let share = |left: u64| left / 10 * 9;
+        Self { bytes: all.bytes.min(share(available)), entries: inodes.map_or(all.entries, |left| all.entries.min(share(left))), ..all }
+    }
+}
+
+/// Unpacks `source` (a tar, plain, gzip or zstd) into the empty directory `target`; returns the bytes of its files. Decompression has a thread
+/// of its own, as it has beside tar.
+pub(crate) fn unpack(
+    source: impl Read + Send,
+    expected: Option<&Digest>,
+    target: &Path,
+    limits: Limits,
+) -> Result<(Digest, u64), UnpackError> {
+    let root = rustix::fs::open(target, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(io::Error::from)?;
+    let mut layer = Layer { root, parent: None, times: Vec::new(), names: 0, bytes: 0, limits, piece: vec![0; PIECE_BYTES] };
+    let (unpacked, flow) = pipe::through(
+        || decompressed(source),
+        limits.bytes,
+        |tar| {
+            layer.entries(tar)?;
+            // The digest is of the whole stream, with whatever follows the end of the archive.
+            io::copy(tar, &mut io::sink()).map_err(UnpackError::Damaged)
+        },
+    );
+    if flow.cut {
+        return Err(UnpackError::TooLarge(format!("{} bytes", limits.bytes)));
+    }
+    unpacked?;
     let bytes = layer.bytes;
     layer.finish()?;
-    let (found, _) = hashed.finish();
+    let found = flow.digest;
     match expected {
         Some(expected) if *expected != found => Err(UnpackError::Digest { expected: expected.clone(), found }),
         _ => Ok((found, bytes)),
@@ -106,28 +142,17 @@ pub(crate) fn decompressed<'a>(mut source: impl Read + 'a) -> io::Result<Box<dyn
     })
 }
 
-struct Bounded<R> {
-    inner: R,
-    left: u64,
-}
-
-impl<R: Read> Read for Bounded<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buffer)?;
-        self.left = self.left.saturating_sub(n as u64);
-        if self.left == 0 { Err(io::Error::other("more bytes than a layer may have")) } else { Ok(n) }
-    }
-}
-
 struct Layer {
     root: OwnedFd,
     /// The directory that the last entry was in: tars come sorted, so this saves most look-ups.
     parent: Option<(PathBuf, OwnedFd)>,
     /// Times of directories, set last because filling a directory changes them.
     times: Vec<(PathBuf, i64)>,
-    /// What this layer itself made: an opaque whiteout spares it.
-    made: HashSet<PathBuf>,
+    /// Bytes of the names in `times`.
+    names: usize,
     bytes: u64,
+    limits: Limits,
+    piece: Vec<u8>,
 }
 
 /// What an extended header says about the entry after it.
@@ -149,8 +174,8 @@ impl Layer {
         for entry in archive.entries().map_err(UnpackError::Damaged)?.raw(true) {
             let mut entry = entry.map_err(UnpackError::Damaged)?;
             count += 1;
-            if count > ENTRIES {
-                return Err(UnpackError::TooLarge(format!("{ENTRIES} entries")));
+            if count > self.limits.entries {
+                return Err(UnpackError::TooLarge(format!("{} entries", self.limits.entries)));
             }
             match entry.header().entry_type() {
                 EntryType::GNULongName => extended.path = Some(trimmed(body(&mut entry)?)),
@@ -198,34 +223,54 @@ impl Layer {
             if hidden.is_empty() || hidden == "." || hidden == ".." || hidden.starts_with(".wh.") {
                 return Err(refused("is no whiteout of a name"));
             }
-            // A layer that has a name and hides it keeps its own.
-            if self.made.contains(&parent_path.join(hidden)) {
-                return Ok(());
-            }
-            return rustix::fs::mknodat(parent, hidden, FileType::CharacterDevice, Mode::empty(), 0).map_err(|e| at(&path, e));
+            return match rustix::fs::mknodat(parent, hidden, FileType::CharacterDevice, Mode::empty(), 0) {
+                // A layer that has a name and hides it keeps its own.
+                Ok(()) | Err(Errno::EXIST) => Ok(()),
+                Err(error) => Err(at(&path, error)),
+            };
         }
 
         let kind = header.entry_type();
-        replace(parent, Path::new(name), kind == EntryType::Directory).map_err(|error| at(&path, error))?;
         let name = Path::new(name);
+        // Nearly every name is new: only one that is not is looked at.
+        if !matches!(kind, EntryType::Directory | EntryType::Regular | EntryType::Continuous) {
+            replace(parent, name, false).map_err(|error| at(&path, error))?;
+        }
         match kind {
             EntryType::Directory => {
-                match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
-                    Err(Errno::EXIST) | Ok(()) => {}
-                    Err(error) => return Err(at(&path, error)),
+                if rustix::fs::mkdirat(parent, name, Mode::RWXU) == Err(Errno::EXIST) {
+                    replace(parent, name, true).map_err(|error| at(&path, error))?;
+                    match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
+                        Err(Errno::EXIST) | Ok(()) => {}
+                        Err(error) => return Err(at(&path, error)),
+                    }
                 }
-                own(parent, name, owner, Some(mode))?;
-                self.times.push((path.clone(), mtime));
-                attributes(&reopen(parent, name)?, &extended.attributes).map_err(|error| at(&path, error))?;
+                let dir = reopen(parent, name).map_err(|error| at(&path, error))?;
+                own_open(&dir, owner, mode)?;
+                attributes(&dir, &extended.attributes).map_err(|error| at(&path, error))?;
+                self.names += path.as_os_str().len();
+                if self.names > self.limits.names {
+                    return Err(UnpackError::TooLarge(format!("{} bytes in the names of directories", self.limits.names)));
+                }
+                self.times.push((path, mtime));
             }
             EntryType::Regular | EntryType::Continuous => {
                 let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let mut file = File::from(rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR).map_err(|e| at(&path, e))?);
-                self.bytes += io::copy(entry, &mut file).map_err(UnpackError::Damaged)?;
-                // Owner before mode: changing the owner clears set-user-id.
-                own(parent, name, owner, Some(mode))?;
-                attributes(&file.into(), &extended.attributes).map_err(|error| at(&path, error))?;
-                stamp(parent, name, mtime)?;
+                let open = || rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR);
+                let file = match open() {
+                    Err(Errno::EXIST) => {
+                        replace(parent, name, false).map_err(|error| at(&path, error))?;
+                        open()
+                    }
+                    other => other,
+                };
+                let mut file = File::from(file.map_err(|e| at(&path, e))?);
+                self.bytes += copy(entry, &mut file, &mut self.piece).map_err(|error| error.unwrap_or_else(|error| at(&path, error)))?;
+                let file = OwnedFd::from(file);
+                own_open(&file, owner, mode)?;
+                attributes(&file, &extended.attributes).map_err(|error| at(&path, error))?;
+                let time = Timespec { tv_sec: mtime, tv_nsec: 0 };
+                rustix::fs::futimens(&file, &Timestamps { last_access: time, last_modification: time }).map_err(|e| at(&path, e))?;
             }
             EntryType::Symlink => {
                 let link = link_name(&header, extended.link).ok_or_else(|| refused("is a symbolic link to nothing"))?;
@@ -255,7 +300,6 @@ impl Layer {
             }
             other => return Err(refused(&format!("is of a kind that no layer has ({:?})", char::from(other.as_byte())))),
         }
-        self.made.insert(path);
         Ok(())
     }
 
@@ -355,6 +399,28 @@ fn own(parent: BorrowedFd<'_>, name: &Path, (uid, gid): (u32, u32), mode: Option
         rustix::fs::chmodat(parent, name, mode, AtFlags::empty())?;
     }
     Ok(())
+}
+
+/// Owner before mode: changing the owner clears set-user-id.
+fn own_open(file: &OwnedFd, (uid, gid): (u32, u32), mode: Mode) -> io::Result<()> {
+    rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+    Ok(rustix::fs::fchmod(file, mode)?)
+}
+
+/// All of an entry into its file: an error of the tar, or (within) of the disk.
+fn copy(entry: &mut impl Read, file: &mut File, piece: &mut [u8]) -> Result<u64, Result<UnpackError, io::Error>> {
+    let mut bytes = 0;
+    loop {
+        match entry.read(piece) {
+            Ok(0) => return Ok(bytes),
+            Ok(n) => {
+                file.write_all(&piece[..n]).map_err(Err)?;
+                bytes += n as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Ok(UnpackError::Damaged(error))),
+        }
+    }
 }
 
 fn stamp(parent: BorrowedFd<'_>, name: &Path, seconds: i64) -> io::Result<()> {

@@ -50,7 +50,7 @@ fn tar_of(items: &[Item<'_>]) -> Vec<u8> {
 fn unpacked(items: &[Item<'_>]) -> (tempfile::TempDir, Result<(Digest, u64), UnpackError>) {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("fs")).unwrap();
-    let result = unpack(&tar_of(items)[..], None, &dir.path().join("fs"));
+    let result = unpack(&tar_of(items)[..], None, &dir.path().join("fs"), Limits::default());
     (dir, result)
 }
 
@@ -74,6 +74,28 @@ fn files_links_owners_and_times_arrive() {
     assert_eq!(fs::read_link(root.join("sh")).unwrap(), Path::new("/bin/su"));
     assert!(fs::metadata(root.join("pipe")).unwrap().file_type().is_fifo());
     assert_eq!(fs::read(root.join("deep/er/than/its/parents")).unwrap(), b"x");
+}
+
+#[test]
+fn absolute_paths_and_devices_stay_in_the_layer() {
+    let (dir, result) = unpacked(&[
+        file("/absolute/file", "x"),
+        link("linked", EntryType::Link, "/absolute/file"),
+        item("/dev/null", EntryType::Char),
+        item("disk", EntryType::Block),
+    ]);
+    result.unwrap();
+    let root = dir.path().join("fs");
+    assert_eq!(fs::metadata(root.join("absolute/file")).unwrap().ino(), fs::metadata(root.join("linked")).unwrap().ino());
+    assert!(!Path::new("/absolute").exists());
+    for name in ["dev/null", "disk"] {
+        let device = fs::symlink_metadata(root.join(name)).unwrap();
+        assert_eq!(
+            (device.rdev(), device.file_type().is_file()),
+            (rustix::fs::makedev(1, 3), false),
+            "made as it is: containers have a filter"
+        );
+    }
 }
 
 #[test]
@@ -129,17 +151,17 @@ fn damaged_and_exchanged_layers_are_refused() {
         fs::create_dir(&path).unwrap();
         path
     };
-    assert!(matches!(unpack(&good[..3000], None, &target("cut")), Err(UnpackError::Damaged(_))));
+    assert!(matches!(unpack(&good[..3000], None, &target("cut"), Limits::default()), Err(UnpackError::Damaged(_))));
     let other = Digest::of(b"other");
-    assert!(matches!(unpack(&good[..], Some(&other), &target("other")), Err(UnpackError::Digest { .. })));
-    assert_eq!(unpack(&good[..], Some(&Digest::of(&good)), &target("good")).unwrap().1, 5000);
+    assert!(matches!(unpack(&good[..], Some(&other), &target("other"), Limits::default()), Err(UnpackError::Digest { .. })));
+    assert_eq!(unpack(&good[..], Some(&Digest::of(&good)), &target("good"), Limits::default()).unwrap().1, 5000);
     let mut zip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     std::io::Write::write_all(&mut zip, &good).unwrap();
     let zip = zip.finish().unwrap();
-    assert_eq!(unpack(&zip[..], Some(&Digest::of(&good)), &target("gzip")).unwrap().1, 5000);
-    assert!(matches!(unpack(&zip[..zip.len() / 2], None, &target("half")), Err(UnpackError::Damaged(_))));
+    assert_eq!(unpack(&zip[..], Some(&Digest::of(&good)), &target("gzip"), Limits::default()).unwrap().1, 5000);
+    assert!(matches!(unpack(&zip[..zip.len() / 2], None, &target("half"), Limits::default()), Err(UnpackError::Damaged(_))));
     let zst = zstd::encode_all(&good[..], 1).unwrap();
-    assert_eq!(unpack(&zst[..], Some(&Digest::of(&good)), &target("zstd")).unwrap().1, 5000);
+    assert_eq!(unpack(&zst[..], Some(&Digest::of(&good)), &target("zstd"), Limits::default()).unwrap().1, 5000);
 }
 
 #[test]
@@ -150,7 +172,7 @@ fn an_endless_extended_header_is_refused() {
     header.set_cksum();
     let dir = tempfile::tempdir().unwrap();
     let stream = io::Cursor::new(header.as_bytes().to_vec()).chain(io::repeat(b'x'));
-    assert!(matches!(unpack(stream, None, dir.path()), Err(UnpackError::TooLarge(_))));
+    assert!(matches!(unpack(stream, None, dir.path(), Limits::default()), Err(UnpackError::TooLarge(_))));
 }
 
 proptest::proptest! {
@@ -162,4 +184,54 @@ proptest::proptest! {
             proptest::prop_assert!(name.contains(".."));
         }
     }
+}
+
+#[test]
+fn a_layer_is_bounded_in_bytes_entries_and_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let unpacked = |tar: &[u8], limits: Limits| {
+        let target = dir.path().join(super::super::blobs::unique());
+        fs::create_dir(&target).unwrap();
+        unpack(tar, None, &target, limits).map(|(_, bytes)| bytes)
+    };
+    let refused = |tar: &[u8], limits: Limits, want: &str| match unpacked(tar, limits) {
+        Err(UnpackError::TooLarge(what)) => assert!(what.contains(want), "{what}"),
+        other => panic!("{want}: {other:?}"),
+    };
+    let none = Limits::default();
+    let names: Vec<String> = (0..100).map(|n| format!("directory{n}")).collect();
+    let many = tar_of(&names.iter().map(|name| item(name, EntryType::Directory)).collect::<Vec<_>>());
+    assert_eq!(unpacked(&many, Limits { entries: 100, names: 1090, ..none }).unwrap(), 0);
+    refused(&many, Limits { entries: 99, ..none }, "99 entries");
+    refused(&many, Limits { names: 1089, ..none }, "names of directories");
+    // A thousand times as long as what comes over the wire.
+    let text = "0".repeat(4 << 20);
+    let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    io::Write::write_all(&mut bomb, &tar_of(&[file("zeros", &text)])).unwrap();
+    let bomb = bomb.finish().unwrap();
+    assert!(bomb.len() < 8 << 10, "{}", bomb.len());
+    assert_eq!(unpacked(&bomb, none).unwrap(), 4 << 20);
+    refused(&bomb, Limits { bytes: 1 << 20, ..none }, "1048576 bytes");
+    assert_eq!(Limits::of_disk(1000, Some(100)), Limits { bytes: 900, entries: 90, ..none });
+    assert_eq!(Limits::of_disk(u64::MAX, None), none);
+}
+
+#[test]
+fn a_name_that_comes_twice_is_what_came_last() {
+    let (dir, result) = unpacked(&[
+        file("a", "old"),
+        file("a", "new"),
+        file("b", "file"),
+        item("b", EntryType::Directory),
+        file("b/in", "1"),
+        item("c", EntryType::Directory),
+        file("c/in", "1"),
+        file("c", "file"),
+        link("d", EntryType::Symlink, "c"),
+        file("d", "not through the link"),
+    ]);
+    result.unwrap();
+    let root = dir.path().join("fs");
+    let read = |name: &str| fs::read_to_string(root.join(name)).unwrap();
+    assert_eq!((read("a"), read("b/in"), read("c"), read("d")), ("new".into(), "1".into(), "file".into(), "not through the link".into()));
 }

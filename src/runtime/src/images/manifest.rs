@@ -19,8 +19,6 @@ pub(crate) struct Descriptor {
     #[serde(default)]
     pub(crate) size: u64,
     #[serde(default)]
-    pub(crate) media_type: String,
-    #[serde(default)]
     pub(crate) platform: Option<Platform>,
     #[serde(default)]
     pub(crate) annotations: std::collections::BTreeMap<String, String>,
@@ -31,11 +29,16 @@ pub(crate) struct Descriptor {
 pub(crate) struct Platform {
     pub(crate) os: String,
     pub(crate) architecture: String,
+    #[serde(default)]
+    pub(crate) variant: Option<String>,
 }
 
 /// An index of manifests, or one manifest: told apart by what is in it.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Manifest {
+    /// 1 is a format of before 2016, which has no configuration.
+    #[serde(default, rename = "schemaVersion")]
+    pub(crate) schema: u32,
     #[serde(default)]
     pub(crate) manifests: Vec<Descriptor>,
     #[serde(default)]
@@ -97,10 +100,37 @@ fn or_default<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(f
 /// The machine's name in image documents.
 pub(crate) const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
 
-/// The manifest of an index that is for this machine; one without a platform is for any.
+/// The manifest of an index that suits this machine best; one without a platform is for any.
 pub(crate) fn for_this_machine(manifests: &[Descriptor]) -> Option<&Descriptor> {
-    let fits = |d: &&Descriptor| d.platform.as_ref().is_some_and(|p| p.os == "linux" && p.architecture == ARCHITECTURE);
-    manifests.iter().find(fits).or_else(|| manifests.iter().find(|d| d.platform.is_none()))
+    best(ARCHITECTURE, manifests)
+}
+
+/// Whether a configuration of this architecture runs here.
+pub(crate) fn runs_here(architecture: &str) -> bool {
+    architecture.is_empty() || architecture == ARCHITECTURE || (ARCHITECTURE == "arm64" && architecture == "arm")
+}
+
+fn best<'a>(machine: &str, manifests: &'a [Descriptor]) -> Option<&'a Descriptor> {
+    let ranked = manifests.iter().filter_map(|d| Some((d.platform.as_ref().map_or(Some(u8::MAX), |p| rank(machine, p))?, d)));
+    // The first of equals: `min_by_key` keeps it.
+    ranked.min_by_key(|(rank, _)| *rank).map(|(_, d)| d)
+}
+
+/// How well a platform suits: 0 is best, `None` not at all. A machine runs what its family's older members run.
+fn rank(machine: &str, platform: &Platform) -> Option<u8> {
+    if platform.os != "linux" {
+        return None;
+    }
+    let variant = platform.variant.as_deref().unwrap_or_default();
+    match (machine, &*platform.architecture, variant) {
+        ("amd64", "amd64", "" | "v1") | ("arm64", "arm64", "" | "v8") => Some(0),
+        ("arm64", "arm64", older) if older.starts_with("v8.") => Some(1),
+        ("arm64", "arm", "v8") => Some(2),
+        ("arm64", "arm", "" | "v7") => Some(3),
+        ("arm64", "arm", "v6") => Some(4),
+        ("arm64", "arm", "v5") => Some(5),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -119,8 +149,7 @@ mod tests {
         let entry = |text: &str, platform: Option<(&str, &str)>| Descriptor {
             digest: Digest::of(text.as_bytes()),
             size: 0,
-            media_type: String::new(),
-            platform: platform.map(|(os, architecture)| Platform { os: os.into(), architecture: architecture.into() }),
+            platform: platform.map(|(os, architecture)| Platform { os: os.into(), architecture: architecture.into(), variant: None }),
             annotations: Default::default(),
         };
         let windows = entry("w", Some(("windows", ARCHITECTURE)));
@@ -131,5 +160,35 @@ mod tests {
         assert_eq!(pick(&[&windows, &any, &ours]), Some(ours.digest.clone()));
         assert_eq!(pick(&[&windows, &any]), Some(any.digest.clone()));
         assert_eq!(pick(&[&windows]), None);
+    }
+
+    #[test]
+    fn the_variant_that_suits_best_is_taken() {
+        let pick = |machine: &str, list: &[(&str, &str)]| {
+            let entries: Vec<Descriptor> = list
+                .iter()
+                .map(|(architecture, variant)| Descriptor {
+                    digest: Digest::of(format!("{architecture}/{variant}").as_bytes()),
+                    size: 0,
+                    platform: Some(Platform {
+                        os: "linux".into(),
+                        architecture: (*architecture).into(),
+                        variant: Some((*variant).into()).filter(|v: &String| !v.is_empty()),
+                    }),
+                    annotations: Default::default(),
+                })
+                .collect();
+            best(machine, &entries).and_then(|found| entries.iter().position(|entry| entry.digest == found.digest))
+        };
+        for (machine, list, want) in [
+            ("arm64", &[("arm", "v7"), ("arm64", "v8")][..], Some(1)),
+            ("arm64", &[("arm", "v5"), ("arm", "v7"), ("arm", "v6")], Some(1)),
+            ("arm64", &[("arm64", "v9"), ("arm64", "")], Some(1)),
+            ("amd64", &[("amd64", "v3"), ("amd64", "v1")], Some(1)),
+            ("amd64", &[("amd64", "v3"), ("386", "")], None),
+            ("amd64", &[("amd64", ""), ("amd64", "v1")], Some(0)),
+        ] {
+            assert_eq!(pick(machine, list), want, "{machine} {list:?}");
+        }
     }
 }

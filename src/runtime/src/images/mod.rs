@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <root>/index.json        the images, replaced as a whole under a lock; the truth
+//! <root>/index.copy        the same, for the day when the disk has damaged the first
 //! <root>/blobs/sha256/*    manifests and configurations; layers only until they are unpacked
 //! <root>/layers/<chain>/   `fs`, the unpacked layer, and `size`; named by its chain id, shared, read-only
 //! <root>/incoming/         what is being written; emptied by `gc`
@@ -9,13 +10,20 @@
 //! Several processes may use one store at once (`coracle images import` beside a server): changes of the index are made under a lock on
 //! `index.lock`, and `gc`, which takes things away, excludes all additions by `lock`.
 
+pub(crate) mod arrivals;
 mod binary;
 mod blobs;
+mod challenge;
 mod digest;
+mod export;
 mod import;
 mod layer;
 mod manifest;
+mod pipe;
 mod pull;
+mod reference;
+mod registries;
+mod remote;
 #[cfg(test)]
 mod tests;
 
@@ -27,7 +35,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use oci_client::Reference;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
@@ -36,16 +43,26 @@ pub use self::{
     binary::from_binary,
     blobs::BlobError,
     digest::{Digest, InvalidDigest},
+    export::ExportError,
     import::ImportError,
     layer::UnpackError,
     manifest::Defaults,
     pull::{Progress, PullOptions},
+    registries::{Registries, RegistriesError},
 };
-use self::{blobs::Blobs, manifest::Configuration};
-use crate::Image;
+use self::{blobs::Blobs, manifest::Configuration, reference::Reference};
+use crate::{Image, causes::causes};
 
 /// Bytes of the index: some thousand images.
 const INDEX_BYTES: u64 = 16 << 20;
+
+/// The index.
+const INDEX: &str = "index.json";
+/// What is read in its place.
+const INDEX_COPY: &str = "index.copy";
+
+/// Letters of a wrong name that are shown.
+const NAME_SHOWN: usize = 256;
 
 /// The images of a data directory.
 #[derive(Debug)]
@@ -88,7 +105,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// the index is not one
-    #[error("{} is damaged; remove it and import the images again", path.display())]
+    #[error("{} is damaged; remove it and index.copy beside it, and import the images again", path.display())]
     Index {
         /// The file.
         path: PathBuf,
@@ -110,11 +127,11 @@ fn failed<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> S
 
 /// The full name: `busybox` is `docker.io/library/busybox:latest`.
 pub fn normalise(name: &str) -> Result<String, StoreError> {
-    Ok(reference(name)?.whole())
+    Ok(reference(name)?.to_string())
 }
 
 pub(crate) fn reference(name: &str) -> Result<Reference, StoreError> {
-    name.parse().map_err(|_| StoreError::Name(name.chars().take(256).collect()))
+    Reference::parse(name).map_err(|why| StoreError::Name(format!("{:?}: {why}", name.chars().take(NAME_SHOWN).collect::<String>())))
 }
 
 impl ImageStore {
@@ -132,9 +149,14 @@ impl ImageStore {
         Ok(self.index()?.images.iter().map(|(id, record)| image(id, record)).collect())
     }
 
-    /// By name, `name@digest`, or id (`sha256:...`, or its hex digits).
+    /// By name, `name@digest`, or id (`sha256:...`, or its hex digits). One of which a layer is lost is not here: it can be pulled again.
     pub fn get(&self, name: &str) -> Result<Option<Image>, StoreError> {
-        Ok(self.record(name)?.map(|(id, record)| image(&id, &record)))
+        let Some((id, record)) = self.record(name)? else { return Ok(None) };
+        if let Some(lost) = record.layers.iter().find(|chain| !self.has_layer(chain)) {
+            tracing::warn!(image = name, layer = directory_name(lost), "a layer of an image is lost; the image counts as not here");
+            return Ok(None);
+        }
+        Ok(Some(image(&id, &record)))
     }
 
     pub(crate) fn record(&self, name: &str) -> Result<Option<(Digest, Record)>, StoreError> {
@@ -219,18 +241,36 @@ impl ImageStore {
         }
     }
 
+    /// The index, or its copy when it cannot be read. Without either there are no images yet.
     fn index(&self) -> Result<Index, StoreError> {
-        let path = self.root.join("index.json");
+        let wrong = match self.read_index(INDEX) {
+            Ok(Some(index)) => return Ok(index),
+            Ok(None) => None,
+            Err(error) => Some(error),
+        };
+        match (self.read_index(INDEX_COPY), wrong) {
+            (Ok(Some(copy)), None) => Ok(copy),
+            (Ok(Some(copy)), Some(wrong)) => {
+                tracing::warn!(error = causes(&wrong), "the index of the images cannot be read; its copy is used");
+                Ok(copy)
+            }
+            (_, Some(wrong)) | (Err(wrong), None) => Err(wrong),
+            (Ok(None), None) => Ok(Index::default()),
+        }
+    }
+
+    fn read_index(&self, name: &str) -> Result<Option<Index>, StoreError> {
+        let path = self.root.join(name);
         let mut bytes = Vec::new();
         match File::open(&path).and_then(|file| file.take(INDEX_BYTES).read_to_end(&mut bytes)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Index::default()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed("read", &path)(error)),
-            Ok(_) => serde_json::from_slice(&bytes).map_err(|source| StoreError::Index { path, source }),
+            Ok(_) => serde_json::from_slice(&bytes).map(Some).map_err(|source| StoreError::Index { path, source }),
         }
     }
 
     fn change<T>(&self, how: impl FnOnce(&mut Index) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let path = self.root.join("index.json");
+        let path = self.root.join(INDEX);
         let _lock = loop {
             if let Some(lock) = self.lock("index.lock", FlockOperation::LockExclusive)? {
                 break lock;
@@ -240,7 +280,20 @@ impl ImageStore {
         let result = how(&mut index)?;
         let bytes = serde_json::to_vec(&index).map_err(|source| StoreError::Index { path: path.clone(), source })?;
         write_atomically(&path, &bytes).map_err(failed("write", &path))?;
+        // Not synced: it is asked only where the other, which is, cannot be read.
+        let (copy, new) = (self.root.join(INDEX_COPY), self.root.join("incoming").join(blobs::unique()));
+        if let Err(error) = fs::write(&new, &bytes).and_then(|()| fs::rename(&new, &copy)) {
+            tracing::warn!(%error, "the copy of the index of the images is not written");
+        }
         Ok(result)
+    }
+
+    /// What the disk lets one layer be.
+    fn limits(&self) -> io::Result<layer::Limits> {
+        let disk = rustix::fs::statvfs(&self.root)?;
+        // File systems without a table of inodes say that they have none.
+        let inodes = Some(disk.f_favail).filter(|_| disk.f_files > 0);
+        Ok(layer::Limits::of_disk(disk.f_bavail.saturating_mul(disk.f_frsize), inodes))
     }
 
     fn layer_dir(&self, chain: &Digest) -> PathBuf {
@@ -249,26 +302,30 @@ impl ImageStore {
 
     /// Whether the layer that ends this chain is unpacked.
     fn has_layer(&self, chain: &Digest) -> bool {
-        self.layer_dir(chain).exists()
+        self.layer_dir(chain).join("fs").is_dir()
     }
 
     /// Unpacks one layer to its place; the last step is the rename, so a place that exists is whole.
-    fn add_layer(&self, chain: &Digest, diff: &Digest, source: impl Read) -> Result<(), UnpackError> {
+    fn add_layer(&self, chain: &Digest, diff: &Digest, source: impl Read + Send) -> Result<(), UnpackError> {
         let place = self.layer_dir(chain);
-        if place.exists() {
+        if self.has_layer(chain) {
             return Ok(());
+        }
+        if place.exists() {
+            // Damaged: what is whole has files.
+            fs::remove_dir_all(&place)?;
         }
         let work = self.root.join("incoming").join(blobs::unique());
         let result = (|| {
             fs::create_dir(&work)?;
             // What a container sees as `/` when no layer says otherwise.
             fs::DirBuilder::new().mode(0o755).create(work.join("fs"))?;
-            let (_, bytes) = layer::unpack(source, Some(diff), &work.join("fs"))?;
+            let (_, bytes) = layer::unpack(source, Some(diff), &work.join("fs"), self.limits()?)?;
             fs::write(work.join("size"), bytes.to_string())?;
             // The name must not reach the disk before the files do.
             rustix::fs::syncfs(&File::open(&work)?).map_err(io::Error::from)?;
             match fs::rename(&work, &place) {
-                Err(_) if place.exists() => Ok(()),
+                Err(_) if self.has_layer(chain) => Ok(()),
                 Err(error) => Err(error.into()),
                 // The index is about to say that it is there.
                 Ok(()) => Ok(File::open(self.root.join("layers"))?.sync_all()?),

@@ -5,7 +5,7 @@ use std::{collections::HashSet, fs, path::Path};
 use super::*;
 
 /// A layer with these files.
-fn layer(files: &[(&str, &str)]) -> Vec<u8> {
+pub(super) fn layer(files: &[(&str, &str)]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (name, text) in files {
         let mut header = tar::Header::new_ustar();
@@ -19,7 +19,7 @@ fn layer(files: &[(&str, &str)]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-fn configuration(layers: &[Vec<u8>]) -> Vec<u8> {
+pub(super) fn configuration(layers: &[Vec<u8>]) -> Vec<u8> {
     let diffs: Vec<String> = layers.iter().map(|layer| Digest::of(layer).to_string()).collect();
     serde_json::to_vec(&serde_json::json!({
         "architecture": manifest::ARCHITECTURE, "os": "linux",
@@ -30,7 +30,7 @@ fn configuration(layers: &[Vec<u8>]) -> Vec<u8> {
 }
 
 /// A tar as `docker save` makes it.
-fn saved(path: &Path, tag: &str, layers: &[Vec<u8>]) {
+pub(super) fn saved(path: &Path, tag: &str, layers: &[Vec<u8>]) {
     let config = configuration(layers);
     let mut builder = tar::Builder::new(File::create(path).unwrap());
     let mut put = |name: &str, bytes: &[u8]| {
@@ -111,6 +111,47 @@ fn shared_layers_stay_until_the_last_image_goes() {
 }
 
 #[test]
+fn a_damaged_index_is_read_from_its_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = ImageStore::open(dir.path()).unwrap();
+    let (index, copy) = (dir.path().join("images/index.json"), dir.path().join("images/index.copy"));
+    saved(&dir.path().join("i.tar"), "web", &[layer(&[("v", "1")])]);
+    store.import(&dir.path().join("i.tar"), None).unwrap();
+    let good = fs::read(&index).unwrap();
+    fs::write(&index, &good[..good.len() / 2]).unwrap();
+    assert!(store.get("web").unwrap().is_some());
+    fs::remove_file(&index).unwrap();
+    assert!(store.get("web").unwrap().is_some(), "and one that is lost");
+    store.gc().unwrap();
+    assert!(store.get("web").unwrap().is_some(), "what is in the copy alone is not taken away");
+    saved(&dir.path().join("i.tar"), "more", &[layer(&[("v", "2")])]);
+    store.import(&dir.path().join("i.tar"), None).unwrap();
+    assert_eq!(store.read_index(INDEX).unwrap().unwrap().images.len(), 2, "the next change mends it");
+    for path in [&index, &copy] {
+        fs::write(path, "{").unwrap();
+    }
+    assert!(matches!(store.list(), Err(StoreError::Index { path, .. }) if path == index));
+    fs::remove_file(&index).unwrap();
+    assert!(matches!(store.list(), Err(StoreError::Index { path, .. }) if path == copy));
+    fs::remove_file(&copy).unwrap();
+    assert!(store.list().unwrap().is_empty());
+}
+
+#[test]
+fn an_image_without_one_of_its_layers_is_not_here_until_it_comes_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = ImageStore::open(dir.path()).unwrap();
+    saved(&dir.path().join("i.tar"), "web", &[layer(&[("a", "1")]), layer(&[("b", "2")])]);
+    store.import(&dir.path().join("i.tar"), None).unwrap();
+    let (_, record) = store.record("web").unwrap().unwrap();
+    fs::remove_dir_all(store.layer_dirs(&record)[1].parent().unwrap()).unwrap();
+    assert!(store.get("web").unwrap().is_none());
+    store.import(&dir.path().join("i.tar"), None).unwrap();
+    assert!(store.get("web").unwrap().is_some());
+    assert_eq!(fs::read(store.layer_dirs(&record)[1].join("a")).unwrap(), b"1");
+}
+
+#[test]
 fn a_tag_moves_to_the_image_that_came_last() {
     let dir = tempfile::tempdir().unwrap();
     let store = ImageStore::open(dir.path()).unwrap();
@@ -160,4 +201,112 @@ fn one_binary_makes_one_image() {
     let first = from_binary(&store, "coracle/demo", &program, &Defaults::default()).unwrap();
     assert_eq!((first.entrypoint[0].as_str(), first.tags[0].as_str()), ("/bin/demo", "docker.io/coracle/demo:latest"));
     assert_eq!(from_binary(&store, "coracle/demo", &program, &Defaults::default()).unwrap().id, first.id);
+}
+
+/// A tar with these files, as raw as an attacker would write it.
+fn raw(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, bytes) in files {
+        let mut header = tar::Header::new_gnu();
+        header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        header.set_cksum();
+        tar.append(&header, *bytes).unwrap();
+    }
+    tar.into_inner().unwrap()
+}
+
+#[test]
+fn archives_that_cannot_be_are_refused_with_their_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = ImageStore::open(dir.path()).unwrap();
+    let good = layer(&[("x", "1")]);
+    let config = configuration(std::slice::from_ref(&good));
+    let saved = |config: &str, layers: &[&str]| serde_json::json!([{"Config": config, "RepoTags": ["a"], "Layers": layers}]).to_string();
+    let other = br#"{"architecture":"s390x","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#;
+    let many: Vec<Digest> = (0..501).map(|n: u32| Digest::of(&n.to_be_bytes())).collect();
+    let many = serde_json::json!({"architecture": ARCHITECTURE, "rootfs": {"type": "layers", "diff_ids": many}}).to_string();
+    let names = vec!["l"; 501];
+    let damaged = zstd::encode_all(&raw(&[("manifest.json", saved("c", &["l"]).as_bytes())])[..], 1).unwrap();
+    let cases: Vec<(Vec<u8>, &str)> = vec![
+        (raw(&[("manifest.json", saved("/etc/passwd", &[]).as_bytes())]), "/etc/passwd is missing"),
+        (raw(&[("manifest.json", saved("../c", &[]).as_bytes()), ("../c", &config)]), "../c is missing"),
+        (raw(&[("manifest.json", saved("c", &["l"]).as_bytes()), ("c", &config)]), "layer l is missing"),
+        (raw(&[("manifest.json", saved("c", &[]).as_bytes()), ("c", &config)]), "0 layers for 1 entries of diff_ids"),
+        (raw(&[("manifest.json", saved("c", &names).as_bytes()), ("c", many.as_bytes())]), "up to 500"),
+        (raw(&[("manifest.json", saved("c", &[]).as_bytes()), ("c", other)]), "is for s390x"),
+        (raw(&[("manifest.json", saved("c", &[]).as_bytes()), ("c", b"{")]), "image configuration"),
+        (raw(&[("manifest.json", b"[]")]), "holds no image"),
+        (raw(&[("manifest.json", &vec![b' '; (4 << 20) + 1])]), "more than 4194304 bytes"),
+        (raw(&[("index.json", br#"{"manifests":[{"digest":"sha256:../x","size":1}]}"#)]), "not a sha256 digest"),
+        (raw(&[("other", b"")]), "neither an OCI layout"),
+        (damaged[..damaged.len() / 2].to_vec(), "could not read"),
+        (good, "neither an OCI layout"),
+    ];
+    let path = dir.path().join("i.tar");
+    for (bytes, want) in cases {
+        fs::write(&path, bytes).unwrap();
+        let error = crate::causes(&store.import(&path, None).expect_err(want));
+        assert!(error.contains(want), "{want}: {error}");
+        assert!(error.contains("i.tar"), "{error}");
+    }
+    assert_eq!(store.list().unwrap().len(), 0);
+    assert_eq!(fs::read_dir(dir.path().join("images/incoming")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_link_of_an_archive_leads_only_to_what_is_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = ImageStore::open(dir.path()).unwrap();
+    let content = layer(&[("x", "1")]);
+    let archive = |target: &str| {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut put = |name: &str, bytes: &[u8], link: Option<&str>| {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(bytes.len() as u64);
+            match link {
+                Some(link) => {
+                    header.set_entry_type(tar::EntryType::Symlink);
+                    tar.append_link(&mut header, name, link).unwrap();
+                }
+                None => tar.append_data(&mut header, name, bytes).unwrap(),
+            }
+        };
+        put("0/layer.tar", &content, None);
+        put("1/layer.tar", b"", Some(target));
+        put("c", &configuration(std::slice::from_ref(&content)), None);
+        put("manifest.json", br#"[{"Config":"c","RepoTags":["a"],"Layers":["1/layer.tar"]}]"#, None);
+        tar.into_inner().unwrap()
+    };
+    let path = dir.path().join("i.tar");
+    let outside = dir.path().join("outside.tar");
+    fs::write(&outside, &content).unwrap();
+    for target in [outside.to_str().unwrap(), "../../../../etc/passwd", "missing"] {
+        fs::write(&path, archive(target)).unwrap();
+        let error = crate::causes(&store.import(&path, None).expect_err(target));
+        assert!(error.contains("layer 1/layer.tar is missing"), "{target}: {error}");
+    }
+    fs::write(&path, archive("../0/layer.tar")).unwrap();
+    store.import(&path, None).unwrap();
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+    #[test]
+    fn no_damage_to_an_archive_is_more_than_an_error(places in proptest::collection::vec((0usize..8192, proptest::prelude::any::<u8>()), 1..6)) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ImageStore::open(dir.path()).unwrap();
+        let path = dir.path().join("i.tar");
+        saved(&path, "web:v1", &[layer(&[("a", "1")])]);
+        let mut bytes = fs::read(&path).unwrap();
+        for (place, byte) in places {
+            let place = place % bytes.len();
+            bytes[place] = byte;
+        }
+        fs::write(&path, bytes).unwrap();
+        let images = store.import(&path, None).map_or(0, |images| images.len());
+        proptest::prop_assert!(store.list().unwrap().len() <= images.max(1));
+        proptest::prop_assert_eq!(fs::read_dir(dir.path().join("images/incoming")).unwrap().count(), 0);
+    }
 }

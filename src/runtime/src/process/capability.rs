@@ -78,6 +78,11 @@ pub(crate) fn bit(name: &str) -> Result<u64, Unknown> {
     NAMES.iter().position(|known| *known == short).map(|n| 1 << n).ok_or_else(|| Unknown(name.to_owned()))
 }
 
+/// The names of a set, as the OCI runtime specification has them.
+pub(crate) fn names(set: u64) -> Vec<String> {
+    NAMES.iter().enumerate().filter(|(number, _)| set & (1 << number) != 0).map(|(_, name)| format!("CAP_{name}")).collect()
+}
+
 /// The set of a container. `ALL` is taken first, so that `drop: [ALL], add: [X]` is X alone and `add: [ALL], drop: [X]` all but X.
 pub(crate) fn set(privileged: bool, add: &[String], drop: &[String]) -> Result<u64, Unknown> {
     let is_all = |name: &String| name.eq_ignore_ascii_case("all") || name.eq_ignore_ascii_case("cap_all");
@@ -113,6 +118,7 @@ mod tests {
         assert_eq!(check(false, &["ALL"], &["CAP_SYS_ADMIN"]), ALL & !b("sys_admin"));
         assert_eq!(check(false, &["net_admin"], &["KILL"]), 0xa804_25fb & !b("KILL") | b("NET_ADMIN"));
         assert_eq!(check(true, &[], &[]), 0x1ff_ffff_ffff);
+        assert_eq!(names(b("KILL") | b("CHECKPOINT_RESTORE")), ["CAP_KILL", "CAP_CHECKPOINT_RESTORE"]);
         assert_eq!(set(false, &list(&["FLY"]), &[]), Err(Unknown("FLY".into())));
     }
 }

@@ -53,7 +53,7 @@ fn prepare(launch: &Launch) -> Step<()> {
         std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&launch.cwd).map_err(step("making the working directory"))?;
         entered = rustix::process::chdir(&*launch.cwd);
     }
-    own_stdio(launch);
+    own_stdio(launch.uid, launch.gid);
     drop_bounding(launch.capabilities).map_err(step("dropping capabilities"))?;
     // Without no_new_privs a filter needs CAP_SYS_ADMIN, so it comes before that goes.
     if !launch.no_new_privileges {
@@ -83,13 +83,13 @@ fn checked(result: libc::c_long) -> io::Result<libc::c_long> {
 }
 
 /// Lets the user open /dev/stdout and the like by name.
-fn own_stdio(launch: &Launch) {
+pub(crate) fn own_stdio(uid: u32, gid: u32) {
     for fd in 0..3 {
         // SAFETY: descriptors 0 to 2 are open in every process that gets here and are not closed by this borrow.
         let fd = unsafe { BorrowedFd::borrow_raw(fd) };
         let is_null = rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_rdev == rustix::fs::makedev(1, 3));
         if !is_null {
-            let (uid, gid) = (rustix::fs::Uid::from_raw(launch.uid), rustix::fs::Gid::from_raw(launch.gid));
+            let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
             // A pipe of a reader that is gone, a file on a read-only mount: not worth failing for.
             let _ = rustix::fs::fchown(fd, Some(uid), Some(gid));
         }
@@ -105,6 +105,16 @@ fn drop_bounding(keep: u64) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Root, in the user namespace that was just entered.
+pub(crate) fn become_root() -> io::Result<()> {
+    // SAFETY: numbers, and an empty list.
+    unsafe {
+        checked(libc::setresgid(0, 0, 0).into())?;
+        checked(libc::setgroups(0, std::ptr::null()).into())?;
+        checked(libc::setresuid(0, 0, 0).into()).map(drop)
+    }
 }
 
 fn become_user(launch: &Launch) -> io::Result<()> {
@@ -171,7 +181,7 @@ pub(crate) fn filter_bytes(program: &[seccompiler::sock_filter]) -> Vec<u8> {
 }
 
 /// Ignored and blocked signals outlive execve; a container starts with none (Rust itself ignores SIGPIPE).
-fn default_signals() {
+pub(crate) fn default_signals() {
     // SAFETY: resets dispositions and the mask of this process, which is about to become another program.
     unsafe {
         for signal in 1..=64 {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch};
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::{capability, syscall};
 use crate::images::ARCHITECTURE;
@@ -119,6 +120,32 @@ impl Profile {
             programs.push(BpfProgram::try_from(SeccompFilter::new(rules, SeccompAction::Allow, action, arch)?)?);
         }
         Ok(programs)
+    }
+}
+
+impl Profile {
+    /// As another runtime takes it: what does not apply to a container with these capabilities is left out.
+    pub(crate) fn to_oci(&self, capabilities: u64) -> Value {
+        let rules = self.syscalls.iter().filter(|rule| rule.applies(capabilities)).map(|rule| {
+            let names: Vec<&String> = rule.names.iter().chain(&rule.name).collect();
+            let arguments = rule
+                .args
+                .iter()
+                .flatten()
+                .map(|a| json!({"index": a.index, "value": a.value, "valueTwo": a.value_two, "op": a.op}))
+                .collect::<Vec<_>>();
+            let mut out = json!({"names": names, "action": rule.action, "args": arguments});
+            if let Some(errno) = rule.errno_ret {
+                out["errnoRet"] = errno.into();
+            }
+            out
+        });
+        let arch = if cfg!(target_arch = "aarch64") { "SCMP_ARCH_AARCH64" } else { "SCMP_ARCH_X86_64" };
+        let mut out = json!({"defaultAction": self.default_action, "architectures": [arch], "syscalls": rules.collect::<Vec<_>>()});
+        if let Some(errno) = self.default_errno_ret {
+            out["defaultErrnoRet"] = errno.into();
+        }
+        out
     }
 }
 

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     Mount, NamespaceMode, SandboxSpec,
+    masks::{MASKED, READ_ONLY},
     process::{
         capability,
         execute::Launch,
@@ -18,23 +19,6 @@ use crate::{
     },
 };
 
-/// Told nothing of the kernel, its hardware and its keys.
-const MASKED: [&str; 12] = [
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-];
-/// Read, never written.
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 /// The search path of an image that names none.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 

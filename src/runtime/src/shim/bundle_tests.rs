@@ -22,6 +22,7 @@ fn container() -> Container {
         image_layers: vec![],
         writable: PathBuf::new(),
         filters: vec![],
+        seccomp: None,
     }
 }
 

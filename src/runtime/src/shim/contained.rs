@@ -45,7 +45,7 @@ pub(super) struct Contained {
 }
 
 impl Contained {
-    /// Lets the init go on to its program.
+    /// Lets the init of our own making go on to its program.
     pub(super) fn go(&mut self) -> io::Result<()> {
         let go = self.go.take().ok_or(io::ErrorKind::NotFound)?;
         rustix::io::write(&go, b"x")?;

@@ -27,6 +27,7 @@ use super::{
     root::{self, Groups},
     spawn::{self, kept},
     state::{Container, Sandbox},
+    users::{self, Users},
 };
 use crate::{
     NamespaceMode,
@@ -51,11 +52,15 @@ pub(super) struct Creation<'a> {
     pub(super) cgroup: &'a Cgroup,
     pub(super) cgroup_path: &'a str,
     pub(super) pid_namespace: Option<u32>,
+    /// The shim, which has the pod's namespaces.
+    pub(super) shim: u32,
     pub(super) stdio: [Option<RawFd>; 3],
     /// Where the terminal is sent.
     pub(super) terminal: Option<RawFd>,
     /// Where it says what came of it.
     pub(super) result: RawFd,
+    /// The pod's own users.
+    pub(super) users: Option<Users>,
     /// What brings a byte when the container is to start.
     pub(super) go: RawFd,
     /// Where an init says why it could not execute its program.
@@ -66,6 +71,8 @@ pub(super) struct Creation<'a> {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Created {
     pub(super) launch: Launch,
+    /// The init, where it is not the one that says this.
+    pub(super) pid: Option<u32>,
 }
 
 /// In the child, from its first moment on: becomes the container's init and waits to be started.
@@ -73,16 +80,20 @@ pub(super) fn run(creation: &Creation<'_>) {
     let made = prepare(creation);
     let (answer, launch) = match made {
         // The shim has the filters from where they came.
-        Ok(launch) => (Ok(Created { launch: Launch { filters: Vec::new(), ..launch.clone() } }), launch),
+        Ok(launch) => (Ok(Created { launch: Launch { filters: Vec::new(), ..launch.clone() }, pid: None }), launch),
         Err(failure) => return say(kept(creation.result), &Err::<Created, _>(failure)),
     };
     say(kept(creation.result), &answer);
     // No byte: the shim is gone, and who started it meanwhile has given the container up.
     if rustix::io::read(kept(creation.go), &mut [0; 1]) == Ok(1) {
-        let terminal = creation.terminal.map(|fd| execute::take_terminal(kept(fd), true)).transpose();
-        let text = match terminal {
-            Err(error) => format!("opening a terminal: {error}"),
-            Ok(_) => execute::execute(&launch),
+        let become_pods = || creation.users.map_or(Ok(()), |users| users::enter(users, &launch, true));
+        let terminal = || creation.terminal.map(|fd| execute::take_terminal(kept(fd), true)).transpose();
+        let text = match become_pods() {
+            Err(error) => format!("entering the user namespace: {error}"),
+            Ok(()) => match terminal() {
+                Err(error) => format!("opening a terminal: {error}"),
+                Ok(_) => execute::execute(&launch),
+            },
         };
         let _ = rustix::io::write(kept(creation.trouble), text.as_bytes());
     }
@@ -91,8 +102,7 @@ pub(super) fn run(creation: &Creation<'_>) {
 
 fn prepare(creation: &Creation<'_>) -> Result<Launch, Failure> {
     let system = |what: &'static str| move |error: io::Error| Failure::System(format!("{what}: {error}"));
-    let (sandbox, container) = (&creation.sandbox.spec, creation.container);
-    let spec = &container.spec;
+    let (sandbox, spec) = (&creation.sandbox.spec, &creation.container.spec);
     // What the container's `/` and its mount points are to others.
     rustix::process::umask(Mode::from_raw_mode(0o022));
     rustix::process::setsid().map_err(|e| system("making a session")(e.into()))?;
@@ -106,35 +116,54 @@ fn prepare(creation: &Creation<'_>) -> Result<Launch, Failure> {
         rustix::thread::move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))
             .map_err(|error| system("entering the network namespace")(error.into()))?;
     }
-
-    let plan = bundle::plan(sandbox, container, nodes, creation.shm);
-    let invalid = |trouble: root::Trouble| Failure::Invalid(trouble.to_string());
-    let mut trees = root::trees(&plan).map_err(invalid)?;
-    // From here on nothing that is mounted is seen by the node, and so it is gone with the container.
-    rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
-        .map_err(|error| system("cutting off the mount namespace")(error.into()))?;
-    let rootfs = overlay(creation).map_err(system("mounting the root file system"))?;
-    root::images(&plan, container, creation.dir, &mut trees).map_err(invalid)?;
-
-    let (passwd, group) = (file_of_image(rootfs.as_fd(), "etc/passwd"), file_of_image(rootfs.as_fd(), "etc/group"));
-    let invalid_bundle = |error: bundle::BundleError| Failure::Invalid(error.to_string());
-    let user = user::resolve(&spec.security, &container.defaults.user, &passwd, &group).map_err(|error| invalid_bundle(error.into()))?;
-    let hostname = sandbox.netns.is_some().then_some(sandbox.hostname.as_str());
-    let launch = bundle::launch(container, &user, hostname).map_err(invalid_bundle)?;
+    let Staged { rootfs, plan, trees, launch } = stage(creation, nodes)?;
     let config = oci::config(sandbox, &plan, &launch, creation.pid_namespace, creation.cgroup_path);
     write_config(&creation.dir.join("config.json"), config.to_string().as_bytes()).map_err(system("writing config.json"))?;
 
     let groups = Groups { unified: creation.cgroup.is_v2(), dirs: creation.cgroup.named_dirs() };
     // Nodes are as open as they are on the node.
     rustix::process::umask(Mode::empty());
-    root::build(rootfs.as_fd(), &plan, trees, &groups).map_err(invalid)?;
+    let owner = creation.users.map(|users| users.range.first);
+    root::build(rootfs.as_fd(), &plan, trees, &groups, owner).map_err(|trouble| Failure::Invalid(trouble.to_string()))?;
     root::enter(rootfs.as_fd(), plan.shares()).map_err(system("entering the root file system"))?;
     take_stdio(creation.stdio).map_err(system("passing stdin, stdout and stderr"))?;
     Ok(launch)
 }
 
+/// What a container is made of, in a mount namespace that is cut off from the node's.
+pub(super) struct Staged {
+    pub(super) rootfs: OwnedFd,
+    pub(super) plan: bundle::Plan,
+    /// Of the mounts, in their order.
+    pub(super) trees: Vec<Option<OwnedFd>>,
+    pub(super) launch: Launch,
+}
+
+/// Mounts the root file system and opens what is to be mounted in it.
+pub(super) fn stage(creation: &Creation<'_>, nodes: Vec<nodes::Node>) -> Result<Staged, Failure> {
+    let system = |what: &'static str| move |error: io::Error| Failure::System(format!("{what}: {error}"));
+    let (sandbox, container) = (&creation.sandbox.spec, creation.container);
+    let security = &container.spec.security;
+    let plan = bundle::plan(sandbox, container, nodes, creation.shm);
+    let users = creation.users.map(|users| kept(users.namespace));
+    let invalid = |trouble: root::Trouble| Failure::Invalid(trouble.to_string());
+    let mut trees = root::trees(&plan, users).map_err(invalid)?;
+    // From here on nothing that is mounted is seen by the node, and so it is gone with the container.
+    rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
+        .map_err(|error| system("cutting off the mount namespace")(error.into()))?;
+    let rootfs = overlay(creation).map_err(system("mounting the root file system"))?;
+    root::images(&plan, container, creation.dir, users, &mut trees).map_err(invalid)?;
+
+    let (passwd, group) = (file_of_image(rootfs.as_fd(), "etc/passwd"), file_of_image(rootfs.as_fd(), "etc/group"));
+    let invalid_bundle = |error: bundle::BundleError| Failure::Invalid(error.to_string());
+    let user = user::resolve(security, &container.defaults.user, &passwd, &group).map_err(|error| invalid_bundle(error.into()))?;
+    let hostname = sandbox.netns.is_some().then_some(sandbox.hostname.as_str());
+    let launch = bundle::launch(container, &user, hostname).map_err(invalid_bundle)?;
+    Ok(Staged { rootfs, plan, trees, launch })
+}
+
 /// Not for others: there may be secrets in its environment.
-fn write_config(path: &Path, text: &[u8]) -> io::Result<()> {
+pub(super) fn write_config(path: &Path, text: &[u8]) -> io::Result<()> {
     fs::File::options().create(true).write(true).truncate(true).mode(0o600).open(path)?.write_all(text)
 }
 
@@ -144,7 +173,17 @@ fn overlay(creation: &Creation<'_>) -> io::Result<OwnedFd> {
     for dir in ["upper", "work"] {
         fs::create_dir_all(container.writable.join(dir))?;
     }
-    overlay::mount(&container.layers, &container.writable, &rootfs)?;
+    let devices = creation.cgroup.guards_devices();
+    match creation.users {
+        None => overlay::mount(&container.layers, &container.writable, &rootfs, devices)?,
+        Some(users) => {
+            for dir in ["upper", "work"] {
+                std::os::unix::fs::chown(container.writable.join(dir), Some(users.range.first), Some(users.range.first))?;
+            }
+            let layers = users::layers(&container.layers, &creation.dir.join("layers"), kept(users.namespace))?;
+            overlay::mount(&layers, &container.writable, &rootfs, devices)?;
+        }
+    }
     Ok(rustix::fs::open(&rootfs, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 

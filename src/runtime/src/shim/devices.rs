@@ -99,7 +99,13 @@ fn program(rules: &[Rule]) -> Vec<Instruction> {
                 block.push(op(SKIP_UNLESS, register, 0, 0, number as i32));
             }
         }
+        let of_all = block.is_empty();
         block.extend([op(SET, 0, 0, 0, 1), op(EXIT, 0, 0, 0, 0)]);
+        if of_all {
+            // Nothing comes after it, and the kernel takes no program with instructions that are never reached.
+            program.extend(block);
+            return program;
+        }
         let length = block.len() as i16;
         for (at, instruction) in (0..).zip(&mut block) {
             if matches!(instruction.code, SKIP_UNLESS | SKIP_UNLESS_SAME) {
@@ -179,17 +185,14 @@ mod tests {
     use super::*;
     use crate::cgroup::{Cgroup, Hierarchies};
 
-    /// The kernel itself, on any machine with cgroup v2 (beside v1 hierarchies it counts as well).
-    #[tokio::test]
-    async fn the_kernel_takes_the_program_and_obeys_it() {
-        let path = format!("/coracle-test-devices-{}", std::process::id());
+    /// What a shell may under these rules, by the kernel itself, on any machine with cgroup v2 (beside v1 hierarchies it counts as well).
+    async fn said_under(rules: &[Rule], name: &str) -> String {
+        let path = format!("/coracle-test-devices-{name}-{}", std::process::id());
         let group = Cgroup::new(&Hierarchies::detect().unwrap(), &path).unwrap();
         let cgroup = group.v2_dir().expect("cgroup v2 is mounted");
         fs::create_dir(&cgroup).unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let one = Rule { read: true, write: false, mknod: false, ..Rule::all('c', Some(1), Some(11)) };
-        let rules: Vec<Rule> = DEFAULT.into_iter().chain([one]).collect();
-        attach(&cgroup, &rules).unwrap();
+        attach(&cgroup, rules).unwrap();
         let script = "read go; try() { if (eval \"$2\") 2>/dev/null; then echo $1 yes; else echo $1 no; fi; }
             try null 'mknod null c 1 3 && echo x > null'; try zero 'mknod zero c 1 5 && head -c 1 < zero > null'
             try mem-made 'mknod mem c 1 1'; try mem 'head -c 1 < mem > null'
@@ -201,8 +204,21 @@ mod tests {
         shell.stdin.take().unwrap().write_all(b"go\n").unwrap();
         let said = shell.wait_with_output().unwrap().stdout;
         group.remove().await.unwrap();
+        String::from_utf8_lossy(&said).into_owned()
+    }
+
+    #[tokio::test]
+    async fn the_kernel_takes_the_program_and_obeys_it() {
+        let one = Rule { read: true, write: false, mknod: false, ..Rule::all('c', Some(1), Some(11)) };
+        let rules: Vec<Rule> = DEFAULT.into_iter().chain([one]).collect();
         let expected = "null yes\nzero yes\nmem-made yes\nmem no\ndisk-made yes\ndisk no\nkmsg-read yes\nkmsg-written no\n";
-        assert_eq!(String::from_utf8_lossy(&said), expected);
+        assert_eq!(said_under(&rules, "default").await, expected);
+    }
+
+    #[tokio::test]
+    async fn the_kernel_takes_the_program_that_allows_everything() {
+        let said = said_under(&EVERYTHING, "everything").await;
+        assert!(said.contains("kmsg-read yes\nkmsg-written yes\n"), "{said}");
     }
 
     /// Runs a program as the kernel would: kind, access, major, minor.

@@ -59,8 +59,8 @@ impl Shim {
             return;
         }
         let Some(id) = self.containers.iter().find(|(_, container)| container.life.pid == Some(pid)).map(|(id, _)| id.clone()) else {
-            // A command, if one is on its way; else a child whose work is done.
-            if self.jobs.iter().any(|job| matches!(job.work, Work::Command(_))) {
+            // A command, or an init of another runtime's making, if one is on its way; else a child whose work is done.
+            if self.jobs.iter().any(|job| matches!(job.work, Work::Command(_) | Work::Create(_))) {
                 self.early.truncate(EARLY_EXITS - 1);
                 self.early.push_front((pid, status));
             }

@@ -34,6 +34,8 @@ pub(super) enum Work {
     Create(String),
     Start(String),
     Command(Option<u32>),
+    /// A call of another runtime that answers `Done`; the container is forgotten after it if it is named.
+    Call(Option<String>),
 }
 
 /// A pipe and what has come by it.
@@ -81,7 +83,7 @@ impl Job {
         let said_all = |said: &Option<Said>| said.as_ref().is_none_or(|said| said.ended);
         match &mut self.work {
             Work::Create(_) => said_line(&self.result),
-            Work::Start(_) => said_all(&self.trouble),
+            Work::Start(_) | Work::Call(_) => said_all(&self.trouble),
             Work::Command(pid) => {
                 if let Some(Ok(known)) = self.result.as_ref().and_then(Said::line::<u32>) {
                     *pid = Some(known);
@@ -144,16 +146,29 @@ impl Shim {
                 self.close(job.connection);
             }
             Work::Command(pid) => self.commanded(pid, &job),
+            Work::Call(ref forget) => {
+                let trouble = job.told();
+                if let Some(id) = forget {
+                    self.containers.remove(id);
+                    trim();
+                }
+                let reply = if trouble.is_empty() { Reply::Done } else { Reply::Failed(Failure::System(trouble)) };
+                self.answer(job.connection, &reply, &[]);
+                self.close(job.connection);
+            }
         }
     }
 
     fn created(&mut self, id: &str, job: &Job) {
         let result = job.result.as_ref().and_then(Said::line::<Created>).unwrap_or_else(|| Err(lost()));
+        let mut init = None;
         let reply = match (result, self.containers.get_mut(id)) {
-            (Ok(Created { launch }), Some(container)) => {
+            (Ok(Created { launch, pid }), Some(container)) => {
                 let groups = launch.groups.iter().map(|gid| i64::from(*gid)).collect();
                 let user = (launch.uid.into(), launch.gid.into(), groups);
-                container.life = Life { pid: Some(job.child), user, state: ContainerState::Created };
+                let pid = pid.unwrap_or(job.child);
+                init = Some(pid);
+                container.life = Life { pid: Some(pid), user, state: ContainerState::Created };
                 container.launch = Some(launch);
                 container.keep();
                 Reply::Life(container.life.clone())
@@ -166,6 +181,9 @@ impl Shim {
         }
         self.answer(job.connection, &reply, &[]);
         self.close(job.connection);
+        if let Some(pid) = init.filter(|pid| *pid != job.child) {
+            self.recall(pid);
+        }
         trim();
     }
 

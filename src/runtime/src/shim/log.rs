@@ -16,6 +16,8 @@ pub(crate) const LINE_BYTES: usize = 16 * 1024;
 pub(crate) struct Log {
     path: PathBuf,
     file: File,
+    /// The last write broke off, perhaps within a line.
+    torn: bool,
 }
 
 impl Log {
@@ -25,7 +27,7 @@ impl Log {
             std::fs::create_dir_all(dir)?;
         }
         let file = File::options().create(true).append(true).mode(0o640).open(path)?;
-        Ok(Self { path: path.to_owned(), file })
+        Ok(Self { path: path.to_owned(), file, torn: false })
     }
 
     pub(crate) fn reopen(&mut self) -> io::Result<()> {
@@ -33,9 +35,11 @@ impl Log {
         Ok(())
     }
 
-    /// A full disk loses lines of the log; it stops neither the container nor its shim.
+    /// A full disk loses lines of the log; it stops neither the container nor its shim. What comes after that begins a line of its own.
     pub(crate) fn write(&mut self, entries: &[u8]) {
-        let _ = self.file.write_all(entries);
+        let file = &mut self.file;
+        let ended = if self.torn { file.write_all(b"\n") } else { Ok(()) };
+        self.torn = ended.and_then(|()| file.write_all(entries)).is_err();
     }
 }
 

@@ -8,6 +8,7 @@ mod create;
 mod devices;
 mod enter;
 mod exits;
+mod foreign;
 mod jobs;
 pub(crate) mod log;
 mod nodes;
@@ -22,6 +23,7 @@ mod serve;
 mod spawn;
 pub(crate) mod state;
 pub(crate) mod tree;
+mod users;
 
 use std::{path::Path, process::ExitCode};
 

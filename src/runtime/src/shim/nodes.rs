@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::protocol::Failure;
-use crate::Device;
+use crate::{Device, DeviceNumbers};
 
 /// A device node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,10 @@ pub(super) fn nodes(devices: &[Device], privileged: bool) -> Result<Vec<Node>, F
     for device in devices {
         let wrong = |what: String| Failure::Invalid(format!("device {}: {what}", device.host_path.display()));
         let permissions = if device.permissions.is_empty() { "rwm" } else { &device.permissions };
+        if let Some(DeviceNumbers { kind, major, minor, mode }) = device.numbers {
+            nodes.push(Node { path: device.container_path.clone(), kind, major, minor, mode, permissions: permissions.to_owned() });
+            continue;
+        }
         let meta = fs::metadata(&device.host_path).map_err(|error| wrong(error.to_string()))?;
         if meta.is_dir() {
             collect(&device.host_path, &device.container_path, permissions, &mut nodes);
@@ -73,12 +77,16 @@ mod tests {
 
     #[test]
     fn devices_are_taken_as_they_are_and_nothing_else_is() {
-        let device = |host: &str| Device { host_path: host.into(), container_path: "/dev/mine".into(), permissions: String::new() };
+        let device =
+            |host: &str| Device { host_path: host.into(), container_path: "/dev/mine".into(), permissions: String::new(), numbers: None };
         let found = nodes(&[device("/dev/null")], false).unwrap();
         assert_eq!((found[0].path.to_str(), found[0].kind, found[0].major, found[0].minor), (Some("/dev/mine"), 'c', 1, 3));
         assert_eq!(found[0].permissions, "rwm");
         assert!(matches!(nodes(&[device("/etc/passwd")], false), Err(Failure::Invalid(why)) if why.contains("not a device")));
         assert!(matches!(nodes(&[device("/dev/no-such")], false), Err(Failure::Invalid(_))));
+        let told = Device { numbers: Some(DeviceNumbers { kind: 'b', major: 7, minor: 9, mode: 0o600 }), ..device("/dev/no-such") };
+        let found = nodes(&[told], false).unwrap();
+        assert_eq!((found[0].kind, found[0].major, found[0].minor, found[0].mode), ('b', 7, 9, 0o600));
         let all = nodes(&[], true).unwrap();
         assert!(all.iter().any(|node| node.path == Path::new("/dev/null")) && all.windows(2).all(|pair| pair[0].path < pair[1].path));
     }

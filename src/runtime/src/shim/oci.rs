@@ -1,15 +1,19 @@
 //! A container in the words of the OCI runtime specification. Pure.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::mount::MountAttrFlags;
 use serde_json::{Value, json};
 
 use super::{
     bundle::{Mounting, Plan, Propagation, ReadOnly, What},
+    devices::Rule,
     nodes::Node,
 };
-use crate::{NamespaceMode, SandboxSpec, process::execute::Launch};
+use crate::{
+    NamespaceMode, SandboxSpec,
+    process::{capability, execute::Launch},
+};
 
 /// Flags of mounts by their names.
 const OPTIONS: [(MountAttrFlags, &str); 5] = [
@@ -43,6 +47,73 @@ pub(super) fn config(sandbox: &SandboxSpec, plan: &Plan, launch: &Launch, pid_na
             "rootfsPropagation": if plan.shares() { "shared" } else { "slave" },
         },
     })
+}
+
+/// What another runtime needs beside [`config`].
+pub(super) struct Rest<'a> {
+    /// A process that has the pod's namespaces.
+    pub(super) shim: u32,
+    pub(super) own_uts: bool,
+    pub(super) own_ipc: bool,
+    pub(super) terminal: bool,
+    pub(super) oom_score: i32,
+    pub(super) rules: &'a [Rule],
+    pub(super) seccomp: Option<&'a Value>,
+    /// Where the trees of the mounts are, in their order.
+    pub(super) sources: &'a [Option<PathBuf>],
+}
+
+/// `config.json` for another runtime.
+pub(super) fn whole(mut config: Value, sandbox: &SandboxSpec, launch: &Launch, rest: &Rest<'_>) -> Value {
+    config["process"] = process(launch, rest.terminal);
+    config["process"]["oomScoreAdj"] = rest.oom_score.into();
+    let joined = [
+        ("network", sandbox.netns.clone()),
+        ("uts", rest.own_uts.then(|| PathBuf::from(format!("/proc/{}/ns/uts", rest.shim)))),
+        ("ipc", rest.own_ipc.then(|| PathBuf::from(format!("/proc/{}/ns/ipc", rest.shim)))),
+    ];
+    if let Some(namespaces) = config["linux"]["namespaces"].as_array_mut() {
+        let joined = joined.into_iter().filter_map(|(kind, path)| Some(json!({"type": kind, "path": path?})));
+        namespaces.extend(joined);
+    }
+    for (mount, source) in config["mounts"].as_array_mut().into_iter().flatten().zip(rest.sources) {
+        if let Some(source) = source {
+            mount["source"] = source.to_string_lossy().into();
+        }
+    }
+    let closed = json!({"allow": false, "access": "rwm"});
+    let devices: Vec<Value> = std::iter::once(closed).chain(rest.rules.iter().map(|rule| opened(*rule))).collect();
+    config["linux"]["resources"] = json!({"devices": devices});
+    if let Some(seccomp) = rest.seccomp {
+        config["linux"]["seccomp"] = seccomp.clone();
+    }
+    config
+}
+
+/// A process of a container, for `config.json` and for an exec.
+pub(super) fn process(launch: &Launch, terminal: bool) -> Value {
+    let capabilities = capability::names(launch.capabilities);
+    json!({
+        "terminal": terminal,
+        "user": {"uid": launch.uid, "gid": launch.gid, "additionalGids": launch.groups, "umask": 0o022},
+        "args": launch.args,
+        "env": launch.env,
+        "cwd": launch.cwd,
+        "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
+        "noNewPrivileges": launch.no_new_privileges,
+    })
+}
+
+fn opened(rule: Rule) -> Value {
+    let access: String =
+        [(rule.read, 'r'), (rule.write, 'w'), (rule.mknod, 'm')].into_iter().filter_map(|(on, c)| on.then_some(c)).collect();
+    let mut out = json!({"allow": true, "type": rule.kind.to_string(), "access": access});
+    for (name, number) in [("major", rule.major), ("minor", rule.minor)] {
+        if let Some(number) = number {
+            out[name] = number.into();
+        }
+    }
+    out
 }
 
 fn described(mount: &Mounting) -> Value {

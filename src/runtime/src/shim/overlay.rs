@@ -12,8 +12,9 @@ use rustix::{
     mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags},
 };
 
-/// Mounts `layers` (top first) with `writable/upper` over them at `target`. Devices in an image stay closed: those of a container are under /dev.
-pub(super) fn mount(layers: &[PathBuf], writable: &Path, target: &Path) -> io::Result<()> {
+/// Mounts `layers` (top first) with `writable/upper` over them at `target`. Nodes in it are `devices` where the container's group guards them, else
+/// they stay closed.
+pub(super) fn mount(layers: &[PathBuf], writable: &Path, target: &Path, devices: bool) -> io::Result<()> {
     let empty = writable.join("empty");
     let layers = if layers.is_empty() {
         std::fs::create_dir_all(&empty)?;
@@ -21,9 +22,10 @@ pub(super) fn mount(layers: &[PathBuf], writable: &Path, target: &Path) -> io::R
     } else {
         layers
     };
-    match by_descriptor(layers, Some(writable), target) {
+    let over = Some(Over { writable, devices });
+    match by_descriptor(layers, over, target) {
         // A kernel without `lowerdir+` (before 6.8), or with other limits on it.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::NAMETOOLONG) => by_options(layers, Some(writable), target),
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NAMETOOLONG) => by_options(layers, over, target),
         other => Ok(other?),
     }
 }
@@ -40,13 +42,21 @@ pub(super) fn mount_read_only(layers: &[PathBuf], empty: &Path, target: &Path) -
     }
 }
 
-fn by_descriptor(layers: &[PathBuf], writable: Option<&Path>, target: &Path) -> Result<(), Errno> {
+/// What is over an image's layers.
+#[derive(Clone, Copy)]
+struct Over<'a> {
+    writable: &'a Path,
+    devices: bool,
+}
+
+fn by_descriptor(layers: &[PathBuf], over: Option<Over<'_>>, target: &Path) -> Result<(), Errno> {
     let fs = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     for layer in layers {
         rustix::mount::fsconfig_set_string(&fs, "lowerdir+", layer)?;
     }
-    let mut flags = MountAttrFlags::MOUNT_ATTR_NODEV;
-    if let Some(writable) = writable {
+    let mut flags = MountAttrFlags::empty();
+    flags.set(MountAttrFlags::MOUNT_ATTR_NODEV, !over.is_some_and(|over| over.devices));
+    if let Some(Over { writable, .. }) = over {
         rustix::mount::fsconfig_set_string(&fs, "upperdir", writable.join("upper"))?;
         rustix::mount::fsconfig_set_string(&fs, "workdir", writable.join("work"))?;
         // The writable layer dies with its container: its end must not wait for the disk.
@@ -60,13 +70,14 @@ fn by_descriptor(layers: &[PathBuf], writable: Option<&Path>, target: &Path) -> 
 }
 
 /// With mount(2), whose options end at one page: the paths are relative to the directory that all layers share.
-fn by_options(layers: &[PathBuf], writable: Option<&Path>, target: &Path) -> io::Result<()> {
+fn by_options(layers: &[PathBuf], over: Option<Over<'_>>, target: &Path) -> io::Result<()> {
     let shared = layers[0].ancestors().nth(2).filter(|dir| layers.iter().all(|layer| layer.starts_with(dir)));
     let relative = |path: &Path| shared.and_then(|dir| path.strip_prefix(dir).ok()).unwrap_or(path).display().to_string();
     let lower = layers.iter().map(|layer| relative(layer)).collect::<Vec<_>>().join(":");
     let mut options = format!("lowerdir={lower}");
-    let mut flags = MountFlags::NODEV;
-    match writable {
+    let mut flags = MountFlags::empty();
+    flags.set(MountFlags::NODEV, !over.is_some_and(|over| over.devices));
+    match over.map(|over| over.writable) {
         Some(dir) => options += &format!(",upperdir={},workdir={}", dir.join("upper").display(), dir.join("work").display()),
         None => flags |= MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NOEXEC,
     }

@@ -35,6 +35,11 @@ pub(super) fn open(root: BorrowedFd<'_>, path: &Path, missing: Missing) -> io::R
     }
 }
 
+/// Whether a descriptor (O_PATH is enough) is of a directory.
+pub(super) fn is_directory(fd: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+}
+
 /// Opens what is at `path` inside of `root`.
 pub(super) fn find(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };

@@ -6,6 +6,7 @@ use std::{
         fd::{AsFd, AsRawFd, OwnedFd},
         unix::net::UnixStream,
     },
+    path::Path,
 };
 
 use rustix::thread::LinkNameSpaceType;
@@ -15,12 +16,14 @@ use super::{
     contained::Contained,
     create::{self, Creation, number},
     enter,
+    foreign::{self, Foreign},
     jobs::{Job, Said, Work, say},
     log::Log,
     protocol::{Failure, Reply, Request},
     serve::{Role, Shim, trim},
-    spawn::{self, Birth},
+    spawn::{self, Birth, kept},
     state::{self, Container, Life},
+    users::Users,
 };
 use crate::{ContainerState, NamespaceMode, cgroup::Cgroup, process::execute::Launch};
 
@@ -44,6 +47,10 @@ impl Shim {
                 self.answer(connection, &Reply::Done, &[]);
                 Ok(())
             }
+            Request::Signal { id, signal } if self.held.record.runtime.is_some() => {
+                let pid = self.container(&id)?.life.pid.ok_or(Failure::NotFound)?;
+                self.call(connection, &id, None, |foreign| foreign::kill(foreign, pid, signal))
+            }
             Request::Signal { id, signal } => {
                 let pid = self.container(&id)?.life.pid.ok_or(Failure::NotFound)?;
                 // SAFETY: a number and a signal; this process is the parent and has not reaped it, so the number is still its.
@@ -60,11 +67,18 @@ impl Shim {
                 if self.containers.get(&id).is_some_and(|container| container.life.pid.is_some()) {
                     return Err(Failure::Invalid("the container still runs".to_owned()));
                 }
+                if self.held.record.runtime.is_some() && self.containers.contains_key(&id) {
+                    return self.call(connection, &id, Some(id.clone()), |foreign| {
+                        foreign::delete(foreign);
+                        String::new()
+                    });
+                }
                 self.containers.remove(&id);
                 trim();
                 self.done(connection)
             }
             Request::Shutdown => {
+                self.delete_foreign();
                 self.over = true;
                 self.done(connection)
             }
@@ -113,7 +127,8 @@ impl Shim {
         }
         let stdio = [0, 1, 2].map(|index| theirs[index].as_ref().map(number));
         let terminal = terminal_to.as_ref().map(number);
-        let keep: Vec<i32> = stdio.into_iter().flatten().chain(terminal).chain([&trouble_to, &result_to, &go].map(number)).collect();
+        let mut keep: Vec<i32> = stdio.into_iter().flatten().chain(terminal).chain([&trouble_to, &result_to, &go].map(number)).collect();
+        keep.extend(self.held.users.as_ref().map(number));
         let shm = self.held.dir.join("shm");
         let creation = Creation {
             sandbox: &self.held.record,
@@ -123,13 +138,23 @@ impl Shim {
             cgroup: &cgroup,
             cgroup_path: &cgroup_path,
             pid_namespace,
+            shim: std::process::id(),
             stdio,
             terminal,
+            users: self.users(),
             result: number(&result_to),
             go: number(&go),
             trouble: number(&trouble_to),
         };
-        let child = self.init(pid_namespace, &cgroup, &keep, || create::run(&creation)).map_err(system)?;
+        let child = match &self.held.record.runtime {
+            None => self.init(pid_namespace, &cgroup, &keep, || create::run(&creation)),
+            Some(runtime) => {
+                let foreign = Foreign { runtime, dir: &dir, id };
+                let birth = Birth { namespaces: libc::CLONE_NEWNS, cgroup: None };
+                spawn::child(birth, &keep, || say(kept(creation.result), &foreign::create(foreign, &creation)))
+            }
+        };
+        let child = child.map_err(system)?;
         let life = Life { pid: None, user: (0, 0, Vec::new()), state: ContainerState::Created };
         let trouble = Some(Said::new(trouble).map_err(system)?);
         let (launch, terminal, go) = (None, None, Some(go_to));
@@ -138,6 +163,47 @@ impl Shim {
         let result = Some(Said::new(result).map_err(system)?);
         self.jobs.push(Job { work: Work::Create(id.to_owned()), connection, child, result, trouble: None });
         Ok(())
+    }
+
+    /// The pod's own users, for a child that keeps their descriptor.
+    fn users(&self) -> Option<Users> {
+        let (range, namespace) = (self.held.record.spec.user_namespace?, self.held.users.as_ref()?);
+        Some(Users { range, namespace: number(namespace) })
+    }
+
+    /// Has another runtime do something that is done when it ends.
+    fn call(&mut self, connection: u64, id: &str, forget: Option<String>, work: impl FnOnce(Foreign<'_>) -> String) -> Result<(), Failure> {
+        let (dir, (trouble, trouble_to)) = (self.container(id)?.dir.clone(), pipe()?);
+        let child = self.foreign_child(&dir, id, &trouble_to, work)?;
+        let trouble = Some(Said::new(trouble).map_err(system)?);
+        self.jobs.push(Job { work: Work::Call(forget), connection, child, result: None, trouble });
+        Ok(())
+    }
+
+    /// A child that calls the sandbox's runtime and says by `trouble` why that failed.
+    fn foreign_child(&self, dir: &Path, id: &str, trouble: &OwnedFd, work: impl FnOnce(Foreign<'_>) -> String) -> Result<u32, Failure> {
+        let Some(runtime) = &self.held.record.runtime else { return Err(Failure::NotFound) };
+        let to = number(trouble);
+        let child = spawn::child(Birth::default(), &[to], || {
+            let text = work(Foreign { runtime, dir, id });
+            let _ = rustix::io::write(kept(to), text.as_bytes());
+        });
+        child.map_err(system)
+    }
+
+    /// At the sandbox's end another runtime forgets its containers, which have ended.
+    fn delete_foreign(&self) {
+        let delete = |foreign: Foreign<'_>| {
+            foreign::delete(foreign);
+            String::new()
+        };
+        let Ok((_, to)) = pipe() else { return };
+        let children = self.containers.iter().filter_map(|(id, container)| self.foreign_child(&container.dir, id, &to, delete).ok());
+        for child in children.collect::<Vec<_>>() {
+            if let Some(pid) = i32::try_from(child).ok().and_then(rustix::process::Pid::from_raw) {
+                let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+            }
+        }
     }
 
     /// The init of a container whose pid namespace another one joins.
@@ -177,8 +243,15 @@ impl Shim {
             self.close(connection);
             return Ok(());
         }
-        container.go().map_err(|error| Failure::System(format!("telling the init to start: {error}")))?;
         let trouble = container.trouble.take();
+        if self.held.record.runtime.is_some() {
+            let (dir, (trouble, trouble_to)) = (self.container(id)?.dir.clone(), pipe()?);
+            let child = self.foreign_child(&dir, id, &trouble_to, foreign::start)?;
+            let trouble = Some(Said::new(trouble).map_err(system)?);
+            self.jobs.push(Job { work: Work::Start(id.to_owned()), connection, child, result: None, trouble });
+            return Ok(());
+        }
+        self.container(id)?.go().map_err(|error| Failure::System(format!("telling the init to start: {error}")))?;
         self.jobs.push(Job { work: Work::Start(id.to_owned()), connection, child: 0, result: None, trouble });
         Ok(())
     }
@@ -202,9 +275,15 @@ impl Shim {
         let terminal = if tty { descriptors.first().map(AsRawFd::as_raw_fd) } else { None };
         let keep: Vec<i32> = descriptors.iter().chain([&trouble_to, &result_to]).map(AsRawFd::as_raw_fd).collect();
         let oom_score = container.record.spec.resources.oom_score_adj.unwrap_or(0);
-        let entry =
-            enter::Entry { init, cgroup: &container.cgroup, launch: &launch, stdio, terminal, oom_score, trouble: number(&trouble_to) };
-        let child = spawn::child(Birth::default(), &keep, || say(result_to.as_fd(), &enter::run(&entry))).map_err(system)?;
+        let (users, cgroup) = (self.held.record.spec.user_namespace, &container.cgroup);
+        let entry = enter::Entry { init, cgroup, users, launch: &launch, stdio, terminal, oom_score, trouble: number(&trouble_to) };
+        let child = spawn::child(Birth::default(), &keep, || match &self.held.record.runtime {
+            None => say(result_to.as_fd(), &enter::run(&entry)),
+            Some(runtime) => {
+                say(result_to.as_fd(), &foreign::exec(Foreign { runtime, dir: &container.dir, id }, &launch, stdio, terminal));
+            }
+        });
+        let child = child.map_err(system)?;
         let (result, trouble) = (Some(Said::new(result).map_err(system)?), Some(Said::new(trouble).map_err(system)?));
         self.jobs.push(Job { work: Work::Command(None), connection, child, result, trouble });
         Ok(())

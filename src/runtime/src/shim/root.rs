@@ -1,6 +1,7 @@
 //! A container's root, put together in a mount namespace that nobody else sees: system mounts, volumes, devices, and what is hidden of them.
 
 use std::{
+    ffi::OsStr,
     fmt, io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
@@ -18,7 +19,7 @@ use super::{
     overlay,
     place::{self, Missing},
     state::{self, Container},
-    tree,
+    tree, users,
 };
 
 /// The device nodes that every container has (OCI runtime specification, "Default Devices").
@@ -51,23 +52,34 @@ fn trouble<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> Tro
     move |error| Trouble(what.into(), error.into())
 }
 
-/// Copies of the trees of the node that are mounted in a container, in the order of `plan.mounts`. To be made before the mount namespace is cut off
-/// from the node's: only so a tree can be shared with it.
-pub(super) fn trees(plan: &Plan) -> Result<Vec<Option<OwnedFd>>, Trouble> {
+/// Copies of the trees of the node that are mounted in a container, in the order of `plan.mounts`; with `users`, their owners are those of that
+/// namespace. To be made before the mount namespace is cut off from the node's: only so a tree can be shared with it.
+pub(super) fn trees(plan: &Plan, users: Option<BorrowedFd<'_>>) -> Result<Vec<Option<OwnedFd>>, Trouble> {
     plan.mounts
         .iter()
-        .map(|mount| if let What::Tree { source, .. } = &mount.what { copy_of(source, mount).map(Some) } else { Ok(None) })
+        .map(|mount| if let What::Tree { source, .. } = &mount.what { copy_of(source, mount, users).map(Some) } else { Ok(None) })
         .collect()
 }
 
 /// Adds to `trees` the images that are mounted in a container. To be made after the mount namespace is cut off: nobody else is to see them.
-pub(super) fn images(plan: &Plan, container: &Container, dir: &Path, trees: &mut [Option<OwnedFd>]) -> Result<(), Trouble> {
+pub(super) fn images(
+    plan: &Plan,
+    container: &Container,
+    dir: &Path,
+    users: Option<BorrowedFd<'_>>,
+    trees: &mut [Option<OwnedFd>],
+) -> Result<(), Trouble> {
     for (mount, tree) in plan.mounts.iter().zip(trees) {
         let What::Image { id, number } = &mount.what else { continue };
         let (Some(image), Some(own)) = (container.image_layers.get(*number), container.spec.image_mounts.get(*number)) else { continue };
         let failed = || format!("image {id} at {:?}", own.sub_path);
         let (at, empty) = (dir.join(state::IMAGES).join(number.to_string()), container.writable.join("empty"));
-        std::fs::create_dir_all(&at).and_then(|()| overlay::mount_read_only(&image.layers, &empty, &at)).map_err(trouble(failed()))?;
+        let layers = match users {
+            None => Ok(image.layers.clone()),
+            Some(users) => users::layers(&image.layers, &dir.join(format!("{}-{number}", state::IMAGES)), users),
+        };
+        let layers = layers.map_err(trouble(failed()))?;
+        std::fs::create_dir_all(&at).and_then(|()| overlay::mount_read_only(&layers, &empty, &at)).map_err(trouble(failed()))?;
         *tree = Some(part_of(&at, &own.sub_path).map_err(trouble(failed()))?);
     }
     Ok(())
@@ -82,7 +94,7 @@ fn part_of(mount: &Path, path: &str) -> io::Result<OwnedFd> {
     tree::copy(found.as_fd(), Path::new(""), false)
 }
 
-fn copy_of(source: &Path, mount: &Mounting) -> Result<OwnedFd, Trouble> {
+fn copy_of(source: &Path, mount: &Mounting, users: Option<BorrowedFd<'_>>) -> Result<OwnedFd, Trouble> {
     let failed = || format!("mounting {} at {}", source.display(), mount.destination.display());
     let What::Tree { read_only, propagation, .. } = &mount.what else { return Err(Trouble(failed(), io::ErrorKind::InvalidInput.into())) };
     let tree = tree::copy(CWD, source, true).map_err(trouble(failed()))?;
@@ -100,17 +112,27 @@ fn copy_of(source: &Path, mount: &Mounting) -> Result<OwnedFd, Trouble> {
     if !top.is_empty() {
         tree::change(tree.as_fd(), false, top, MountPropagationFlags::empty()).map_err(trouble(failed()))?;
     }
+    if let Some(users) = users {
+        let refused = || format!("{}: its file system may not know id-mapped mounts, which hostUsers: false needs", failed());
+        tree::map(tree.as_fd(), users).map_err(trouble(refused()))?;
+    }
     Ok(tree)
 }
 
-/// Puts everything of `plan` into `root`. `groups` are the container's own directories in the hierarchies.
-pub(super) fn build(root: BorrowedFd<'_>, plan: &Plan, trees: Vec<Option<OwnedFd>>, groups: &Groups) -> Result<(), Trouble> {
+/// Puts everything of `plan` into `root`. `groups` are the container's own directories in the hierarchies; `owner` is who root is in the container, if
+/// not root.
+pub(super) fn build(
+    root: BorrowedFd<'_>,
+    plan: &Plan,
+    trees: Vec<Option<OwnedFd>>,
+    groups: &Groups,
+    owner: Option<u32>,
+) -> Result<(), Trouble> {
     let (mut processes, mut kernel, mut devices) = (None, None, None);
     let volume = |what: &What| matches!(what, What::Tree { .. } | What::Image { .. });
     for (mount, tree) in plan.mounts.iter().zip(trees) {
         let failed = || trouble::<io::Error>(format!("mounting {}", mount.destination.display()));
-        let is_file =
-            |tree: &OwnedFd| rustix::fs::fstat(tree).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) != FileType::Directory);
+        let is_file = |tree: &OwnedFd| !place::is_directory(tree.as_fd());
         let missing = if tree.as_ref().is_some_and(is_file) { Missing::File } else { Missing::Directory };
         let place = place::open(root, &mount.destination, missing).map_err(failed())?;
         let made = match (&mount.what, tree) {
@@ -119,7 +141,14 @@ pub(super) fn build(root: BorrowedFd<'_>, plan: &Plan, trees: Vec<Option<OwnedFd
                 cgroups(groups, *writable, place.as_fd()).map_err(failed())?;
                 continue;
             }
-            (What::Fresh { kind, options, flags }, None) => tree::fresh(kind, options, *flags).map_err(failed())?,
+            (What::Fresh { kind, options, flags }, None) => match owner {
+                None => tree::fresh(kind, options, *flags).map_err(failed())?,
+                Some(owner) => {
+                    let own = users::options(kind, options, owner);
+                    let own: Vec<(&str, &str)> = own.iter().map(|(key, value)| (*key, value.as_str())).collect();
+                    tree::fresh(kind, &own, *flags).map_err(failed())?
+                }
+            },
             (What::Tree { .. } | What::Image { .. }, None) => return Err(failed()(io::ErrorKind::InvalidInput.into())),
         };
         tree::attach(made.as_fd(), place.as_fd()).map_err(failed())?;
@@ -129,14 +158,14 @@ pub(super) fn build(root: BorrowedFd<'_>, plan: &Plan, trees: Vec<Option<OwnedFd
             Some("/proc") => processes = Some(made),
             Some("/sys") => kernel = Some(made),
             Some("/dev") => {
-                nodes_and_links(made.as_fd()).map_err(trouble("filling /dev"))?;
+                nodes_and_links(made.as_fd(), owner).map_err(trouble("filling /dev"))?;
                 devices = Some(made);
             }
             _ => {}
         }
     }
     for node in &plan.nodes {
-        make_node(root, node).map_err(trouble(format!("making {}", node.path.display())))?;
+        make_node(root, node, owner).map_err(trouble(format!("making {}", node.path.display())))?;
     }
     let system = [("/proc/", &processes), ("/sys/", &kernel)];
     let below = |path: &'static str| system.into_iter().find_map(|(prefix, mount)| Some((mount.as_ref()?, path.strip_prefix(prefix)?)));
@@ -205,9 +234,12 @@ fn cgroups(groups: &Groups, writable: bool, place: BorrowedFd<'_>) -> io::Result
     tree::change(top.as_fd(), true, flags, MountPropagationFlags::PRIVATE)
 }
 
-fn nodes_and_links(dev: BorrowedFd<'_>) -> io::Result<()> {
+fn nodes_and_links(dev: BorrowedFd<'_>, owner: Option<u32>) -> io::Result<()> {
     for (name, major, minor) in NODES {
         rustix::fs::mknodat(dev, name, FileType::CharacterDevice, Mode::from_raw_mode(0o666), rustix::fs::makedev(major, minor))?;
+        if owner.is_some() {
+            give(dev, name.as_ref(), owner)?;
+        }
     }
     for (name, target) in LINKS {
         rustix::fs::symlinkat(target, dev, name)?;
@@ -215,7 +247,12 @@ fn nodes_and_links(dev: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-fn make_node(root: BorrowedFd<'_>, node: &Node) -> io::Result<()> {
+fn give(dir: BorrowedFd<'_>, name: &OsStr, owner: Option<u32>) -> io::Result<()> {
+    let (uid, gid) = (owner.map_or(Uid::ROOT, Uid::from_raw), owner.map_or(Gid::ROOT, Gid::from_raw));
+    Ok(rustix::fs::chownat(dir, name, Some(uid), Some(gid), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+fn make_node(root: BorrowedFd<'_>, node: &Node, owner: Option<u32>) -> io::Result<()> {
     let (Some(parent), Some(name)) = (node.path.parent(), node.path.file_name()) else { return Err(io::ErrorKind::InvalidInput.into()) };
     let parent = place::open(root, parent, Missing::Directory)?;
     let kind = if node.kind == 'b' { FileType::BlockDevice } else { FileType::CharacterDevice };
@@ -224,7 +261,7 @@ fn make_node(root: BorrowedFd<'_>, node: &Node) -> io::Result<()> {
         // One of those that every container has.
         Err(Errno::EXIST) => Ok(()),
         Err(error) => Err(error.into()),
-        Ok(()) => Ok(rustix::fs::chownat(&parent, name, Some(Uid::ROOT), Some(Gid::ROOT), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?),
+        Ok(()) => give(parent.as_fd(), name, owner),
     }
 }
 

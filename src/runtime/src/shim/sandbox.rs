@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     os::{
-        fd::{AsFd, AsRawFd},
+        fd::{AsFd, AsRawFd, OwnedFd},
         unix::{fs::PermissionsExt, net::UnixListener},
     },
     path::{Path, PathBuf},
@@ -20,7 +20,7 @@ use super::{
     create::{has_own_ipc, has_own_uts, set_oom_score},
     protocol,
     spawn::{self, Birth},
-    state,
+    state, users,
 };
 use crate::{
     NamespaceMode,
@@ -40,6 +40,8 @@ pub(super) struct Held {
     pub(super) cgroup: Cgroup,
     /// A process of the pod's own pid namespace, where its containers share one.
     pub(super) pid_namespace: Option<u32>,
+    /// The pod's own users, where it has such.
+    pub(super) users: Option<OwnedFd>,
     pub(super) listener: UnixListener,
 }
 
@@ -78,11 +80,12 @@ pub(super) fn open(dir: &Path) -> Result<Held, String> {
         NamespaceMode::Pod => Some(pid_namespace(&cgroup).map_err(at("making a pid namespace"))?),
         _ => None,
     };
+    let users = spec.user_namespace.map(users::namespace).transpose().map_err(at("making a user namespace"))?;
     let listener = listen(dir).map_err(at("listening"))?;
     let pid = std::process::id();
     let who = state::Who { protocol: protocol::VERSION, pid, start_time: state::start_time(pid).unwrap_or(0) };
     state::write(&dir.join(state::SHIM), &who).map_err(at("writing its state"))?;
-    Ok(Held { dir: dir.to_owned(), record, cgroup, pid_namespace, listener })
+    Ok(Held { dir: dir.to_owned(), record, cgroup, pid_namespace, users, listener })
 }
 
 fn at(what: &'static str) -> impl Fn(io::Error) -> String {
@@ -151,6 +154,12 @@ fn sysctls(record: &state::Sandbox) -> Result<(), String> {
             Some(_) => return Err(format!("{name} is the node's own for a pod with the node's namespace")),
             None => return Err(format!("{name} is not of a pod's namespaces")),
         }
+    }
+    let low_ports = "net.ipv4.ip_unprivileged_port_start".to_owned();
+    let none = "0".to_owned();
+    if record.spec.user_namespace.is_some() && record.spec.netns.is_some() {
+        // Its root has no rights in the network namespace, which is the node's: any user of the pod may listen on low ports.
+        network.entry(&low_ports).or_insert(&none);
     }
     let (Some(netns), false) = (&record.spec.netns, network.is_empty()) else { return Ok(()) };
     let text = |error: io::Error| format!("network namespace: {error}");

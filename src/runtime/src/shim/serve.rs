@@ -7,7 +7,7 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::net::UnixStream,
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::event::{PollFd, PollFlags};
@@ -24,6 +24,8 @@ use crate::process::pass;
 const CONNECTIONS: usize = 256;
 /// A client that has begun a message ends it in this time, and takes an answer in it; all clients are the main process of this machine.
 const CLIENT: Duration = Duration::from_secs(2);
+/// A shim that is told to end waits this long for children that were killed.
+const BURIAL: Duration = Duration::from_secs(1);
 
 /// A shim at work.
 pub(super) struct Shim {
@@ -83,6 +85,19 @@ impl Shim {
         trim();
         while !self.over {
             self.turn();
+        }
+        self.bury();
+    }
+
+    /// Reaps what is left, for as long as [`BURIAL`] (a foreign runtime's children come to a shim when it dies), so that whoever sees
+    /// the shim gone finds the shims' cgroup as empty as it should be.
+    fn bury(&mut self) {
+        let end = Instant::now() + BURIAL;
+        // SAFETY: nobody asks for the status.
+        while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } >= 0 {
+            let Some(left) = end.checked_duration_since(Instant::now()).and_then(|left| left.try_into().ok()) else { break };
+            let _ = rustix::event::poll(&mut [PollFd::new(&self.signals, PollFlags::IN)], Some(&left));
+            let _ = rustix::io::read(&self.signals, &mut [0; 1024]);
         }
     }
 

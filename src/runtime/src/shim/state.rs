@@ -38,6 +38,15 @@ pub(crate) struct Sandbox {
     pub(crate) created_at: Timestamp,
     /// The shims' own cgroup, relative to the hierarchies' roots.
     pub(crate) shim_cgroup: String,
+    /// The program that makes its containers, where that is another one.
+    #[serde(default)]
+    pub(crate) runtime: Option<OciRuntime>,
+}
+
+/// An OCI runtime of the node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct OciRuntime {
+    pub(crate) program: std::path::PathBuf,
 }
 
 /// Who a shim is. A process id comes back; with the start time it does not.
@@ -64,6 +73,9 @@ pub(crate) struct Container {
     pub(crate) writable: std::path::PathBuf,
     /// Compiled seccomp filters.
     pub(crate) filters: Vec<Vec<u8>>,
+    /// The same as another runtime takes it (`linux.seccomp`).
+    #[serde(default)]
+    pub(crate) seccomp: Option<serde_json::Value>,
 }
 
 /// An image that a container mounts.

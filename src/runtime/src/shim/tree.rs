@@ -42,11 +42,25 @@ struct Attributes {
 
 /// Sets flags of a mount, and how it takes part in events of others if `propagation` is not empty; with all below it if `recursive`.
 pub(crate) fn change(mount: BorrowedFd<'_>, recursive: bool, set: MountAttrFlags, propagation: MountPropagationFlags) -> io::Result<()> {
-    let attributes = Attributes { set: set.bits().into(), propagation: propagation.bits().into(), ..Attributes::default() };
+    set_attributes(
+        mount,
+        recursive,
+        &Attributes { set: set.bits().into(), propagation: propagation.bits().into(), ..Attributes::default() },
+    )
+}
+
+/// Shows the owners of files as the users of this namespace (an id-mapped mount): a file of 0 is one of the namespace's root.
+pub(crate) fn map(mount: BorrowedFd<'_>, users: BorrowedFd<'_>) -> io::Result<()> {
+    let set = MountAttrFlags::MOUNT_ATTR_IDMAP.bits().into();
+    set_attributes(mount, false, &Attributes { set, user_namespace: users.as_raw_fd() as u64, ..Attributes::default() })
+}
+
+fn set_attributes(mount: BorrowedFd<'_>, recursive: bool, attributes: &Attributes) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     let (empty, size): (&CStr, _) = (c"", size_of::<Attributes>());
     // SAFETY: path and attributes live until the call returns; the kernel only reads them.
-    match unsafe { libc::syscall(libc::SYS_mount_setattr, mount.as_raw_fd(), empty.as_ptr(), flags, &raw const attributes, size) } {
+    match unsafe { libc::syscall(libc::SYS_mount_setattr, mount.as_raw_fd(), empty.as_ptr(), flags, std::ptr::from_ref(attributes), size) }
+    {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

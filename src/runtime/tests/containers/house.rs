@@ -120,6 +120,7 @@ impl House {
             state_dir: dir.join("state"),
             cgroup_prefix: prefix.to_owned(),
             program: std::env::current_exe().unwrap(),
+            handlers: Default::default(),
         };
         Arc::new(EmbeddedRuntime::open(options).await.unwrap())
     }

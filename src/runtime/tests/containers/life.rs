@@ -157,6 +157,27 @@ async fn calls_can_be_repeated() {
     house.close().await;
 }
 
+#[tokio::test]
+async fn a_sandbox_that_did_not_come_up_is_tried_again() {
+    let house = House::new().await;
+    let mut pod = house.sandbox();
+    pod.netns = Some("/no/such/namespace".into());
+    pod.sysctls.insert("net.ipv4.ip_forward".into(), "1".into());
+    for _ in 0..2 {
+        match house.runtime.create_sandbox(&pod).await {
+            Err(RuntimeError::Invalid(why)) => assert!(why.contains("No such file or directory"), "{why}"),
+            other => panic!("{other:?}"),
+        }
+        assert!(house.runtime.sandboxes().await.unwrap().is_empty(), "nothing of it is left");
+    }
+    (pod.netns, pod.sysctls) = Default::default();
+    house.runtime.create_sandbox(&pod).await.unwrap();
+    let id = house.run(&pod, "echo here", |_| ()).await;
+    house.exit(&id).await;
+    assert_eq!(house.log(&id), "here");
+    house.close().await;
+}
+
 /// Not a test of its own: the main process that the next one kills.
 #[tokio::test]
 #[ignore = "is run by killing_the_main_process_changes_nothing_for_a_pod"]
@@ -193,8 +214,11 @@ async fn killing_the_main_process_changes_nothing_for_a_pod() {
     assert!(pod.ready);
     let id = pod.containers[0].spec.id.clone();
     assert!(matches!(pod.containers[0].state, ContainerState::Running { .. }), "{:?}", pod.containers[0].state);
-    let result = second.exec_sync(&id, &["/bin/touch".into(), "/stop".into()], None).await.unwrap();
+    let result = second.exec_sync(&id, &["/bin/true".into()], None).await.unwrap();
     assert_eq!(result.exit_code, 0);
+    // From outside: a command would end with the container that it ends.
+    let init = second.container(&id).await.unwrap().pid.unwrap();
+    fs::write(format!("/proc/{init}/root/stop"), "").unwrap();
     assert!(matches!(exited(&*second, &id).await.state, ContainerState::Exited { exit_code: 11, .. }));
     let log = house.log(&id);
     let count = log.lines().count();

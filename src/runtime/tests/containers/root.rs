@@ -135,7 +135,8 @@ async fn recursive_read_only_reaches_what_is_mounted_below() {
 #[tokio::test]
 async fn a_device_of_the_pod_is_there_with_what_it_allows() {
     let house = House::new().await;
-    let device = Device { host_path: "/dev/loop-control".into(), container_path: "/dev/deep/mine".into(), permissions: "r".into() };
+    let device =
+        Device { host_path: "/dev/loop-control".into(), container_path: "/dev/deep/mine".into(), permissions: "r".into(), numbers: None };
     let script = "(: < /dev/deep/mine) && echo readable; (: > /dev/deep/mine) 2>/dev/null || echo closed";
     let (_, _, log) = house.output(script, move |spec| spec.devices = vec![device]).await;
     assert_eq!(log, "readable\nclosed");

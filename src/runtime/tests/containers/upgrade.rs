@@ -171,7 +171,7 @@ async fn a_shim_of_an_older_build_is_adopted() {
     let found = sandboxes.iter().find(|sandbox| sandbox.spec.id == id.sandbox).unwrap();
     assert!(found.ready && found.spec.name == "old" && found.spec.labels["a"] == "b", "{found:?}");
     let status = runtime.container(&id).await.unwrap();
-    assert_eq!((status.pid, status.user.clone(), status.spec.attempt), (Some(4711), (1000, 1001, vec![1001]), 2));
+    assert_eq!((status.pid, status.user.clone(), status.spec.attempt), (Some(4711), Some((1000, 1001, vec![1001])), 2));
     assert!(matches!(status.state, ContainerState::Running { .. }), "{status:?}");
     assert_eq!((status.spec.mounts.len(), status.spec.env[0].0.as_str()), (1, "A"));
     let refused = runtime.exec_sync(&id, &["true".into()], Some(Duration::from_secs(5))).await.unwrap_err();

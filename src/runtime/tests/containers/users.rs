@@ -22,7 +22,7 @@ async fn users_and_groups_are_the_pods_or_the_images() {
     assert_eq!(id(|s| (s.run_as_user, s.run_as_group, s.supplemental_groups) = (Some(5), Some(6), vec![7, 8])).await.2, "5\n6\n6 7 8\n/");
     let pod = house.pod().await;
     let main = house.run(&pod, "sleep 1000", |spec| (spec.security.run_as_user, spec.security.run_as_group) = (Some(1000), Some(9))).await;
-    assert_eq!(house.runtime.container(&main).await.unwrap().user, (1000, 9, vec![9, 44]));
+    assert_eq!(house.runtime.container(&main).await.unwrap().user, Some((1000, 9, vec![9, 44])));
     let result = house.runtime.exec_sync(&main, &["/bin/sh".into(), "-c".into(), "id -u; id -g".into()], None).await.unwrap();
     assert_eq!(String::from_utf8_lossy(&result.stdout), "1000\n9\n");
     house.close().await;

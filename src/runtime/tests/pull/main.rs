@@ -1,5 +1,7 @@
 //! Pulls from a registry on loopback: over TLS and without, with tokens and passwords, from one that breaks off and one that lies.
 
+mod lies;
+mod mirrors;
 mod registry;
 
 use std::{
@@ -9,7 +11,7 @@ use std::{
 
 use coracle_runtime::{
     Credentials, PullError,
-    images::{Digest, ImageStore, Progress, PullOptions},
+    images::{Digest, ImageStore, Progress, PullOptions, Registries},
 };
 
 use crate::registry::{Lock, Registry, gzip, layer};
@@ -97,7 +99,12 @@ async fn a_locked_registry_opens_to_its_password_and_its_token_over_tls() {
         registry.lock(lock);
         let (_dir, store) = store();
         let pull = async |credentials: &[Credentials], authorities: Vec<Vec<u8>>| {
-            store.pull(&registry.name("one"), &PullOptions { credentials, authorities, ..PullOptions::default() }).await
+            store
+                .pull(
+                    &registry.name("one"),
+                    &PullOptions { credentials, registries: Registries::default().trusting(authorities), ..PullOptions::default() },
+                )
+                .await
         };
         let authority = || vec![registry.authority()];
         // Each with what a person needs to know: that it is the certificate, that it is the password.
@@ -124,7 +131,11 @@ async fn a_token_of_the_pods_own_opens_too() {
     registry.lock(Lock::Token);
     let (_dir, store) = store();
     let credentials = [Credentials { token: Some(registry::TOKEN.into()), ..password("") }];
-    let options = PullOptions { credentials: &credentials, authorities: vec![registry.authority()], ..PullOptions::default() };
+    let options = PullOptions {
+        credentials: &credentials,
+        registries: Registries::default().trusting(vec![registry.authority()]),
+        ..PullOptions::default()
+    };
     store.pull(&registry.name("one"), &options).await.unwrap();
     assert!(!registry.asked("/token"));
 }
@@ -136,7 +147,13 @@ async fn several_layers_come_at_once() {
     // None is given before three are asked for.
     registry.hold(3);
     let (_dir, store) = store();
-    store.pull(&registry.name("one"), &PullOptions { authorities: vec![registry.authority()], ..PullOptions::default() }).await.unwrap();
+    store
+        .pull(
+            &registry.name("one"),
+            &PullOptions { registries: Registries::default().trusting(vec![registry.authority()]), ..PullOptions::default() },
+        )
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -156,7 +173,7 @@ async fn a_body_that_breaks_off_goes_on_where_it_broke() {
         let told = Arc::new(Mutex::new(Progress::default()));
         let listener = Arc::clone(&told);
         let options = PullOptions {
-            authorities: vec![registry.authority()],
+            registries: Registries::default().trusting(vec![registry.authority()]),
             progress: Some(Arc::new(move |progress| *listener.lock().unwrap() = progress)),
             ..PullOptions::default()
         };
@@ -193,4 +210,41 @@ async fn blobs_that_a_power_loss_damaged_come_anew() {
     }
     store.pull(&registry.name("one"), &PullOptions::default()).await.unwrap();
     assert_eq!(store.list().unwrap().len(), 1);
+}
+
+/// Where the process that is to be killed pulls to, and what.
+const KILLED: [&str; 2] = ["CORACLE_TEST_STORE", "CORACLE_TEST_IMAGE"];
+
+#[tokio::test]
+#[ignore = "is run, and killed, by what_a_killed_pull_leaves_goes_and_the_image_comes"]
+async fn is_killed() {
+    let [dir, image] = KILLED.map(|name| std::env::var(name).unwrap());
+    let store = Arc::new(ImageStore::open(dir.as_ref()).unwrap());
+    let _ = store.pull(&image, &PullOptions::default()).await;
+}
+
+#[tokio::test]
+async fn what_a_killed_pull_leaves_goes_and_the_image_comes() {
+    let registry = Registry::new();
+    let layers = [layer("a", "1"), layer("b", &"2".repeat(1000))];
+    registry.push("one", &layers);
+    let blob = Digest::of(&gzip(&layers[1]));
+    registry.lie(&format!("/v2/app/blobs/{blob}"), registry::Lie::Stalls(20), 1);
+    let (dir, store) = store();
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "is_killed", "--ignored"])
+        .envs(KILLED.into_iter().zip([dir.path().to_str().unwrap(), &registry.name("one")]))
+        .spawn()
+        .unwrap();
+    registry.wait_stalled();
+    let left = || std::fs::read_dir(dir.path().join("images/incoming")).unwrap().count();
+    assert_eq!(store.gc().unwrap(), 0);
+    assert!(left() > 0, "nothing is taken away from one who still pulls");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(left() > 0 && store.list().unwrap().is_empty());
+    store.gc().unwrap();
+    assert_eq!(left(), 0);
+    store.pull(&registry.name("one"), &PullOptions::default()).await.unwrap();
+    assert_eq!((left(), store.list().unwrap().len()), (0, 1));
 }

@@ -26,6 +26,21 @@ pub enum Lock {
     Token,
 }
 
+/// How a path is answered that does not tell the truth.
+#[derive(Clone, Debug)]
+pub enum Lie {
+    /// With this length, whatever comes.
+    Length(usize),
+    /// With bytes that do not end.
+    Endless,
+    /// By another place.
+    Moved(String),
+    /// With so many bytes, and then nothing until the other side has gone.
+    Stalls(usize),
+    /// With this status.
+    Status(&'static str),
+}
+
 /// What it holds, by path, and how it behaves.
 #[derive(Default)]
 struct Content {
@@ -39,6 +54,10 @@ struct Content {
     understands_ranges: bool,
     /// Layers that are asked for before one is given.
     held: usize,
+    /// Lies by the beginnings of paths, and how often they are told.
+    lies: Vec<(String, Lie, usize)>,
+    /// Answers that stalled.
+    stalled: usize,
 }
 
 #[derive(Default)]
@@ -126,12 +145,28 @@ impl Registry {
         (content.cut, content.understands_ranges) = (Some((after, times)), understands_ranges);
     }
 
+    /// Lies about what begins so, so many times.
+    pub fn lie(&self, path: &str, lie: Lie, times: usize) {
+        self.shared.lock().lies.push((path.to_owned(), lie, times));
+    }
+
+    /// Waits until it has stalled.
+    pub fn wait_stalled(&self) {
+        let waited = self.shared.changed.wait_timeout_while(self.shared.lock(), PATIENCE, |content| content.stalled == 0).unwrap();
+        assert!(!waited.1.timed_out(), "nobody has asked");
+    }
+
     /// An image of these layers under `app:TAG`, through an index for this and another machine.
     pub fn push(&self, tag: &str, layers: &[Vec<u8>]) {
+        self.push_as("app", tag, layers);
+    }
+
+    /// The same under `REPOSITORY:TAG`.
+    pub fn push_as(&self, repository: &str, tag: &str, layers: &[Vec<u8>]) {
         let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
         let blob = |bytes: &[u8], kind: &str| {
             let digest = Digest::of(bytes);
-            self.put(&format!("/v2/app/blobs/{digest}"), "application/octet-stream", bytes.to_vec());
+            self.put(&format!("/v2/{repository}/blobs/{digest}"), "application/octet-stream", bytes.to_vec());
             serde_json::json!({"digest": digest, "size": bytes.len(), "mediaType": kind})
         };
         let diffs: Vec<Digest> = layers.iter().map(|layer| Digest::of(layer)).collect();
@@ -144,10 +179,10 @@ impl Registry {
         let entry = |arch: &str, digest: &Digest| serde_json::json!({"digest": digest, "size": manifest.len(), "mediaType": manifest_type, "platform": {"os": "linux", "architecture": arch}});
         let index_type = "application/vnd.oci.image.index.v1+json";
         let index = serde_json::json!({"schemaVersion": 2, "mediaType": index_type, "manifests": [entry("s390x", &Digest::of(b"other")), entry(arch, &digest)]});
-        self.put(&format!("/v2/app/manifests/{digest}"), manifest_type, manifest.clone().into_bytes());
+        self.put(&format!("/v2/{repository}/manifests/{digest}"), manifest_type, manifest.clone().into_bytes());
         let index = index.to_string().into_bytes();
         for name in [tag, Digest::of(&index).as_str()] {
-            self.put(&format!("/v2/app/manifests/{name}"), index_type, index.clone());
+            self.put(&format!("/v2/{repository}/manifests/{name}"), index_type, index.clone());
         }
     }
 
@@ -163,6 +198,11 @@ impl Registry {
     /// Whether a path that begins so was asked for.
     pub fn asked(&self, path: &str) -> bool {
         self.shared.lock().asked.iter().any(|asked| asked.starts_with(path))
+    }
+
+    /// All that was asked for, in order.
+    pub fn questions(&self) -> Vec<String> {
+        self.shared.lock().asked.clone()
     }
 
     /// Where ranges that were asked for began.
@@ -218,8 +258,54 @@ fn request(reader: &mut impl BufRead) -> Option<(String, String, HashMap<String,
 fn serve<S: Read + Write>(stream: S, address: &str, shared: &Shared) {
     let mut reader = BufReader::new(stream);
     while let Some((method, path, headers)) = request(&mut reader) {
-        let (head, body) = answer(&path, &headers, address, shared);
+        let (mut head, body) = answer(&path, &headers, address, shared);
         let out = reader.get_mut();
+        let lie =
+            shared.lock().lies.iter_mut().find(|(start, _, times)| path.starts_with(&**start) && *times > 0).map(|(_, lie, times)| {
+                *times -= 1;
+                lie.clone()
+            });
+        match lie.filter(|_| head.starts_with("HTTP/1.1 200")) {
+            None => {}
+            Some(Lie::Length(bytes)) => {
+                head = head.replace(&format!("Content-Length: {}", body.len()), &format!("Content-Length: {bytes}"));
+                let sent =
+                    out.write_all(head.as_bytes()).and_then(|()| out.write_all(&body[..bytes.min(body.len())])).and_then(|()| out.flush());
+                if sent.is_err() || bytes > body.len() {
+                    return;
+                }
+                continue;
+            }
+            Some(Lie::Endless) => {
+                let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+                let mut sent = out.write_all(head.as_bytes());
+                while sent.is_ok() {
+                    sent = out.write_all(b"2000\r\n").and_then(|()| out.write_all(&[b' '; 0x2000])).and_then(|()| out.write_all(b"\r\n"));
+                }
+                return;
+            }
+            Some(Lie::Stalls(bytes)) => {
+                let _ = out.write_all(head.as_bytes()).and_then(|()| out.write_all(&body[..bytes])).and_then(|()| out.flush());
+                shared.lock().stalled += 1;
+                shared.changed.notify_all();
+                let _ = out.read(&mut [0]);
+                return;
+            }
+            Some(Lie::Moved(to)) => {
+                let head = format!("HTTP/1.1 307 Temporary Redirect\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n");
+                if out.write_all(head.as_bytes()).and_then(|()| out.flush()).is_err() {
+                    return;
+                }
+                continue;
+            }
+            Some(Lie::Status(status)) => {
+                let head = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+                if out.write_all(head.as_bytes()).and_then(|()| out.flush()).is_err() {
+                    return;
+                }
+                continue;
+            }
+        }
         let is_layer = path.contains("/blobs/") && body.starts_with(&[0x1f, 0x8b]) || headers.contains_key("range");
         let cut =
             shared.lock().cut.as_mut().filter(|(after, times)| is_layer && *times > 0 && *after < body.len()).map(|(after, times)| {
@@ -256,6 +342,7 @@ fn answer(path: &str, headers: &HashMap<String, String>, address: &str, shared: 
     content.asked.push(path.to_owned());
     let start: Option<u64> = headers.get("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
     content.ranges.extend(start);
+    let path = path.split_once('?').map_or(path, |(path, _)| path);
     let (status, kind, body) = match content.bodies.get(path) {
         _ if path == "/v2/" => ("200 OK", "application/json", b"{}".to_vec()),
         Some((kind, body)) => match start.filter(|_| content.understands_ranges) {

@@ -1,8 +1,9 @@
 //! Where one pod goes: filter, score, choose. A plain function of what is known of the cluster.
 
+use coracle_client::pod::Pod;
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 
 use crate::{
     cluster::{Cluster, NodeState},

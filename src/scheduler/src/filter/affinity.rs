@@ -1,6 +1,7 @@
 //! Node selector and node affinity (core/v1 NodeSelectorTerm).
 
-use k8s_openapi::api::core::v1::{Node, NodeAffinity, NodeSelectorRequirement, NodeSelectorTerm, Pod};
+use coracle_client::pod::Pod;
+use k8s_openapi::api::core::v1::{Node, NodeAffinity, NodeSelectorRequirement, NodeSelectorTerm};
 
 use super::Reason;
 

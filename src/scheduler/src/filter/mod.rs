@@ -3,7 +3,8 @@
 mod affinity;
 mod taints;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use coracle_client::pod::Pod;
+use k8s_openapi::api::core::v1::Node;
 
 use crate::{
     cluster::NodeState,

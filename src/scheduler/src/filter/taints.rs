@@ -1,6 +1,7 @@
 //! Taints and tolerations (core/v1 Taint, Toleration).
 
-use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
+use coracle_client::pod::Pod;
+use k8s_openapi::api::core::v1::{Node, Taint, Toleration};
 
 use super::Reason;
 

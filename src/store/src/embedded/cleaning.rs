@@ -99,7 +99,7 @@ fn damaged(segment: &Segment, offset: usize, what: &str) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::embedded::record::Kind;
+    use crate::embedded::{form::Form, record::Kind};
 
     #[test]
     fn records_are_read_whole_wherever_a_window_ends() {
@@ -109,7 +109,7 @@ mod tests {
         for (number, value) in values.iter().enumerate() {
             let key = format!("/key/{number}");
             places.push(bytes.len());
-            let found = Record { kind: Kind::Put, revision: number as u64, created: 1, synced: 0, key: &key, value };
+            let found = Record { kind: Kind::Put, revision: number as u64, created: 1, synced: 0, key: &key, form: Form::Plain, value };
             record::encode(&found, 4, bytes.len() as u32, &mut bytes);
         }
         std::fs::write(&path, &bytes).expect("written");

@@ -4,6 +4,7 @@ use std::{io, sync::Arc};
 
 use super::{
     disk::{Disk, DiskFile},
+    form::Stored,
     record::{self, Kind, Record},
     segment::{Place, Segment},
 };
@@ -11,6 +12,8 @@ use super::{
 /// How far zeros are written ahead of the records. Blocks that are only reserved are written together with the file's metadata: a sync
 /// into blocks that were written before is one write of the disk instead of two or more, and takes about two thirds of the time.
 const AHEAD: u32 = 256 << 10;
+/// Bytes that a buffer keeps at most between batches.
+const KEPT_BYTES: usize = 256 << 10;
 /// What the kernel's cache is made of.
 const PAGE: u32 = 4096;
 
@@ -28,6 +31,8 @@ pub struct Log {
     synced: u32,
     /// Up to where a failed append may have left something.
     dirty: u32,
+    /// Up to where zeros were written over that, and not synced yet.
+    wiped: u32,
     /// Up to where the blocks have been written, with records or zeros.
     written: u32,
     /// From where on to [`written`](Self::written) the kernel may still cache zeros.
@@ -36,12 +41,28 @@ pub struct Log {
     unborn: bool,
     /// Encoded records that go to `end` with the next append.
     buffer: Vec<u8>,
+    /// What lies from `synced` to `end`, to be written again should its sync fail.
+    unsynced: Vec<u8>,
 }
 
 impl Log {
     /// Goes on at `end` of `tail`. What lies before is on the disk.
     pub fn resume(disk: Arc<dyn Disk>, segment_bytes: u32, tail: Arc<Segment>, len: u32, end: u32) -> Self {
-        Log { disk, segment_bytes, tail, len, end, synced: end, dirty: end, written: end, cached: end, unborn: false, buffer: Vec::new() }
+        Log {
+            disk,
+            segment_bytes,
+            tail,
+            len,
+            end,
+            synced: end,
+            dirty: end,
+            wiped: end,
+            written: end,
+            cached: end,
+            unborn: false,
+            buffer: Vec::new(),
+            unsynced: Vec::new(),
+        }
     }
 
     /// The log of a new store. Nothing of it is on the disk until the first sync, so a start costs no sync.
@@ -82,9 +103,9 @@ impl Log {
     }
 
     /// Encodes a record that the next append writes. There must be [`room`](Self::room) for it.
-    pub fn stage(&mut self, kind: Kind, revision: u64, created: u64, key: &str, value: &[u8]) -> Place {
+    pub fn stage(&mut self, kind: Kind, revision: u64, created: u64, key: &str, stored: Stored<'_>) -> Place {
         let (offset, before) = (self.end + self.buffer.len() as u32, self.buffer.len());
-        let record = Record { kind, revision, created, synced: self.synced, key, value };
+        let record = Record { kind, revision, created, synced: self.synced, key, form: stored.form, value: stored.bytes };
         record::encode(&record, self.tail.id, offset, &mut self.buffer);
         Place { segment: self.tail.clone(), offset, len: (self.buffer.len() - before) as u32 }
     }
@@ -92,23 +113,25 @@ impl Log {
     /// Writes the staged records. After an error none of them counts, and the next append first wipes what is left of them.
     /// The last page is written whole: what is behind the records there need not be read first.
     pub fn append(&mut self) -> io::Result<()> {
-        /// The buffer keeps at most this between batches.
-        const KEPT_BYTES: usize = 256 << 10;
-        let end = self.end + self.buffer.len() as u32;
+        let (end, records) = (self.end + self.buffer.len() as u32, self.buffer.len());
         self.buffer.resize((end.next_multiple_of(PAGE).min(self.len) - self.end) as usize, 0);
         let written = self.wipe().and_then(|()| self.tail.file.write_at(&self.buffer, u64::from(self.end)));
-        self.buffer.clear();
-        self.buffer.shrink_to(KEPT_BYTES);
         match written {
-            Ok(()) => self.end = end,
+            Ok(()) => {
+                self.unsynced.extend_from_slice(&self.buffer[..records]);
+                self.end = end;
+            }
             Err(_) => self.dirty = self.dirty.max(end),
         }
+        self.buffer.clear();
+        self.buffer.shrink_to(KEPT_BYTES);
         written
     }
 
     fn wipe(&mut self) -> io::Result<()> {
         if self.dirty > self.end {
             self.tail.file.write_at(&vec![0; (self.dirty - self.end) as usize], u64::from(self.end))?;
+            self.wiped = self.wiped.max(self.dirty);
         }
         self.dirty = self.end;
         Ok(())
@@ -137,7 +160,7 @@ impl Log {
     }
 
     /// Returns when everything appended is on the disk. After an error nobody knows what is: the kernel may have dropped the pages and
-    /// call the next sync a success, so nothing may be written any more.
+    /// call the next sync a success, so nothing may be appended before [`mend`](Self::mend) has written all of it anew.
     pub fn sync(&mut self) -> io::Result<()> {
         if !self.is_synced() {
             self.tail.file.sync()?;
@@ -145,8 +168,37 @@ impl Log {
                 name_segment(&*self.disk, self.tail.id)?;
                 self.unborn = false;
             }
-            self.synced = self.end;
+            self.all_is_synced();
         }
+        Ok(())
+    }
+
+    fn all_is_synced(&mut self) {
+        (self.synced, self.wiped) = (self.end, self.end);
+        self.unsynced.clear();
+        self.unsynced.shrink_to(KEPT_BYTES);
+    }
+
+    /// After a failed sync: what was appended from this offset on does not count.
+    pub fn take_back(&mut self, end: u32) {
+        self.dirty = self.dirty.max(self.end).max(self.wiped);
+        self.end = end;
+        self.unsynced.truncate((end - self.synced) as usize);
+    }
+
+    /// Writes all that counts and is not synced again, zeros over what does not count, and syncs. What a failed sync left in the kernel's
+    /// hands does not matter any more then. After an error nothing has changed.
+    pub fn mend(&mut self) -> io::Result<()> {
+        if self.unborn {
+            return Err(io::Error::other("the first sync of the store failed"));
+        }
+        let to = self.dirty.max(self.wiped).max(self.end).next_multiple_of(PAGE).min(self.len);
+        let mut bytes = self.unsynced.clone();
+        bytes.resize((to - self.synced) as usize, 0);
+        self.tail.file.write_at(&bytes, u64::from(self.synced))?;
+        self.tail.file.sync()?;
+        self.dirty = self.end;
+        self.all_is_synced();
         Ok(())
     }
 
@@ -166,7 +218,7 @@ impl Log {
         self.wipe().map_err(RotateError::Create)?;
         let id = self.tail.id + 1;
         let next = create_segment(&*self.disk, id, self.segment_bytes, revision, oldest).map_err(RotateError::Create)?;
-        self.stage(Kind::Seal, revision, 0, "", &[]);
+        self.stage(Kind::Seal, revision, 0, "", Stored::default());
         self.append().map_err(RotateError::Seal)?;
         self.sync().map_err(RotateError::Seal)?;
         *self = Log::resume(self.disk.clone(), self.segment_bytes, next, self.segment_bytes, first_offset());
@@ -230,7 +282,10 @@ pub fn first_offset() -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::disk::Directory, *};
+    use super::{
+        super::{disk::Directory, form::Form},
+        *,
+    };
 
     #[test]
     fn zeros_are_written_ahead_of_the_records_and_never_over_them() {
@@ -242,7 +297,7 @@ mod tests {
         let mut revision = 0;
         while log.room() > 64_000 {
             revision += 1;
-            let place = log.stage(Kind::Put, revision, revision, "/key", &value);
+            let place = log.stage(Kind::Put, revision, revision, "/key", Stored { form: Form::Plain, bytes: &value });
             log.append().expect("appended");
             log.write_ahead();
             assert!(log.written >= log.end + AHEAD / 4 * 3 || log.written == segment_bytes, "{} behind {}", log.written, log.end);

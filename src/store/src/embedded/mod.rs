@@ -5,6 +5,7 @@
 
 mod cleaning;
 mod disk;
+mod form;
 mod history;
 mod index;
 mod indexer;
@@ -26,6 +27,7 @@ use std::{
     path::Path,
     sync::{Arc, PoisonError, atomic::Ordering},
     thread::JoinHandle,
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -43,9 +45,9 @@ use self::{
     recover::Recovered,
     segment::Slot,
     shared::{Ending, Operation, ReadOnly, Refused, Request, Shared, State},
-    writer::{Start, Writer},
+    writer::{GATHER, Start, Writer},
 };
-use crate::{Durability, Entry, Event, Expect, OpenError, Page, Range, ReadError, Store, WriteError};
+use crate::{Announced, Durability, Entry, Event, Expect, OpenError, Page, Range, ReadError, Store, WriteError};
 
 pub use self::{
     history::Bounds,
@@ -72,11 +74,13 @@ pub struct Options {
     /// Changed keys in memory (some 150 bytes each) from which on the index takes them. A store that never has so many has no index: reading
     /// so few from the log is quicker than opening one.
     pub unindexed_keys: usize,
+    /// How long a write waits at most for others that are announced.
+    pub gather: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { segment_bytes: SEGMENT_BYTES, history: Bounds::default(), unindexed_keys: UNINDEXED_KEYS }
+        Options { segment_bytes: SEGMENT_BYTES, history: Bounds::default(), unindexed_keys: UNINDEXED_KEYS, gather: GATHER }
     }
 }
 
@@ -139,7 +143,8 @@ impl EmbeddedStore {
         let thread_failed = |source| OpenError::Io { path: index_path.to_owned(), what: "a thread of the store cannot be started", source };
         let indexer = Indexer::start(index, index_path.to_owned(), shared.clone()).map_err(thread_failed)?;
         let index_from = options.unindexed_keys;
-        let start = Start { shared: shared.clone(), log, indexer, index_from, lock, live_bytes, sealed_bytes, clean };
+        let start =
+            Start { shared: shared.clone(), log, indexer, index_from, lock, live_bytes, sealed_bytes, clean, gather: options.gather };
         let (writer, until_gone) = (Writer::new(start), shared.clone());
         let thread =
             std::thread::Builder::new().name("store-log".to_owned()).spawn(move || run(writer, &until_gone)).map_err(thread_failed)?;
@@ -152,8 +157,8 @@ impl EmbeddedStore {
         *self.shared.statistics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn write(&self, key: &str, operation: Operation, expect: Expect, durability: Durability) -> Result<u64, WriteError> {
-        let size = if let Operation::Put(value) = &operation { value.len() } else { 0 };
+    async fn write(&self, key: &str, mut operation: Operation, expect: Expect, durability: Durability) -> Result<u64, WriteError> {
+        let size = if let Operation::Put { value, .. } = &operation { value.len() } else { 0 };
         if key.len() > MAX_KEY_BYTES {
             return Err(WriteError::KeyTooLong { size: key.len(), bound: MAX_KEY_BYTES });
         }
@@ -161,7 +166,10 @@ impl EmbeddedStore {
             return Err(WriteError::TooLarge { size, bound: self.largest_value });
         }
         let closed = || WriteError::ReadOnly { reason: writer::CLOSED.to_owned(), source: None };
-        let kib = (key.len() + size) / 1024 + 1;
+        if let Operation::Put { value, packed } = &mut operation {
+            *packed = form::pack(value).map(Bytes::from);
+        }
+        let kib = (key.len() + operation.bytes()) / 1024 + 1;
         let permit = self.shared.permits.clone().acquire_many_owned(kib as u32).await.map_err(|_| closed())?;
         let (answer, answered) = oneshot::channel();
         let request = Request { key: Arc::from(key), operation, expect, durability, answer, _permit: permit };
@@ -229,7 +237,7 @@ fn mark_unclean_end(disk: &dyn Disk, log: &mut Log, recovered: &mut Recovered) -
         if log.room() < record::MARK_BYTES {
             log.rotate(recovered.revision, oldest).map_err(log::RotateError::into_io)?;
         }
-        log.stage(Kind::Resume, next, 0, "", &[]);
+        log.stage(Kind::Resume, next, 0, "", form::Stored::default());
         log.append()?;
         log.sync()
     });
@@ -297,11 +305,15 @@ impl Store for EmbeddedStore {
     }
 
     async fn put(&self, key: &str, value: Bytes, expect: Expect, durability: Durability) -> Result<u64, WriteError> {
-        self.write(key, Operation::Put(value), expect, durability).await
+        self.write(key, Operation::Put { value, packed: None }, expect, durability).await
     }
 
     async fn delete(&self, key: &str, expect: Expect) -> Result<u64, WriteError> {
         self.write(key, Operation::Delete, expect, Durability::Sync).await
+    }
+
+    fn announce(&self) -> Announced {
+        Announced::at(self.shared.clone())
     }
 
     async fn watch(&self, prefix: &str, after: u64) -> Result<BoxStream<'static, Result<Event, ReadError>>, ReadError> {

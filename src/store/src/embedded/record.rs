@@ -10,6 +10,8 @@
 
 use std::ops::Range;
 
+use super::form::{Form, Stored};
+
 /// Records start at multiples of this, which divides [`SECTOR`].
 pub const ALIGN: usize = 32;
 /// Length of a record's header.
@@ -76,6 +78,8 @@ pub struct Record<'a> {
     pub synced: u32,
     /// The key; empty for the kinds without one.
     pub key: &'a str,
+    /// How to read the value.
+    pub form: Form,
     /// The value; empty for all but `Put` and `Keep`.
     pub value: &'a [u8],
 }
@@ -83,7 +87,12 @@ pub struct Record<'a> {
 impl<'a> Record<'a> {
     /// A record without key and value.
     pub fn mark(kind: Kind, revision: u64, created: u64, synced: u32) -> Self {
-        Record { kind, revision, created, synced, key: "", value: &[] }
+        Record { kind, revision, created, synced, key: "", form: Form::Plain, value: &[] }
+    }
+
+    /// Its value, to be written elsewhere as it is.
+    pub fn stored(&self) -> Stored<'a> {
+        Stored { form: self.form, bytes: self.value }
     }
 }
 
@@ -124,6 +133,7 @@ pub fn encode(record: &Record<'_>, segment: u32, offset: u32, out: &mut Vec<u8>)
     let mut header = [0; HEADER];
     header[4..8].copy_from_slice(&body.finalize().to_le_bytes());
     header[8] = record.kind as u8;
+    header[9] = record.form as u8;
     header[10..12].copy_from_slice(&(record.key.len() as u16).to_le_bytes());
     header[12..16].copy_from_slice(&(record.value.len() as u32).to_le_bytes());
     header[16..24].copy_from_slice(&record.revision.to_le_bytes());
@@ -180,6 +190,9 @@ pub fn read_alone(bytes: &[u8], segment: u32, offset: u32) -> Found<'_> {
     let Some(kind) = Kind::from_byte(header[8]) else {
         return Found::Damaged("a kind of record that this version does not know");
     };
+    let Some(form) = Form::from_byte(header[9]) else {
+        return Found::Damaged("a value in a form that this version does not know");
+    };
     let (key_len, value_len) = (usize::from(u16::from_le_bytes([header[10], header[11]])), number32(header, 12) as usize);
     let len = padded(key_len, value_len);
     let Some(whole) = bytes.get(..len) else {
@@ -198,6 +211,7 @@ pub fn read_alone(bytes: &[u8], segment: u32, offset: u32) -> Found<'_> {
         created: number64(body, 0),
         synced: number32(header, 24),
         key,
+        form,
         value: &body[CREATED + key_len..],
     };
     Found::Record(record, offset as usize + len)
@@ -224,7 +238,7 @@ mod tests {
 
     fn encoded(key: &str, value: &[u8], offset: usize) -> Vec<u8> {
         let mut bytes = vec![0; offset];
-        encode(&Record { kind: Kind::Put, revision: 7, created: 3, synced: 64, key, value }, 9, offset as u32, &mut bytes);
+        encode(&Record { kind: Kind::Put, revision: 7, created: 3, synced: 64, key, form: Form::Lz4, value }, 9, offset as u32, &mut bytes);
         bytes
     }
 
@@ -265,7 +279,7 @@ mod tests {
             let offset = slot * ALIGN;
             let bytes = encoded(&key, &value, offset);
             prop_assert_eq!(bytes.len() % ALIGN, 0);
-            let expected = Record { kind: Kind::Put, revision: 7, created: 3, synced: 64, key: &key, value: &value };
+            let expected = Record { kind: Kind::Put, revision: 7, created: 3, synced: 64, key: &key, form: Form::Lz4, value: &value };
             prop_assert_eq!(read(&bytes, 9, offset), Found::Record(expected, bytes.len()));
             prop_assert_eq!(&bytes[offset..][value_range(key.len(), value.len())], &value[..]);
         }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{
     disk::DiskFile,
+    form,
     record::{self, Found, Kind},
 };
 use crate::Entry;
@@ -70,16 +71,17 @@ impl Slot {
             let what = format!("segment {}, byte {offset}: the record of {key} cannot be read: {what}", segment.id);
             io::Error::new(io::ErrorKind::InvalidData, what)
         };
-        let value = match record::read_alone(&bytes, segment.id, *offset) {
+        let (form, value) = match record::read_alone(&bytes, segment.id, *offset) {
             Found::Record(found, _)
                 if found.key == &**key && found.revision == self.modified && matches!(found.kind, Kind::Put | Kind::Keep) =>
             {
-                record::value_range(found.key.len(), found.value.len())
+                (found.form, record::value_range(found.key.len(), found.value.len()))
             }
             Found::Record(..) => return Err(damaged("another record is there")),
             Found::Blank | Found::Torn => return Err(damaged("sectors are blank")),
             Found::Damaged(what) => return Err(damaged(what)),
         };
-        Ok(Entry { key: key.clone(), value: Bytes::from(bytes).slice(value), created: self.created, modified: self.modified })
+        let value = form::unpack(form, Bytes::from(bytes).slice(value)).map_err(damaged)?;
+        Ok(Entry { key: key.clone(), value, created: self.created, modified: self.modified })
     }
 }

@@ -3,7 +3,10 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     io,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -14,15 +17,30 @@ use super::{
     index::{Located, Reader},
     segment::{Place, Segment, Slot},
 };
-use crate::{Durability, Expect};
+use crate::{Durability, Expect, announced::Announcements};
 
 /// What a request asks of the writer.
 #[derive(Debug)]
 pub enum Operation {
     /// This value.
-    Put(Bytes),
+    Put {
+        /// As readers want it.
+        value: Bytes,
+        /// Compressed, if that is shorter.
+        packed: Option<Bytes>,
+    },
     /// That it be gone.
     Delete,
+}
+
+impl Operation {
+    /// Bytes that it holds while it waits.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Operation::Put { value, packed } => value.len() + packed.as_ref().map_or(0, Bytes::len),
+            Operation::Delete => 0,
+        }
+    }
 }
 
 /// A write that waits for its batch.
@@ -80,6 +98,8 @@ pub struct Queue {
     pub requests: VecDeque<Request>,
     /// The writer wants to be woken when there are so many.
     pub wanted: usize,
+    /// The writer waits for those that are announced.
+    pub gathers: bool,
     /// Asked to end; who asked hears from it when all is on the disk and the lock is free.
     pub ending: Option<Ending>,
 }
@@ -136,6 +156,8 @@ pub struct Shared {
     pub revision: watch::Sender<u64>,
     /// Set when the store is closed, and seen with the next change of `revision`.
     pub closed: std::sync::atomic::AtomicBool,
+    /// Writes that were announced and are not answered; some of them wait in the queue.
+    announced: AtomicUsize,
     queue: Mutex<Queue>,
     arrived: Condvar,
     /// What the writer did.
@@ -153,6 +175,7 @@ impl Shared {
             gate: RwLock::new(index.map_or(Gate::Unindexed, Gate::Indexed)),
             revision,
             closed: false.into(),
+            announced: AtomicUsize::new(0),
             queue: Mutex::default(),
             arrived: Condvar::new(),
             statistics: Mutex::default(),
@@ -181,9 +204,15 @@ impl Shared {
 
     /// Tells the writer that there is something in its tray; that is, what it gave leave for waits.
     pub fn notify_writer(&self, queue: &Queue) {
-        if queue.requests.len() >= queue.wanted || queue.ending.is_some() {
+        let enough = queue.requests.len() >= queue.wanted && (!queue.gathers || queue.requests.len() >= self.announced());
+        if enough || queue.ending.is_some() {
             self.arrived.notify_one();
         }
+    }
+
+    /// How many writes are announced, those in the queue among them.
+    pub fn announced(&self) -> usize {
+        self.announced.load(Ordering::Relaxed)
     }
 
     /// Waits until something arrives or `timeout` has passed.
@@ -197,6 +226,19 @@ impl Shared {
     /// The index, held still.
     pub fn index(&self) -> RwLockReadGuard<'_, Gate> {
         self.gate.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Announcements for Shared {
+    fn count(&self) -> &AtomicUsize {
+        &self.announced
+    }
+
+    fn fewer(&self) {
+        let queue = self.queue();
+        if queue.gathers && queue.requests.len() >= self.announced() {
+            self.arrived.notify_one();
+        }
     }
 }
 

@@ -30,6 +30,23 @@ fn all() -> Range {
     Range { prefix: String::new(), after: None, limit: 0, at: None }
 }
 
+/// Bytes that cannot be compressed.
+pub(super) fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// Every other value can be compressed.
+fn some(seed: u64, len: usize) -> Vec<u8> {
+    if seed.is_multiple_of(2) { noise(seed, len) } else { vec![b'a' + (seed % 26) as u8; len] }
+}
+
 async fn put(store: &EmbeddedStore, key: &str, value: &[u8]) -> u64 {
     store.put(key, Bytes::copy_from_slice(value), Expect::Any, Durability::Sync).await.expect("a put")
 }
@@ -139,7 +156,7 @@ fn the_log_is_cleaned_and_loses_nothing() {
             put(&store, &format!("/cold/{n:02}"), &[b'c'; 500]).await;
         }
         for n in 0..3000u32 {
-            let value = Bytes::from(vec![b'h'; 400 + n as usize % 100]);
+            let value = Bytes::from(some(n as u64, 400 + n as usize % 100));
             store.put(&format!("/hot/{}", n % 7), value, Expect::Any, Durability::Lazy).await.expect("a put");
         }
         store.delete("/cold/00", Expect::Any).await.expect("deleted");
@@ -250,4 +267,27 @@ async fn a_race_has_one_winner_each_time() {
         assert_eq!(won.len(), 1);
         modified = won[0];
     }
+}
+
+#[tokio::test]
+async fn what_is_announced_shares_a_sync_and_what_does_not_come_holds_nobody() {
+    let dir = tempfile::tempdir().expect("a directory");
+    // Only the announcements can end the waiting.
+    let store = EmbeddedStore::open(dir.path(), Options { gather: Duration::from_secs(600), ..small() }).expect("the store opens");
+    let _both = [store.announce(), store.announce()];
+    let before = store.statistics().syncs;
+    tokio::join!(put(&store, "/a", b"1"), put(&store, "/b", b"2"));
+    assert_eq!(store.statistics().syncs, before + 1);
+
+    let third = store.announce();
+    let (written, ()) = tokio::join!(async { tokio::join!(put(&store, "/a", b"2"), put(&store, "/b", b"3")) }, async { drop(third) });
+    assert_eq!(written, (3, 4));
+}
+
+#[tokio::test]
+async fn who_is_announced_and_late_is_not_waited_for() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = open(dir.path());
+    let _late = [store.announce(), store.announce()];
+    assert_eq!(put(&store, "/a", b"1").await, 1);
 }

@@ -9,9 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+
 use super::{
     cleaning::Cleaning,
     disk::Lock,
+    form::{Form, Stored},
     history::Past,
     index::Reader,
     indexer::{Indexer, Job},
@@ -34,14 +37,17 @@ pub const REVISION_GAP: u64 = 16384;
 const OVERLAY_BOUND: usize = 65_536;
 
 const FULL: &str = "the disk takes no more of the log; free space on it, and writes go on";
-const SYNC_FAILED: &str =
-    "the log could not be synced, so the last writes may be lost; check the disk, then restart, which verifies what is on it";
+const SYNC_FAILED: &str = "the log could not be synced; check the disk: writes go on as soon as it takes them";
+const SEAL_FAILED: &str =
+    "a segment of the log could not be ended, so the last writes may be lost; check the disk, then restart, which verifies what is on it";
+/// Between two tries to write again what could not be synced; tests have no time.
+const MEND_AGAIN: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 500 });
 const INDEX_FAILED: &str = "the index failed; free space or check the disk, then restart, which makes it again from the log";
 /// After a batch of several, the next one waits for as many, but at most this part of what the sync took: who was answered asks again
 /// at once, and the first of them shall not have a sync of its own.
 const GATHER_DIVISOR: u32 = 2;
 /// And never longer than this, however slow the disk.
-const GATHER: Duration = Duration::from_millis(2);
+pub const GATHER: Duration = Duration::from_millis(2);
 
 /// After the close.
 pub const CLOSED: &str = "it is closed";
@@ -62,15 +68,20 @@ pub struct Writer {
     /// Bytes of all sealed segments.
     sealed_bytes: u64,
     cleaning: Option<Cleaning>,
-    may_clean: bool,
+    /// From when on the log may be cleaned; never, if there is none.
+    clean_from: Option<Instant>,
     /// Since when, and how many, lazy writes are visible and not synced.
     lazy: Option<(Instant, u64)>,
     /// The mark of a close in order is still the last word on the disk. The first write after it is synced, lazy or not.
     fresh: bool,
     /// How many requests the last batch had, and how long its sync took.
     gathering: (usize, Duration),
-    /// Why there will be no more writes until the next start.
+    /// How long a write waits at most for others that are announced.
+    patience: Duration,
+    /// Why there are no more writes.
     dead: Option<ReadOnly>,
+    /// From when on it may be tried to end that; if there is none, the next start will.
+    mend_from: Option<Instant>,
 }
 
 /// What the writer starts with.
@@ -92,6 +103,8 @@ pub struct Start {
     pub sealed_bytes: u64,
     /// Whether the log ends with the mark of a close in order.
     pub clean: bool,
+    /// How long a write waits at most for others that are announced.
+    pub gather: Duration,
 }
 
 /// A batch that is not on the disk yet.
@@ -114,16 +127,18 @@ impl Writer {
             reader: None,
             index_from: start.index_from,
             gathering: (1, Duration::ZERO),
+            patience: start.gather,
             indexer: Some(start.indexer),
             lock: start.lock,
             revision,
             live_bytes: start.live_bytes,
             sealed_bytes: start.sealed_bytes,
             cleaning: None,
-            may_clean: true,
+            clean_from: Some(Instant::now()),
             lazy: None,
             fresh: start.clean,
             dead: None,
+            mend_from: None,
         }
     }
 
@@ -176,11 +191,27 @@ impl Writer {
             }
             queue = self.shared.wait(queue, timeout);
         }
+        self.gather(queue)
+    }
+
+    /// Waits for the writes that are announced, when there is something to sync: one sync costs as much for all of them.
+    fn gather<'a>(&self, mut queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
+        let until = Instant::now() + self.patience;
+        while !queue.requests.is_empty() && queue.requests.len() < self.shared.announced() && queue.ending.is_none() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            queue.gathers = true;
+            queue = self.shared.wait(queue, Some(left));
+        }
+        queue.gathers = false;
         queue
     }
 
     /// Takes as many of `requests` as fit into one batch, and answers them.
     fn batch(&mut self, requests: &mut std::collections::VecDeque<Request>) {
+        self.mend();
         let mut staged = Staged { sync: self.fresh, ..Staged::default() };
         while let Some(request) = requests.pop_front() {
             if self.log.room() < need(&request) || self.log.pending() > BATCH_BYTES {
@@ -221,13 +252,13 @@ impl Writer {
         let revision = self.revision + staged.pasts.len() as u64 + 1;
         let created = before.as_ref().map_or(revision, |slot| slot.created);
         let (after, value) = match &request.operation {
-            Operation::Put(value) => {
-                let place = self.log.stage(Kind::Put, revision, created, &request.key, value);
+            Operation::Put { value, packed } => {
+                let place = self.log.stage(Kind::Put, revision, created, &request.key, stored(value, packed.as_ref()));
                 staged.live_bytes += i64::from(place.len);
                 (Some(Slot { created, modified: revision, place }), Some(value.clone()))
             }
             Operation::Delete => {
-                self.log.stage(Kind::Delete, revision, created, &request.key, &[]);
+                self.log.stage(Kind::Delete, revision, created, &request.key, Stored::default());
                 (None, None)
             }
         };
@@ -285,7 +316,7 @@ impl Writer {
             self.log.discard();
             return Err(why);
         }
-        let bytes = self.log.pending() as u64;
+        let (bytes, (_, end)) = (self.log.pending() as u64, self.log.position());
         self.log.append().map_err(|source| ReadOnly::because(FULL, source))?;
         self.shared.statistics.lock().unwrap_or_else(PoisonError::into_inner).appended_bytes += bytes;
         let (since, lazy) = self.lazy.unwrap_or((Instant::now(), 0));
@@ -293,10 +324,12 @@ impl Writer {
         if sync || lazy + changes > LAZY_WRITES {
             self.sync();
         }
-        self.dead.clone().map_or(Ok(()), Err)
+        let Some(why) = self.dead.clone() else { return Ok(()) };
+        self.log.take_back(end);
+        Err(why)
     }
 
-    /// Syncs the log. If that fails there are no more writes.
+    /// Syncs the log. If that fails there are no more writes until [`mend`](Self::mend) was possible.
     fn sync(&mut self) {
         if self.dead.is_some() {
             return;
@@ -307,13 +340,33 @@ impl Writer {
                 (self.lazy, self.fresh, self.gathering.1) = (None, false, start.elapsed());
                 self.shared.statistics.lock().unwrap_or_else(PoisonError::into_inner).syncs += 1;
             }
-            Err(source) => self.die(SYNC_FAILED, source),
+            Err(source) => {
+                self.die(SYNC_FAILED, source);
+                self.mend_from = Some(Instant::now());
+            }
+        }
+    }
+
+    /// Writes again what could not be synced: who could read it must not lose it, and who was refused must not find it.
+    fn mend(&mut self) {
+        if self.mend_from.is_none_or(|from| Instant::now() < from) {
+            return;
+        }
+        match self.log.mend() {
+            Ok(()) => {
+                tracing::info!("the store takes writes again");
+                (self.dead, self.mend_from) = (None, None);
+            }
+            Err(source) => {
+                self.dead = Some(ReadOnly::because(SYNC_FAILED, source));
+                self.mend_from = Some(Instant::now() + MEND_AGAIN);
+            }
         }
     }
 
     fn die(&mut self, reason: &str, source: io::Error) {
         tracing::error!(error = %source, "the store takes no more writes: {reason}");
-        (self.lazy, self.cleaning) = (None, None);
+        (self.lazy, self.cleaning, self.mend_from) = (None, None, None);
         self.dead = Some(ReadOnly::because(reason, source));
     }
 
@@ -333,7 +386,7 @@ impl Writer {
             }
             Err(RotateError::Create(source)) => Err(ReadOnly::because(FULL, source)),
             Err(RotateError::Seal(source)) => {
-                self.die(SYNC_FAILED, source);
+                self.die(SEAL_FAILED, source);
                 self.dead.clone().map_or(Ok(()), Err)
             }
         }
@@ -393,6 +446,8 @@ impl Writer {
 
     /// Everything synced, the index complete and in the kernel's hands, and the log says so.
     fn finish(&mut self) -> Result<(), ReadOnly> {
+        self.mend_from = self.mend_from.map(|_| Instant::now());
+        self.mend();
         self.sync();
         if let Some(why) = &self.dead {
             return Err(why.clone());
@@ -406,7 +461,7 @@ impl Writer {
         if self.fresh {
             return Ok(()); // nothing was written, and the mark is there
         }
-        self.log.stage(Kind::Close, self.revision, 0, "", &[]);
+        self.log.stage(Kind::Close, self.revision, 0, "", Stored::default());
         self.write(true, 0)
     }
 }
@@ -416,9 +471,17 @@ fn state_is_small(shared: &Shared, index_from: usize) -> bool {
     matches!(*shared.index(), Gate::Unindexed) && shared.state().overlay.len() < index_from
 }
 
+/// How a value goes into the log.
+fn stored<'a>(value: &'a Bytes, packed: Option<&'a Bytes>) -> Stored<'a> {
+    match packed {
+        Some(packed) => Stored { form: Form::Lz4, bytes: packed },
+        None => Stored { form: Form::Plain, bytes: value },
+    }
+}
+
 fn need(request: &Request) -> usize {
     let value = match &request.operation {
-        Operation::Put(value) => value.len(),
+        Operation::Put { value, packed } => stored(value, packed.as_ref()).bytes.len(),
         Operation::Delete => 0,
     };
     record::padded(request.key.len(), value)

@@ -29,7 +29,7 @@ pub use self::{
     rotate::{Census, RotateError},
     wrap::{InFile, KeyWrapper, WrapError},
 };
-use crate::{Change, Durability, Entry, Event, Expect, Page, Range, ReadError, Store, WriteError};
+use crate::{Announced, Change, Durability, Entry, Event, Expect, Page, Range, ReadError, Store, WriteError};
 
 /// Why a store is not encrypted.
 #[derive(Debug, thiserror::Error)]
@@ -246,6 +246,10 @@ impl Store for Encrypted {
 
     async fn delete(&self, key: &str, expect: Expect) -> Result<u64, WriteError> {
         self.inner.delete(key, expect).await.map_err(|error| self.shared.open_conflict(error))
+    }
+
+    fn announce(&self) -> Announced {
+        self.inner.announce()
     }
 
     async fn watch(&self, prefix: &str, after: u64) -> Result<BoxStream<'static, Result<Event, ReadError>>, ReadError> {

@@ -13,7 +13,7 @@ use super::Start;
 use crate::{
     container::env,
     context::chain,
-    pod::message,
+    pod::{message, status},
     volume::{self, subpath},
 };
 
@@ -62,7 +62,7 @@ fn place(
             source,
             destination: PathBuf::from(&mount.mount_path),
             read_only,
-            recursive_read_only: read_only && matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible")),
+            recursive_read_only: mount.read_only == Some(true) && status::recursive(mount) == "Enabled",
             propagation: propagation(mount.mount_propagation.as_deref()).to_owned(),
         });
     }

@@ -12,9 +12,10 @@ use tokio_util::sync::CancellationToken;
 use super::{Message, Worker};
 use crate::{
     context::{Context, chain},
+    devices::allocate::AllocateError,
     pod::{
         hooks,
-        life::Sandbox,
+        life::{Refusal, Sandbox},
         plan::{Action, Event},
         resize, sandbox,
         spec::{self, Part},
@@ -22,6 +23,7 @@ use crate::{
         volumes,
     },
     probe::ask::Target,
+    stats::meters::{STARTED_PODS, STARTED_PODS_ERRORS, STARTED_USER_NAMESPACED_PODS},
     volume::mount,
 };
 
@@ -37,6 +39,16 @@ impl Worker {
                 }
             }
             Action::Signal { name, kill } => self.signal(&name, kill),
+            Action::GiveDevices => {
+                ctx.devices.live(spec::uid(&pod));
+                self.answer(async move {
+                    let given = ctx.devices.allocate(&pod).await.map_err(|error| refusal(&error));
+                    if let Err(refusal) = &given {
+                        ctx.tell(&pod, None, true, &refusal.reason, refusal.message.clone());
+                    }
+                    Event::DevicesGiven(given)
+                })
+            }
             Action::MountVolumes => {
                 let (used, tokens, outbox) = (self.used.clone(), self.tokens.clone(), self.outbox.clone());
                 let addresses = self.addresses();
@@ -52,8 +64,13 @@ impl Worker {
             Action::MakeSandbox { attempt } => {
                 let granted = self.granted();
                 self.answer(async move {
+                    ctx.meters.count(&STARTED_PODS, &[]);
+                    if granted.spec.as_ref().is_some_and(|spec| spec.host_users == Some(false)) {
+                        ctx.meters.count(&STARTED_USER_NAMESPACED_PODS, &[]);
+                    }
                     let made = sandbox::make(&ctx, &granted, attempt).await;
                     if let Err(message) = &made {
+                        ctx.meters.count(&STARTED_PODS_ERRORS, &[]);
                         ctx.tell(&pod, None, true, "FailedCreatePodSandBox", format!("Failed to create pod sandbox: {message}"));
                     }
                     Event::SandboxMade(made.ok())
@@ -126,6 +143,9 @@ impl Worker {
             let run = self.life.members.get(target).and_then(|m| m.running());
             run.map(|r| r.id.id.clone()).ok_or_else(|| format!("unable to find target container {target}"))
         });
+        if self.devices.is_some() {
+            self.ctx.devices.live(spec::uid(&pod));
+        }
         let cancel = CancellationToken::new();
         self.cancels.insert(name, cancel.clone());
         let start = Start {
@@ -185,6 +205,12 @@ impl Worker {
             }
         });
     }
+}
+
+/// A pod that gets no devices is one that the node does not take.
+fn refusal(error: &AllocateError) -> Refusal {
+    let message = format!("Allocate failed due to {}, which is unexpected", chain(error));
+    Refusal { reason: "UnexpectedAdmissionError".to_owned(), message }
 }
 
 async fn delete(ctx: &Context, pod: &Pod) -> bool {

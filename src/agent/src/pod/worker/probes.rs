@@ -17,7 +17,7 @@ use crate::{
         spec,
     },
     probe::{
-        ask::{self, Target},
+        ask::{self, Target, Unwell},
         verdict::{Schedule, Streak},
     },
     stats::probes::Name,
@@ -106,6 +106,11 @@ async fn watch_probe(
     loop {
         ticks.tick().await;
         let result = ask::ask(&ctx.runtime, &target, &probe, schedule.timeout).await;
+        if let Err(why @ Unwell::NotAsked(_)) = &result {
+            // A runtime that is away says nothing of the container: the result before holds.
+            ctx.tell(&pod, Some(&name), true, "Unhealthy", format!("{} probe errored and resulted in unknown state: {why}", counted.probe));
+            continue;
+        }
         ctx.probes.count(&counted, result.is_ok());
         if let Err(why) = &result {
             ctx.tell(&pod, Some(&name), true, "Unhealthy", format!("{} probe failed: {why}", counted.probe));

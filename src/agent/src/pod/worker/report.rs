@@ -1,6 +1,6 @@
 //! What the API is shown of a pod: one write at a time, the newest state next, again when it fails.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -12,7 +12,8 @@ use kube::{
 use super::{Message, Worker};
 use crate::{
     context::{Context, chain},
-    pod::{backoff::later, life::pause, plan::Event, spec, status, write},
+    pod::{backoff::later, life::pause, plan::Event, shown, spec, status, write},
+    stats::meters::POD_STATUS_SYNC,
 };
 
 /// The API does not answer a status patch for so long: it is sent anew.
@@ -48,6 +49,11 @@ impl Report {
         }
     }
 
+    /// A write that failed is tried again now.
+    pub(super) fn hurry(&mut self) {
+        self.retry_at = None;
+    }
+
     fn rests(&self, now: Timestamp) -> bool {
         self.writing || self.retry_at.is_some_and(|at| at > now)
     }
@@ -56,10 +62,17 @@ impl Report {
 impl Worker {
     /// Sends the status if it is another than the one shown.
     pub(super) fn show(&mut self, now: Timestamp) {
-        if self.life.gone || self.report.rests(now) {
-            return;
+        // A static pod is shown by its mirror, to its end.
+        let object = match &self.mirror {
+            Some(mirror) => mirror.object().cloned(),
+            None => Some(self.pod.clone()).filter(|_| !self.life.gone),
+        };
+        let Some(object) = object.filter(|_| !self.report.rests(now)) else { return };
+        let mut want = status::status(&self.pod, &self.life, &self.report.shown, &self.ctx.config.node_ips, now);
+        shown::to_api(&*self.ctx.runtime, &mut want);
+        if self.devices.is_some() {
+            self.ctx.devices.show_health(spec::uid(&self.pod), &mut want, &self.report.shown);
         }
-        let want = status::status(&self.pod, &self.life, &self.report.shown, &self.ctx.config.node_ips, now);
         let ended = self.life.all_ended() || self.life.refused.is_some();
         if want == self.report.shown {
             if ended && !self.life.reported {
@@ -70,9 +83,10 @@ impl Worker {
         }
         self.report.writing = true;
         self.report.retry_at = None;
-        let (ctx, pod, outbox) = (self.ctx.clone(), self.pod.clone(), self.outbox.clone());
+        let (ctx, pod, outbox) = (self.ctx.clone(), object, self.outbox.clone());
         self.report.shown = want.clone();
         tokio::spawn(async move {
+            let began = Instant::now();
             let ok = match tokio::time::timeout(PATCH_TIMEOUT, patch(&ctx, &pod, &want)).await {
                 Ok(Ok(())) => true,
                 Ok(Err(error)) => {
@@ -81,6 +95,7 @@ impl Worker {
                 }
                 Err(_) => false,
             };
+            ctx.meters.took(&POD_STATUS_SYNC, &[], began);
             outbox.send(Message::Written { ok, ended }).await
         });
     }

@@ -163,8 +163,20 @@ fn ports(ports: &Field<'_>) {
     });
 }
 
+/// Rules of one container.
+const RESTART_RULES: usize = 20;
+/// Exit codes of one rule.
+const EXIT_CODES: usize = 255;
+
 fn restart_rules(container: &Field<'_>) {
-    container.at("restartPolicyRules").each(|_, rule| {
+    let rules = container.at("restartPolicyRules");
+    if !rules.is_empty() && !container.at("restartPolicy").exists() {
+        container.at("restartPolicy").required("must specify restartPolicy when restart rules are used");
+    }
+    if rules.list().len() > RESTART_RULES {
+        rules.too_many(RESTART_RULES);
+    }
+    rules.each(|_, rule| {
         rule.at("action").one_of(&["Restart", "RestartAllContainers"]);
         let codes = rule.at("exitCodes");
         if !codes.exists() {
@@ -172,5 +184,8 @@ fn restart_rules(container: &Field<'_>) {
             return;
         }
         codes.at("operator").one_of(&["In", "NotIn"]);
+        if codes.at("values").list().len() > EXIT_CODES {
+            codes.at("values").too_many(EXIT_CODES);
+        }
     });
 }

@@ -1,9 +1,7 @@
 //! ReplicaSet plans: tables of cases, and convergence from any state with informers that lag.
 
-use k8s_openapi::{
-    api::core::v1::{PodCondition, PodSpec, PodStatus},
-    apimachinery::pkg::apis::meta::v1::LabelSelector,
-};
+use coracle_client::pod::{ContainerStatus, PodSpec, PodStatus};
+use k8s_openapi::{api::core::v1::PodCondition, apimachinery::pkg::apis::meta::v1::LabelSelector};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -38,12 +36,12 @@ fn pod(name: &str, words: &str) -> Arc<Pod> {
     for word in words.split_whitespace() {
         match word.split_once('=').unwrap_or((word, "")) {
             ("ready", since) => {
-                status.conditions = Some(vec![PodCondition {
+                status.conditions = Some(Box::new([PodCondition {
                     type_: "Ready".into(),
                     status: "True".into(),
                     last_transition_time: Some(Time(at(since.parse().unwrap_or(0)))),
                     ..PodCondition::default()
-                }]);
+                }]));
             }
             ("pending", _) => {
                 status.phase = Some("Pending".into());
@@ -59,8 +57,8 @@ fn pod(name: &str, words: &str) -> Arc<Pod> {
             }
             ("node", n) => spec.node_name = Some(n.into()),
             ("restarts", n) => {
-                status.container_statuses =
-                    Some(vec![k8s_openapi::api::core::v1::ContainerStatus { restart_count: n.parse().unwrap(), ..Default::default() }]);
+                let restarted = ContainerStatus { restart_count: n.parse().unwrap(), ..ContainerStatus::default() };
+                status.container_statuses = Some(Box::new([restarted]));
             }
             ("age", n) => pod.metadata.creation_timestamp = Some(Time(at(1_000 - n.parse::<i64>().unwrap()))),
             _ => panic!("{word}"),
@@ -232,12 +230,12 @@ pub fn make_ready(model: &Model, key: &coracle_client::Key, ready: bool) {
             status.phase = Some("Running".into());
             let changed = !status.conditions.iter().flatten().any(|c| (c.status == "True") == ready);
             if changed {
-                status.conditions = Some(vec![PodCondition {
+                status.conditions = Some(Box::new([PodCondition {
                     type_: "Ready".into(),
                     status: if ready { "True" } else { "False" }.into(),
                     last_transition_time: Some(Time(now)),
                     ..PodCondition::default()
-                }]);
+                }]));
             }
         }
     });

@@ -1,6 +1,7 @@
 //! Tests of the judgement on a segment's end.
 
 use super::*;
+use crate::embedded::form::Form;
 
 const LEN: usize = 16 << 10;
 
@@ -18,7 +19,7 @@ fn segment(batches: &[usize]) -> (Vec<u8>, Vec<usize>) {
             let offset = bytes.len() as u32;
             let value = [b'a' + revision as u8; 600];
             record::encode(
-                &Record { kind: Kind::Put, revision, created: revision, synced, key: "/registry/pods/a", value: &value },
+                &Record { kind: Kind::Put, revision, created: revision, synced, key: "/registry/pods/a", form: Form::Plain, value: &value },
                 1,
                 offset,
                 &mut bytes,

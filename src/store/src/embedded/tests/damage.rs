@@ -86,7 +86,7 @@ fn a_missing_segment_is_told() {
         let store = open(dir.path());
         runtime().block_on(async {
             for n in 0..160 {
-                put(&store, &format!("/k/{n}"), &[b'v'; 1000]).await;
+                put(&store, &format!("/k/{n}"), &noise(n, 1000)).await;
             }
         });
         drop(store);
@@ -122,7 +122,7 @@ fn a_damaged_record_is_not_served() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = open(dir.path());
     let runtime = runtime();
-    runtime.block_on(put(&store, "/a", &[b'v'; 600]));
+    runtime.block_on(put(&store, "/a", &noise(0, 600)));
     let log = fs::File::options().write(true).open(dir.path().join("log/0000000001.log")).expect("the log");
     log.write_all_at(b"!", 300).expect("damaged");
     assert!(matches!(runtime.block_on(store.get("/a")), Err(ReadError::Io(error)) if error.to_string().contains("/a")));

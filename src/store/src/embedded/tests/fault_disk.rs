@@ -33,6 +33,8 @@ struct Content {
     seen: Vec<u8>,
     /// What is on the platter.
     durable: Vec<u8>,
+    /// What was written since the last sync. One that fails forgets it, as the kernel does: the next writes only what came after.
+    dirty: Vec<std::ops::Range<usize>>,
 }
 
 type Shared = Arc<Mutex<Content>>;
@@ -121,7 +123,8 @@ impl FaultDisk {
         let style = machine.chance.below(4);
         for content in machine.names.values() {
             let mut content = content.lock().expect("a file");
-            let Content { seen, durable } = &mut *content;
+            let Content { seen, durable, dirty } = &mut *content;
+            dirty.clear();
             durable.resize(seen.len(), 0);
             for (old, new) in durable.chunks_mut(SECTOR).zip(seen.chunks(SECTOR)) {
                 let survives = match style {
@@ -149,7 +152,7 @@ impl Disk for FaultDisk {
         if machine.is_full() {
             return Err(io::Error::from_raw_os_error(libc::ENOSPC));
         }
-        let content: Shared = Arc::new(Mutex::new(Content { seen: vec![0; size as usize], durable: Vec::new() }));
+        let content: Shared = Arc::new(Mutex::new(Content { seen: vec![0; size as usize], ..Content::default() }));
         machine.names.insert(name.to_owned(), content.clone());
         Ok(Box::new(FaultFile(self.0.clone(), content)))
     }
@@ -207,6 +210,7 @@ impl DiskFile for FaultFile {
         let mut content = self.1.lock().expect("a file");
         let target = content.seen.get_mut(offset as usize..offset as usize + count).ok_or(io::ErrorKind::UnexpectedEof)?;
         target.copy_from_slice(&bytes[..count]);
+        content.dirty.push(offset as usize..offset as usize + count);
         powered?;
         if full { Err(io::Error::from_raw_os_error(libc::ENOSPC)) } else { Ok(()) }
     }
@@ -214,14 +218,19 @@ impl DiskFile for FaultFile {
     fn sync(&self) -> io::Result<()> {
         let mut machine = self.0.lock().expect("the disk");
         machine.step()?;
+        let mut content = self.1.lock().expect("a file");
+        let Content { seen, durable, dirty } = &mut *content;
         if let Some(left) = &mut machine.faults.sync {
             if *left == 0 {
+                dirty.clear();
                 return Err(io::Error::from_raw_os_error(libc::EIO));
             }
             *left -= 1;
         }
-        let mut content = self.1.lock().expect("a file");
-        content.durable = content.seen.clone();
+        durable.resize(seen.len(), 0);
+        for range in dirty.drain(..) {
+            durable[range.clone()].copy_from_slice(&seen[range]);
+        }
         Ok(())
     }
 }

@@ -88,7 +88,7 @@ fn run(steps: Vec<Step>) {
             Step::Put { key, size, expect, lazy } => {
                 let key = key_of(key);
                 let (expect, holds) = model.expect(&key, expect);
-                let value = Bytes::from(vec![b'a' + (model.revision % 26) as u8; size]);
+                let value = Bytes::from(some(model.revision, size));
                 let durability = if lazy { Durability::Lazy } else { Durability::Sync };
                 let answer = runtime.block_on(store.put(&key, value.clone(), expect, durability));
                 if holds {

@@ -3,15 +3,19 @@
 use std::{
     io,
     sync::{Arc, PoisonError},
+    time::{Duration, Instant},
 };
 
-use super::Writer;
+use super::{Stored, Writer};
 use crate::embedded::{
     cleaning::{self, Cleaning},
     record::{self, Kind},
     segment::{Place, Slot},
     shared::ReadOnly,
 };
+
+/// After a disk that did not take what cleaning writes, as one that is full: the next try.
+const AGAIN: Duration = Duration::from_secs(60);
 
 impl Writer {
     /// Writes what lives in the oldest segment again, a slice at a time, and drops the segment, while more than half of the log is dead.
@@ -23,15 +27,20 @@ impl Writer {
         match self.clean_slice(&mut cleaning) {
             Ok(false) => self.cleaning = Some(cleaning),
             Ok(true) => {}
-            Err(source) => {
+            Err(source) if source.kind() == io::ErrorKind::InvalidData => {
                 tracing::warn!(error = %source, segment = cleaning.segment().id, "the log is not cleaned any more until the next start");
-                self.may_clean = false;
+                self.clean_from = None;
+            }
+            Err(source) => {
+                tracing::warn!(error = %source, segment = cleaning.segment().id, "the log cannot be cleaned now");
+                self.clean_from = Some(Instant::now() + AGAIN);
             }
         }
     }
 
     fn next_to_clean(&mut self) -> Option<Cleaning> {
-        let worth = self.may_clean && self.dead.is_none() && cleaning::is_due(self.sealed_bytes, self.live_bytes, self.log.capacity());
+        let may = self.dead.is_none() && self.clean_from.is_some_and(|from| Instant::now() >= from);
+        let worth = may && cleaning::is_due(self.sealed_bytes, self.live_bytes, self.log.capacity());
         let oldest = worth.then(|| self.shared.state().segments.values().next().cloned())??;
         if oldest.id == self.log.tail().id {
             return None;
@@ -40,7 +49,7 @@ impl Writer {
             Ok(cleaning) => Some(cleaning),
             Err(error) => {
                 tracing::warn!(%error, "the oldest segment cannot be read; the log is not cleaned any more until the next start");
-                self.may_clean = false;
+                self.clean_from = None;
                 None
             }
         }
@@ -65,7 +74,7 @@ impl Writer {
                 if full || self.log.pending() > cleaning::SLICE_BYTES {
                     break;
                 }
-                let place = self.log.stage(Kind::Keep, slot.modified, slot.created, found.key, found.value);
+                let place = self.log.stage(Kind::Keep, slot.modified, slot.created, found.key, found.stored());
                 kept.push((Arc::from(found.key), Some(Slot { place, ..slot })));
             }
             cleaning.advance();
@@ -94,7 +103,7 @@ impl Writer {
         if self.log.room() < record::MARK_BYTES {
             self.rotate().map_err(|why| why.source().unwrap_or_else(|| io::Error::other(&*why.reason)))?;
         }
-        self.log.stage(Kind::Drop, self.revision, u64::from(id) + 1, "", &[]);
+        self.log.stage(Kind::Drop, self.revision, u64::from(id) + 1, "", Stored::default());
         self.write(true, 0).map_err(|why| why.source().unwrap_or_else(|| io::Error::other(&*why.reason)))?;
         let gate = self.shared.gate.write().unwrap_or_else(PoisonError::into_inner);
         self.shared.state().segments.remove(&id);

@@ -16,9 +16,9 @@ use super::{
 /// Streams of one connection; kubectl opens five, or two a forwarded connection.
 const STREAMS: usize = 512;
 /// Data frames that wait for a slow stream; then the connection waits, as SPDY here has no windows.
-const QUEUE_FRAMES: usize = 16;
+pub(super) const QUEUE_FRAMES: usize = 16;
 /// Bytes that are read at once.
-const READ_BYTES: usize = 32 << 10;
+pub(super) const READ_BYTES: usize = 32 << 10;
 /// Largest data frame that is sent.
 const CHUNK_BYTES: usize = 32 << 10;
 /// Status of a stream that is refused.
@@ -45,13 +45,14 @@ impl Stream {
 /// Sends on one stream.
 #[derive(Clone, Debug)]
 pub struct Sender {
-    stream: u32,
-    frames: mpsc::Sender<Outgoing>,
+    pub(super) stream: u32,
+    pub(super) frames: mpsc::Sender<Outgoing>,
 }
 
 #[derive(Debug)]
-enum Outgoing {
+pub(super) enum Outgoing {
     Frame(Frame),
+    Open(u32, Headers),
     Accept(u32),
 }
 
@@ -99,11 +100,15 @@ where
     read.and(written)
 }
 
-async fn write(mut writer: impl AsyncWrite + Unpin, mut queue: mpsc::Receiver<Outgoing>) -> io::Result<()> {
+pub(super) async fn write(mut writer: impl AsyncWrite + Unpin, mut queue: mpsc::Receiver<Outgoing>) -> io::Result<()> {
     let mut encoder = Encoder::new().map_err(io::Error::other)?;
     while let Some(outgoing) = queue.recv().await {
         let frame = match outgoing {
             Outgoing::Frame(frame) => frame,
+            Outgoing::Open(stream, headers) => {
+                let block = encoder.encode(&headers).map_err(io::Error::other)?;
+                Frame::SynStream { stream, fin: false, block: block.into() }
+            }
             Outgoing::Accept(stream) => {
                 let block = encoder.encode(&Headers::new()).map_err(io::Error::other)?;
                 Frame::SynReply { stream, fin: false, block: block.into() }
