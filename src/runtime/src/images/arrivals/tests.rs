@@ -46,6 +46,16 @@ impl Node {
             tokio::time::timeout(PATIENCE, self.told.recv()).await.unwrap_or_else(|_| panic!("{image} does not come")).unwrap();
         }
     }
+
+    /// Waits until the import of an archive is over: its image is there before what it was made of is gone and the archive remembered.
+    async fn is_done_with(&self, archive: &str) {
+        let done = async {
+            while !taken(&self.store).contains_key(archive) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, done).await.unwrap_or_else(|_| panic!("{archive} is not remembered"));
+    }
 }
 
 fn archive(tag: &str) -> Vec<u8> {
@@ -83,6 +93,7 @@ async fn what_is_no_archive_harms_nothing() {
     std::os::unix::fs::symlink("/nowhere", node.path("gone.tar")).unwrap();
     fs::write(node.path("z.tar"), archive("good")).unwrap();
     node.arrives("good").await;
+    node.is_done_with("z.tar").await;
     assert_eq!(node.store.list().unwrap().len(), 1);
     assert_eq!(fs::read_dir(node.store.root.join("incoming")).unwrap().count(), 0);
 }
@@ -92,11 +103,7 @@ async fn an_archive_is_taken_once_and_again_when_it_changes_or_its_image_is_gone
     let mut node = Node::new();
     fs::write(node.path("a.tar"), archive("a")).unwrap();
     node.arrives("a").await;
-    let remembered = || taken(&node.store);
-    // It is remembered just after the index has changed.
-    while remembered().is_empty() {
-        tokio::task::yield_now().await;
-    }
+    node.is_done_with("a.tar").await;
     node.arrivals = None;
     let id = node.store.get("a").unwrap().unwrap().id;
     // A later image took the name; the archive does not take it back at the next start.
