@@ -108,10 +108,14 @@ struct Cost {
     cpu: f64,
 }
 
-/// What the cluster of this process's parent takes: the server itself, and whatever runs its program in its cgroups.
+/// What the cluster of this process's parent takes: the server itself, and whatever runs its program in its cgroups. Told by the command line: a shim
+/// has left the mount namespace that its program's path is in.
 async fn cost() -> Result<Cost, Failure> {
     let server = std::os::unix::process::parent_id();
-    let own = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.to_string_lossy().contains("coracle"));
+    let own = |pid: u32| {
+        let program = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(program.split(|byte| *byte == 0).next().unwrap_or_default()).contains("coracle")
+    };
     let cluster = cluster()?;
     let mut pids = vec![server];
     for entry in fs::read_dir("/proc")?.flatten() {
