@@ -18,7 +18,10 @@ pub struct Link(pub TlsStream<TcpStream>);
 
 impl Connection for Link {
     fn connected(&self) -> Connected {
-        Connected::new()
+        match self.0.get_ref().1.alpn_protocol() {
+            Some(b"h2") => Connected::new().negotiated_h2(),
+            _ => Connected::new(),
+        }
     }
 }
 

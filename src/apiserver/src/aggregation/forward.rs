@@ -2,7 +2,10 @@
 
 use axum::{extract::Request, response::Response};
 use coracle_api::status::Status;
-use http::{StatusCode, Uri, header::UPGRADE};
+use http::{
+    StatusCode, Uri,
+    header::{HOST, UPGRADE},
+};
 
 use super::{
     identity,
@@ -30,9 +33,12 @@ fn unavailable() -> Response {
 }
 
 async fn pass(shared: &Shared, remote: &Remote, cx: &Context, mut request: Request) -> Result<Response, Response> {
-    let client = remote.client().map_err(|why| answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{why}\n")))?;
+    let upgrades = request.headers().contains_key(UPGRADE);
+    let client = remote
+        .client(upgrades || cx.info.verb == "watch")
+        .map_err(|why| answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{why}\n")))?;
     let place = remote.next_place().ok_or_else(unavailable)?;
-    let near = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
+    let near = upgrades.then(|| hyper::upgrade::on(&mut request));
     let outward = outward(&place.authority(), cx, request).map_err(|status| answer::status(&status))?;
     let mut reply = client.request(outward).await.map_err(|error| {
         // Whether it is still there is asked at once, not with the next request.
@@ -59,6 +65,8 @@ fn outward(authority: &str, cx: &Context, request: Request) -> Result<Request, S
     parts.version = http::Version::HTTP_11;
     parts.extensions = http::Extensions::new();
     node_proxy::onward(&mut parts.headers, authority)?;
+    // The URL says it, and the client tells it as the protocol of the connection has it.
+    parts.headers.remove(HOST);
     identity::put(&mut parts.headers, &cx.user)?;
     Ok(Request::from_parts(parts, body))
 }

@@ -21,7 +21,7 @@ use serde_json::Value;
 use tokio::{sync::Notify, time::timeout};
 
 use super::{
-    connect::{Client, Dialer},
+    connect::{Client, Clients, Dialer},
     identity,
     locate::{self, Missing, Place},
     service::{ApiService, Reference},
@@ -43,7 +43,7 @@ pub struct Remote {
     pub version: String,
     /// The APIService's word on where and how.
     pub reference: Reference,
-    client: Result<Client, String>,
+    clients: Result<Clients, String>,
     places: ArcSwap<Result<Vec<Place>, Missing>>,
     turn: AtomicUsize,
     state: ArcSwap<State>,
@@ -139,7 +139,7 @@ pub fn told(error: &(dyn Error + Send + Sync + 'static)) -> String {
 impl Remote {
     /// Behind an APIService that is not served here.
     pub fn new(service: &ApiService, reference: Reference, dialer: &Dialer, objects: &dyn Objects) -> Self {
-        let client = dialer.client(&reference).map_err(|error| told(&error));
+        let clients = dialer.clients(&reference).map_err(|error| told(&error));
         let places = ArcSwap::from_pointee(locate::find(objects, &reference));
         let state = ArcSwap::from_pointee(State { available: service.is_available(), ..State::default() });
         Self {
@@ -148,7 +148,7 @@ impl Remote {
             group: service.group.clone(),
             version: service.version.clone(),
             reference,
-            client,
+            clients,
             places,
             turn: AtomicUsize::new(0),
             state,
@@ -193,9 +193,10 @@ impl Remote {
         places.get(self.turn.fetch_add(1, Ordering::Relaxed) % places.len().max(1)).cloned()
     }
 
-    /// How it is asked, or why it cannot be.
-    pub fn client(&self) -> Result<&Client, &str> {
-        self.client.as_ref().map_err(String::as_str)
+    /// How it is asked for an answer that comes at once, or for one that lives on; or why it cannot be.
+    pub fn client(&self, long: bool) -> Result<&Client, &str> {
+        let Clients { short, long: living } = self.clients.as_ref().map_err(String::as_str)?;
+        Ok(if long { living } else { short })
     }
 
     /// `/apis/GROUP/VERSION`.
@@ -205,7 +206,7 @@ impl Remote {
 
     /// A question of our own, answered with at most `limit` bytes.
     pub async fn ask(&self, place: &Place, path: &str, etag: Option<&HeaderValue>, limit: usize) -> Result<Answer, AskError> {
-        let client = self.client.as_ref().map_err(|why| AskError::Client(why.clone()))?;
+        let client = self.client(false).map_err(|why| AskError::Client(why.to_owned()))?;
         let url = format!("https://{}{path}", place.authority());
         let url: Uri = url.parse().map_err(|_| AskError::Address(url))?;
         let request = question(url.clone(), etag);
