@@ -46,7 +46,7 @@ fn samples(page: &str) -> BTreeMap<String, Vec<(String, f64)>> {
             let (what, name) = (words.next(), words.next().expect("a name"));
             assert!(matches!(what, Some("HELP" | "TYPE")), "{line}");
             if what == Some("TYPE") {
-                assert!(matches!(words.next(), Some("counter" | "gauge" | "histogram")), "{line}");
+                assert!(matches!(words.next(), Some("counter" | "gauge" | "histogram" | "summary")), "{line}");
                 assert!(out.insert(name.to_owned(), Vec::new()).is_none(), "{name} comes twice");
                 family = name.to_owned();
             }
@@ -135,6 +135,9 @@ fn metrics(kubectl: &Kubectl) {
     assert_eq!(value("apiserver_request_duration_seconds", &buckets), 2.0);
     assert!(value("apiserver_response_sizes", &["verb=\"LIST\"", "_count", "resource=\"configmaps\""]) >= 1.0);
     assert!(value("apiserver_admission_step_admission_duration_seconds", &["_count", "operation=\"CREATE\""]) > 0.0);
+    assert!(value("apiserver_admission_step_admission_duration_seconds_summary", &["quantile=\"0.99\"", "operation=\"CREATE\""]) > 0.0);
+    let plugin = ["_count", "name=\"NamespaceLifecycle\"", "operation=\"CREATE\"", "type=\"admit\""];
+    assert!(value("apiserver_admission_controller_admission_duration_seconds", &plugin) > 0.0);
     assert!(value("apiserver_resource_objects", &["resource=\"secrets\""]) >= 1.0);
     assert!(value("apiserver_storage_transformation_operations_total", &["from_storage", "status=\"OK\""]) >= 1.0);
     assert!(value("apiserver_watch_events_total", &["resource=\"configmaps\""]) >= 1.0);

@@ -137,6 +137,7 @@ fn webhooks_change_and_refuse_writes() {
     nobody_there(&stage);
     liars(&stage);
     conditions(&stage);
+    counted(&stage);
     // Nobody can lock himself out.
     let everything = rule(&["*"], "*", "*", "*/*");
     stage.validating("all", "/deny-all", everything, json!({"namespaceSelector": {}}));
@@ -325,4 +326,33 @@ fn conditions(stage: &Stage) {
     stage.validating("cond", "/deny-all", maps(), wrong);
     stage.map("asked", json!({"a": "1"})).expect("created");
     stage.clear();
+}
+
+/// Metrics tell of webhooks as long as these are there.
+fn counted(stage: &Stage) {
+    let page = || stage.kubectl.ok(&["get", "--raw", "/metrics"]);
+    let only = json!({"matchConditions": [{"name": "only", "expression": "object.metadata.name != 'left-out'"}]});
+    stage.validating("seen", "/deny", maps(), only);
+    let mut nowhere = stage.webhook.by_service("hooks", "gone", "/allow");
+    nowhere["service"]["port"] = 444.into();
+    stage.configure("MutatingWebhookConfiguration", "lost", &nowhere, maps(), json!({"failurePolicy": "Ignore"}));
+    for (name, bad) in [("seen-1", "no"), ("seen-2", "yes"), ("left-out", "yes")] {
+        assert_eq!(stage.map(name, json!({"bad": bad})).is_ok(), name != "seen-2", "{name}");
+    }
+    let told = page();
+    let has = |family: &str, labels: &str, count: u32| {
+        let line = format!("apiserver_admission_{family}{{{labels}}} {count}");
+        assert!(told.lines().any(|found| found == line), "no {line} in\n{told}");
+    };
+    let (seen, lost) = ("name=\"seen.hooks.test\",operation=\"CREATE\"", "name=\"lost.hooks.test\",operation=\"CREATE\"");
+    has("webhook_request_total", &format!("code=\"200\",{seen},rejected=\"false\",type=\"validating\""), 1);
+    has("webhook_request_total", &format!("code=\"403\",{seen},rejected=\"true\",type=\"validating\""), 1);
+    has("webhook_rejection_count", &format!("error_type=\"no_error\",{seen},rejection_code=\"403\",type=\"validating\""), 1);
+    has("webhook_admission_duration_seconds_count", &format!("{seen},rejected=\"true\",type=\"validating\""), 1);
+    has("match_condition_exclusions_total", &format!("kind=\"webhook\",{seen},type=\"validating\""), 1);
+    has("webhook_request_total", &format!("code=\"503\",{lost},rejected=\"false\",type=\"admit\""), 3);
+    has("webhook_fail_open_count", "name=\"lost.hooks.test\",type=\"admit\"", 3);
+    stage.clear();
+    stage.map("unseen", json!({})).expect("created");
+    assert!(!page().contains(".hooks.test\""), "{}", page());
 }

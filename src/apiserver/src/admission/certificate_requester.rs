@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use coracle_api::status::Status;
 use serde_json::{Value, json};
 
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, Say};
 use crate::request::User;
 
 /// What is known of the requester.
@@ -20,6 +20,10 @@ pub struct CertificateRequester;
 impl Plugin for CertificateRequester {
     fn name(&self) -> &'static str {
         "CertificateRequester"
+    }
+
+    fn says(&self) -> &'static [Say] {
+        &[Say::Mutate]
     }
 
     async fn mutate(&self, write: &Attributes<'_>, request: &mut Value) -> Result<(), Status> {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use coracle_api::status::Status;
 use serde_json::Value;
 
-use super::{Attributes, Operation, Plugin, refuse};
+use super::{Attributes, Operation, Plugin, Say, refuse};
 use crate::{
     authorization::{Authorizers, Question},
     request::User,
@@ -32,6 +32,10 @@ impl Plugin for CertificateApproval {
         "CertificateApproval"
     }
 
+    fn says(&self) -> &'static [Say] {
+        &[Say::Validate]
+    }
+
     async fn validate(&self, write: &Attributes<'_>, _: Option<&Value>) -> Result<(), Status> {
         // The signer of the object as it is: nobody names another one to be allowed.
         let Some(old) = written(write, "approval") else { return Ok(()) };
@@ -47,6 +51,10 @@ impl Plugin for CertificateApproval {
 impl Plugin for CertificateSigning {
     fn name(&self) -> &'static str {
         "CertificateSigning"
+    }
+
+    fn says(&self) -> &'static [Say] {
+        &[Say::Validate]
     }
 
     async fn validate(&self, write: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status> {

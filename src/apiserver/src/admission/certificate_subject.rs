@@ -6,7 +6,7 @@ use coracle_api::status::Status;
 use coracle_pki::request::SigningRequest;
 use serde_json::Value;
 
-use super::{Attributes, Operation, Plugin, refuse};
+use super::{Attributes, Operation, Plugin, Say, refuse};
 use crate::authorization::masters;
 
 const SIGNER: &str = "kubernetes.io/kube-apiserver-client";
@@ -19,6 +19,10 @@ pub struct CertificateSubjectRestriction;
 impl Plugin for CertificateSubjectRestriction {
     fn name(&self) -> &'static str {
         "CertificateSubjectRestriction"
+    }
+
+    fn says(&self) -> &'static [Say] {
+        &[Say::Validate]
     }
 
     async fn validate(&self, write: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status> {

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use coracle_api::status::Status;
 use serde_json::Value;
 
-use super::{Attributes, Operation, Plugin, refuse};
+use super::{Attributes, Operation, Plugin, Say, refuse};
 use crate::authorization::{Authorizers, Question};
 
 /// The plugin.
@@ -22,6 +22,10 @@ pub struct CreateOnUpdate {
 impl Plugin for CreateOnUpdate {
     fn name(&self) -> &'static str {
         "CreateOnUpdate"
+    }
+
+    fn says(&self) -> &'static [Say] {
+        &[Say::Validate]
     }
 
     async fn validate(&self, write: &Attributes<'_>, _object: Option<&Value>) -> Result<(), Status> {

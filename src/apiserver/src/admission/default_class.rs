@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use coracle_api::status::Status;
 use serde_json::Value;
 
-use super::{Attributes, Operation, Plugin, refuse};
+use super::{Attributes, Operation, Plugin, Say, refuse};
 use crate::objects::Objects;
 
 /// For claims; there may be several, as when one takes the place of another: the youngest counts.
@@ -32,6 +32,10 @@ impl Plugin for DefaultStorageClass {
         "DefaultStorageClass"
     }
 
+    fn says(&self) -> &'static [Say] {
+        &[Say::Mutate]
+    }
+
     async fn mutate(&self, write: &Attributes<'_>, claim: &mut Value) -> Result<(), Status> {
         // An empty name is a choice: no class at all.
         let chosen = !claim["spec"]["storageClassName"].is_null()
@@ -50,6 +54,10 @@ impl Plugin for DefaultStorageClass {
 impl Plugin for DefaultIngressClass {
     fn name(&self) -> &'static str {
         "DefaultIngressClass"
+    }
+
+    fn says(&self) -> &'static [Say] {
+        &[Say::Mutate]
     }
 
     async fn mutate(&self, write: &Attributes<'_>, ingress: &mut Value) -> Result<(), Status> {

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use coracle_api::status::Status;
 use serde_json::{Value, json};
 
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, Say};
 
 /// How long, in seconds; upstream's default.
 const SECONDS: i64 = 300;
@@ -19,6 +19,10 @@ pub struct DefaultTolerationSeconds;
 impl Plugin for DefaultTolerationSeconds {
     fn name(&self) -> &'static str {
         "DefaultTolerationSeconds"
+    }
+
+    fn says(&self) -> &'static [Say] {
+        &[Say::Mutate]
     }
 
     async fn mutate(&self, write: &Attributes<'_>, pod: &mut Value) -> Result<(), Status> {

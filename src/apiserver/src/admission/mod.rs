@@ -34,6 +34,7 @@ use serde_json::Value;
 use crate::{
     audit::Annotations,
     authorization::Authorizers,
+    metrics::admission::Admission,
     objects::Objects,
     request::{RequestInfo, User},
     warnings::Warnings,
@@ -82,6 +83,8 @@ pub struct Attributes<'a> {
     pub kinds: &'a dyn Kinds,
     /// For who changes the object and wants to see what others make of it.
     pub rounds: &'a Rounds,
+    /// For who has names of its own to count by.
+    pub metrics: &'a Admission,
 }
 
 /// What is served, and how objects of one version become objects of another.
@@ -93,11 +96,26 @@ pub trait Kinds: Send + Sync + std::fmt::Debug {
     async fn convert(&self, to: &Arc<Resource>, object: Value) -> Result<Value, Status>;
 }
 
+/// When a plugin has a say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Say {
+    /// In `mutate`.
+    Mutate,
+    /// In `consent`.
+    Consent,
+    /// In `validate`.
+    Validate,
+    /// In `reserve`.
+    Reserve,
+}
+
 /// One plugin. `mutate` runs for all plugins in order, perhaps twice (see [`Rounds`]), then `validate` for all.
 #[async_trait]
 pub trait Plugin: Send + Sync + std::fmt::Debug {
     /// Upstream's name: `NamespaceLifecycle`.
     fn name(&self) -> &'static str;
+    /// Which of the following it has; the others are never called.
+    fn says(&self) -> &'static [Say];
     /// May change the object (absent for deletes) or refuse it.
     async fn mutate(&self, _write: &Attributes<'_>, _object: &mut Value) -> Result<(), Status> {
         Ok(())
@@ -109,10 +127,6 @@ pub trait Plugin: Send + Sync + std::fmt::Debug {
     /// May refuse.
     async fn validate(&self, _write: &Attributes<'_>, _object: Option<&Value>) -> Result<(), Status> {
         Ok(())
-    }
-    /// Whether it ever takes something for a write.
-    fn reserves(&self) -> bool {
-        false
     }
     /// Takes what a write needs, once nobody refuses it any more; or refuses it, as there is not enough.
     async fn reserve(&self, _write: &Attributes<'_>, _object: &Value) -> Result<Option<Box<dyn Reserved>>, Status> {
@@ -164,4 +178,37 @@ impl Attributes<'_> {
 /// A plugin's no.
 fn refuse(write: &Attributes<'_>, why: &str) -> Status {
     Status::forbidden(&write.info.group, &write.info.resource, &write.info.name, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs, path::Path};
+
+    /// All plugins of a folder as they are written: what each says it has, and what it has.
+    fn read(folder: &Path, found: &mut Vec<(String, BTreeSet<String>, BTreeSet<String>)>) {
+        for entry in fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+            if entry.is_dir() {
+                read(&entry, found);
+                continue;
+            }
+            let text = fs::read_to_string(&entry).expect("a text");
+            for part in text.split("\nimpl Plugin for ").skip(1) {
+                let part = part.split("\n}\n").next().expect("a part");
+                let said = part.split("Say::").skip(1).map(|rest| rest.split([',', ']', ' ']).next().expect("a word").to_lowercase());
+                let has = part.split("\n    async fn ").skip(1).map(|rest| rest.split('(').next().expect("a name").to_owned());
+                found.push((part.split(' ').next().expect("a name").to_owned(), said.collect(), has.collect()));
+            }
+        }
+    }
+
+    #[test]
+    fn every_plugin_says_what_it_has() {
+        let mut found = Vec::new();
+        read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/admission"), &mut found);
+        assert!(found.len() > 20, "{found:?}");
+        for (plugin, said, has) in found {
+            assert_eq!(said, has, "{plugin}: what is not said is never asked");
+            assert!(!has.is_empty(), "{plugin}");
+        }
+    }
 }

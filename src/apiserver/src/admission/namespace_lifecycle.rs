@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use coracle_api::status::{Cause, Status};
 use serde_json::Value;
 
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, Say};
 use crate::objects::Objects;
 
 /// May not be deleted.
@@ -25,6 +25,10 @@ pub struct NamespaceLifecycle {
 impl Plugin for NamespaceLifecycle {
     fn name(&self) -> &'static str {
         "NamespaceLifecycle"
+    }
+
+    fn says(&self) -> &'static [Say] {
+        &[Say::Mutate, Say::Validate]
     }
 
     async fn mutate(&self, write: &Attributes<'_>, _object: &mut Value) -> Result<(), Status> {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use coracle_api::status::Status;
 use serde_json::Value;
 
-use super::{Attributes, Operation, Plugin, refuse};
+use super::{Attributes, Operation, Plugin, Say, refuse};
 use crate::{
     authorization::node::{NODE_PREFIX, node_name},
     objects::Objects,
@@ -45,6 +45,10 @@ pub struct NodeRestriction {
 impl Plugin for NodeRestriction {
     fn name(&self) -> &'static str {
         "NodeRestriction"
+    }
+
+    fn says(&self) -> &'static [Say] {
+        &[Say::Validate]
     }
 
     async fn validate(&self, write: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status> {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use coracle_api::status::Status;
 use serde_json::Value;
 
-use super::{Attributes, Operation, Plugin, refuse};
+use super::{Attributes, Operation, Plugin, Say, refuse};
 use crate::objects::Objects;
 
 const GROUP: &str = "scheduling.k8s.io";
@@ -32,6 +32,10 @@ struct Resolved {
 impl Plugin for Priority {
     fn name(&self) -> &'static str {
         "Priority"
+    }
+
+    fn says(&self) -> &'static [Say] {
+        &[Say::Mutate, Say::Validate]
     }
 
     async fn mutate(&self, write: &Attributes<'_>, pod: &mut Value) -> Result<(), Status> {

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use coracle_api::status::Status;
 use serde_json::Value;
 
-use super::{Attributes, Operation, Plugin, refuse};
+use super::{Attributes, Operation, Plugin, Say, refuse};
 use crate::authorization::{
     Authorizers, Question, masters,
     rbac::{GROUP, Rule, covers, rules_of},
@@ -25,6 +25,10 @@ pub struct RoleEscalation {
 impl Plugin for RoleEscalation {
     fn name(&self) -> &'static str {
         "RoleEscalation"
+    }
+
+    fn says(&self) -> &'static [Say] {
+        &[Say::Validate]
     }
 
     async fn validate(&self, write: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status> {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use coracle_api::{quantity::Quantity, status::Status};
 use serde_json::{Map, Value};
 
-use super::{Attributes, Operation, Plugin, refuse};
+use super::{Attributes, Operation, Plugin, Say, refuse};
 use crate::objects::Objects;
 
 /// The plugin.
@@ -20,6 +20,10 @@ pub struct RuntimeClass {
 impl Plugin for RuntimeClass {
     fn name(&self) -> &'static str {
         "RuntimeClass"
+    }
+
+    fn says(&self) -> &'static [Say] {
+        &[Say::Mutate]
     }
 
     async fn mutate(&self, write: &Attributes<'_>, pod: &mut Value) -> Result<(), Status> {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use coracle_api::status::Status;
 use serde_json::{Value, json};
 
-use super::{Attributes, Operation, Plugin, refuse};
+use super::{Attributes, Operation, Plugin, Say, refuse};
 use crate::{authentication::service_account::POD_TOKEN_S, objects::Objects, uuid};
 
 /// The account of pods that name none.
@@ -31,6 +31,10 @@ pub struct ServiceAccount {
 impl Plugin for ServiceAccount {
     fn name(&self) -> &'static str {
         "ServiceAccount"
+    }
+
+    fn says(&self) -> &'static [Say] {
+        &[Say::Mutate, Say::Validate]
     }
 
     async fn mutate(&self, write: &Attributes<'_>, pod: &mut Value) -> Result<(), Status> {

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use coracle_api::status::Status;
 use serde_json::{Value, json};
 
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, Say};
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 
@@ -16,6 +16,10 @@ pub struct TaintNodesByCondition;
 impl Plugin for TaintNodesByCondition {
     fn name(&self) -> &'static str {
         "TaintNodesByCondition"
+    }
+
+    fn says(&self) -> &'static [Say] {
+        &[Say::Mutate]
     }
 
     async fn mutate(&self, write: &Attributes<'_>, node: &mut Value) -> Result<(), Status> {

@@ -50,6 +50,11 @@ impl<const N: usize, S> Family<N, S> {
         Arc::clone(all.entry(self.hasher.hash_one(labels)).or_insert_with(new))
     }
 
+    /// Keeps the series whose labels these are; who counts in another one just now counts for nobody.
+    pub fn retain(&self, stays: impl Fn(&[Box<str>; N]) -> bool) {
+        self.series.write().unwrap_or_else(PoisonError::into_inner).retain(|_, series| stays(&series.labels));
+    }
+
     /// All, in the order of their labels.
     pub fn all(&self) -> Vec<Arc<Series<N, S>>> {
         let mut all: Vec<_> = self.series.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
@@ -76,5 +81,7 @@ mod tests {
         assert_eq!(all.len(), SERIES + 1);
         assert_eq!(all.iter().map(|series| series.value.load(Ordering::Relaxed)).sum::<u64>(), 3 + 2 * SERIES as u64);
         assert_eq!(add("x", "y"), 2, "who has a series keeps it");
+        family.retain(|[first, _]| **first != *"n");
+        assert_eq!((family.all().len(), add("x", "y"), add("n", "1")), (3, 3, 0), "what is forgotten makes room");
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! Counting one request is one look-up and a few atomic additions.
 
+pub(crate) mod admission;
 mod family;
 pub(crate) mod histogram;
 pub(crate) mod page;
 mod process;
+mod summary;
 
 use std::{
     sync::{
@@ -22,7 +24,7 @@ use self::{
     histogram::Histogram,
     page::{Page, Stability},
 };
-use crate::{admission::Operation, audit, request::RequestInfo, server::Shared};
+use crate::{audit, request::RequestInfo, server::Shared};
 
 const DURATIONS: &[f64] =
     &[0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0];
@@ -30,7 +32,6 @@ const SLI_DURATIONS: &[f64] =
     &[0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0];
 const SIZES: &[f64] = &[1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
 const EVENT_SIZES: &[f64] = &[1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 32768.0, 65536.0, 131_072.0];
-const ADMISSION_DURATIONS: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
 /// Labels of what a request is about: verb, dry run, group, version, resource, subresource, scope.
 const ABOUT: [&str; 7] = ["verb", "dry_run", "group", "version", "resource", "subresource", "scope"];
 
@@ -77,11 +78,12 @@ impl Events {
 pub type Counted = Series<3, Events>;
 
 /// The counters of a server.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Metrics {
     requests: Family<7, Requests>,
     events: Family<3, Events>,
-    admission: Family<3, Histogram>,
+    /// Of admission.
+    pub admission: admission::Admission,
 }
 
 /// A request that was begun: it is counted when it ends.
@@ -104,6 +106,11 @@ pub struct Ended {
 }
 
 impl Metrics {
+    /// Of a server with these plugins of admission.
+    pub fn new(plugins: impl Iterator<Item = &'static str>) -> Self {
+        Self { requests: Family::default(), events: Family::default(), admission: admission::Admission::of(plugins) }
+    }
+
     /// A request begins whose path is about something that is served; any other has no names.
     pub fn begin(&self, cx: &Asked<'_>, served: bool) -> Running {
         let Asked { info, method, content_type, dry_run, watch } = *cx;
@@ -119,18 +126,6 @@ impl Metrics {
     /// The counters of the events of a resource.
     pub fn events(&self, group: &str, version: &str, resource: &str) -> Arc<Counted> {
         self.events.get([group, version, resource], || Events { count: AtomicU64::new(0), sizes: Histogram::whole(EVENT_SIZES) })
-    }
-
-    /// A step of admission is over: all plugins that change, or all that judge.
-    pub fn admitted(&self, step: &'static str, operation: Operation, refused: bool, took: Duration) {
-        let operation = match operation {
-            Operation::Create => "CREATE",
-            Operation::Update => "UPDATE",
-            Operation::Delete => "DELETE",
-            Operation::Connect => "CONNECT",
-        };
-        let labels = [operation, if refused { "true" } else { "false" }, step];
-        self.admission.get(labels, || Histogram::seconds(ADMISSION_DURATIONS)).value.took(took);
     }
 }
 
@@ -229,12 +224,7 @@ pub(crate) fn page(shared: &Shared) -> String {
     let metrics = shared.registry.metrics();
     metrics.write_requests(&mut page);
     metrics.write_events(&mut page);
-    let admission = "apiserver_admission_step_admission_duration_seconds";
-    page.family(admission, "histogram", Stability::Stable, "How long a step of admission takes, by operation and whether it refused.");
-    for series in metrics.admission.all() {
-        let [operation, rejected, step] = &series.labels;
-        series.value.write(&mut page, admission, &[("operation", operation), ("rejected", rejected), ("type", step)]);
-    }
+    metrics.admission.write(&mut page);
     shared.flow.write(&mut page);
     write_storage(shared, &mut page);
     let audit::Counts { events, lost } = shared.audit.counts();

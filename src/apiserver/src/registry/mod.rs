@@ -150,7 +150,7 @@ impl Registry {
         let catalogue = Live::default();
         let definitions = definitions::Book::open(&cache, &catalogue);
         let converter = Arc::new(Converter::new(&cache));
-        let metrics = Metrics::default();
+        let metrics = Metrics::new(admission.iter().map(|plugin| plugin.name()));
         let webhooks = WEBHOOKS.map(|kind| cache.collection(&cache::stored("admissionregistration.k8s.io", kind)));
         let inner = Inner {
             webhooks,

@@ -13,9 +13,10 @@ use super::{
     target::Target,
 };
 use crate::{
-    admission::{Asked, Attributes, Operation, Reserved, Rounds},
+    admission::{Asked, Attributes, Operation, Plugin, Reserved, Rounds, Say},
     allocator::{Holding, Reservation},
     cache::object::{self, Object},
+    metrics::admission::{Outcome, Step},
     request::{Context, RequestInfo},
     strategy::{Kind, key_pair, meta, service},
 };
@@ -85,6 +86,7 @@ impl Write<'_> {
             asked: Asked { query: &self.cx.query, deletion },
             kinds: self.inner,
             rounds: &seen.rounds,
+            metrics: &self.inner.metrics.admission,
         }
     }
 
@@ -113,14 +115,17 @@ impl Write<'_> {
         let write = self.attributes(&seen, None);
         let start = Instant::now();
         let done = self.mutate_by_all(&write, &seen.rounds, object).await;
-        self.inner.metrics.admitted("admit", operation, done.is_err(), start.elapsed());
+        self.stepped(Step::Admit, operation, &done, start);
         done
     }
 
     async fn mutate_by_all(&self, write: &Attributes<'_>, rounds: &Rounds, object: &mut Value) -> Result<(), Status> {
+        let mut clock = Instant::now();
         loop {
-            for plugin in &self.inner.admission {
-                plugin.mutate(write, object).await?;
+            for (at, plugin) in self.plugins(Say::Mutate) {
+                let done = plugin.mutate(write, object).await;
+                clock = self.said(at, Step::Admit, write.operation, &done, clock);
+                done?;
             }
             if !rounds.begin_second() {
                 return Ok(());
@@ -130,18 +135,26 @@ impl Write<'_> {
 
     /// Lets the plugins refuse, then take what the write needs; that is given back unless it is kept.
     pub async fn judge(&self, operation: Operation, object: &Value, old: Option<&Value>) -> Result<Vec<Box<dyn Reserved>>, Status> {
-        let mut taken = Vec::new();
         if self.admitted {
-            return Ok(taken);
+            return Ok(Vec::new());
         }
         let seen = self.seen(operation, Some(object), old);
         let write = self.attributes(&seen, None);
         let start = Instant::now();
-        let done = self.validate_by_all(&write, Some(object)).await;
-        self.inner.metrics.admitted("validate", operation, done.is_err(), start.elapsed());
-        done?;
-        for plugin in self.inner.admission.iter().filter(|plugin| plugin.reserves()) {
-            taken.extend(plugin.reserve(&write, object).await?);
+        let done = match self.validate_by_all(&write, Some(object)).await {
+            Ok(()) => self.reserve_by_all(&write, object).await,
+            Err(status) => Err(status),
+        };
+        self.stepped(Step::Validate, operation, &done, start);
+        done
+    }
+
+    async fn reserve_by_all(&self, write: &Attributes<'_>, object: &Value) -> Result<Vec<Box<dyn Reserved>>, Status> {
+        let (mut taken, mut clock) = (Vec::new(), Instant::now());
+        for (at, plugin) in self.plugins(Say::Reserve) {
+            let done = plugin.reserve(write, object).await;
+            clock = self.said(at, Step::Validate, write.operation, &done, clock);
+            taken.extend(done?);
         }
         Ok(taken)
     }
@@ -155,15 +168,43 @@ impl Write<'_> {
         let write = self.attributes(&seen, None);
         let start = Instant::now();
         let done = self.validate_by_all(&write, object).await;
-        self.inner.metrics.admitted("validate", operation, done.is_err(), start.elapsed());
+        self.stepped(Step::Validate, operation, &done, start);
         done
     }
 
     async fn validate_by_all(&self, write: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status> {
-        for plugin in &self.inner.admission {
-            plugin.validate(write, object).await?;
+        let mut clock = Instant::now();
+        for (at, plugin) in self.plugins(Say::Validate) {
+            let done = plugin.validate(write, object).await;
+            clock = self.said(at, Step::Validate, write.operation, &done, clock);
+            done?;
         }
         Ok(())
+    }
+
+    async fn consent_by_all(&self, write: &Attributes<'_>) -> Result<(), Status> {
+        let mut clock = Instant::now();
+        for (at, plugin) in self.plugins(Say::Consent) {
+            let done = plugin.consent(write).await;
+            clock = self.said(at, Step::Admit, write.operation, &done, clock);
+            done?;
+        }
+        Ok(())
+    }
+
+    /// The plugins that have this say, with their numbers.
+    fn plugins(&self, say: Say) -> impl Iterator<Item = (usize, &Arc<dyn Plugin>)> {
+        self.inner.admission.iter().enumerate().filter(move |(_, plugin)| plugin.says().contains(&say))
+    }
+
+    /// A plugin has had its say since then; the next one has it from what is returned.
+    fn said<T>(&self, at: usize, step: Step, operation: Operation, done: &Result<T, Status>, since: Instant) -> Instant {
+        self.inner.metrics.admission.plugin(at, Outcome { step, operation, refused: done.is_err() }, since)
+    }
+
+    /// A step is over that began then.
+    fn stepped<T>(&self, step: Step, operation: Operation, done: &Result<T, Status>, start: Instant) {
+        self.inner.metrics.admission.step(Outcome { step, operation, refused: done.is_err() }, start);
     }
 
     /// Both, for what is sent to a subresource and never stored.
@@ -179,12 +220,13 @@ impl Write<'_> {
         }
         let seen = self.seen(Operation::Delete, None, Some(old));
         let write = self.attributes(&seen, Some(options));
-        for plugin in &self.inner.admission {
-            plugin.consent(&write).await?;
-        }
+        let start = Instant::now();
+        let done = self.consent_by_all(&write).await;
+        self.stepped(Step::Admit, Operation::Delete, &done, start);
+        done?;
         let start = Instant::now();
         let done = self.validate_by_all(&write, None).await;
-        self.inner.metrics.admitted("validate", Operation::Delete, done.is_err(), start.elapsed());
+        self.stepped(Step::Validate, Operation::Delete, &done, start);
         done
     }
 

@@ -1,5 +1,7 @@
 //! `matchConditions` of policies and webhooks: expressions that must all hold for a write to be theirs.
 
+use std::time::Instant;
+
 use coracle_api::cel::{
     Program,
     environment::{CONDITION, Compiler, Environment},
@@ -8,6 +10,7 @@ use coracle_api::cel::{
 use serde_json::Value;
 
 use super::Input;
+use crate::metrics::admission::{Admission, Named};
 
 /// Conditions, read once.
 #[derive(Debug, Default)]
@@ -58,13 +61,24 @@ impl MatchConditions {
         self.list.is_empty()
     }
 
-    /// Asks all of them. One that does not hold decides, whatever goes wrong in others.
-    pub fn judge(&self, input: &Input<'_>, variables: &[Variable]) -> Match {
+    /// Asks all of them, and counts that. One that does not hold decides, whatever goes wrong in others.
+    pub fn judge(&self, input: &Input<'_>, variables: &[Variable], metrics: &Admission, whose: Named<'_>) -> Match {
         if self.list.is_empty() {
             return Match::Holds;
         }
+        let (start, mut wrong) = (Instant::now(), Vec::new());
+        let verdict = self.ask(input, variables, &mut wrong);
+        metrics.conditions(whose, start.elapsed(), wrong.len(), matches!(verdict, Match::Excluded(_)));
+        match (verdict, wrong.len()) {
+            (Match::Holds, 1) => Match::Failed(wrong.remove(0)),
+            (Match::Holds, 2..) => Match::Failed(format!("[{}]", wrong.join(", "))),
+            (verdict, _) => verdict,
+        }
+    }
+
+    /// Holds, where nothing says no; what goes wrong is in `wrong`.
+    fn ask(&self, input: &Input<'_>, variables: &[Variable], wrong: &mut Vec<String>) -> Match {
         let scope = input.scope(variables, CONDITIONS_BUDGET);
-        let mut wrong = Vec::new();
         for condition in &self.list {
             let answer = match &condition.program {
                 Ok(program) => scope.ask(program, &condition.source).map_err(|error| error.to_string()),
@@ -76,10 +90,6 @@ impl MatchConditions {
                 Err(why) => wrong.push(why),
             }
         }
-        match wrong.len() {
-            0 => Match::Holds,
-            1 => Match::Failed(wrong.remove(0)),
-            _ => Match::Failed(format!("[{}]", wrong.join(", "))),
-        }
+        Match::Holds
     }
 }

@@ -14,7 +14,7 @@ use coracle_api::{
 };
 use serde_json::Value;
 
-use super::{Attributes, Operation, Plugin, refuse};
+use super::{Attributes, Operation, Plugin, Say, refuse};
 use crate::objects::Objects;
 
 /// The plugin.
@@ -28,6 +28,10 @@ pub struct LimitRanger {
 impl Plugin for LimitRanger {
     fn name(&self) -> &'static str {
         "LimitRanger"
+    }
+
+    fn says(&self) -> &'static [Say] {
+        &[Say::Mutate, Say::Validate]
     }
 
     async fn mutate(&self, write: &Attributes<'_>, pod: &mut Value) -> Result<(), Status> {

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use coracle_api::status::{Cause, Status};
 use serde_json::Value;
 
-use super::{Attributes, Operation, Plugin, refuse};
+use super::{Attributes, Operation, Plugin, Say, refuse};
 use crate::objects::Objects;
 use policy::{Level, Policy, Standard};
 use visit::Pod;
@@ -71,6 +71,10 @@ fn reasons(violations: &[Violation]) -> String {
 impl Plugin for PodSecurity {
     fn name(&self) -> &'static str {
         "PodSecurity"
+    }
+
+    fn says(&self) -> &'static [Say] {
+        &[Say::Validate]
     }
 
     async fn validate(&self, write: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status> {

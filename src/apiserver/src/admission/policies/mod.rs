@@ -5,6 +5,7 @@ mod params;
 pub mod validating;
 
 use std::{
+    collections::HashSet,
     fmt,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -13,8 +14,9 @@ use arc_swap::ArcSwap;
 use coracle_api::{
     catalogue::Resource,
     cel::{
+        Program,
         environment::{Compiler, Environment},
-        scope::Variable,
+        scope::{AskError, Variable},
     },
     status::Status,
 };
@@ -24,7 +26,10 @@ use super::{
     Attributes,
     expressions::{conditions::MatchConditions, matching::Matching},
 };
-use crate::objects::{Counter, Objects};
+use crate::{
+    metrics::admission::{Admission, Named},
+    objects::{Counter, Objects},
+};
 
 /// The group of policies and bindings.
 const GROUP: &str = "admissionregistration.k8s.io";
@@ -48,6 +53,8 @@ pub trait Kind: fmt::Debug + Send + Sync + 'static {
     const POLICIES: &'static str;
     /// Plural of the bindings.
     const BINDINGS: &'static str;
+    /// They change objects.
+    const MUTATING: bool;
     /// Reads what a policy does.
     fn read(spec: &Value, compiler: &Compiler<'_>, environment: Environment) -> Self;
 }
@@ -113,7 +120,8 @@ impl<K: Kind> Book<K> {
     }
 
     /// The policies that are bound; `None` when there is none, which is all that most servers ever hear.
-    fn now(&self) -> Option<Arc<Known<K>>> {
+    /// What was counted of those that are gone is forgotten.
+    fn now(&self, metrics: &Admission) -> Option<Arc<Known<K>>> {
         let known = self.known.load();
         if known.versions == self.versions() {
             return (!known.bound.is_empty()).then(|| Arc::clone(&known));
@@ -125,11 +133,27 @@ impl<K: Kind> Book<K> {
         let before = self.known.load();
         if before.versions != versions {
             let bound = bind(&before.bound, &self.objects.list(GROUP, K::POLICIES, ""), &self.objects.list(GROUP, K::BINDINGS, ""));
+            forget(metrics, &before.bound, &bound);
             self.known.store(Arc::new(Known { versions, bound }));
         }
         let known = self.known.load_full();
         (!known.bound.is_empty()).then_some(known)
     }
+}
+
+/// Forgets what was counted of policies and bindings that are there no more.
+fn forget<K: Kind>(metrics: &Admission, before: &[Bound<K>], now: &[Bound<K>]) {
+    let names = |all: &[Bound<K>]| -> HashSet<(String, String)> {
+        all.iter().flat_map(|(policy, own)| own.iter().map(|binding| (policy.name.clone(), binding.name.clone()))).collect()
+    };
+    let (before, now) = (names(before), names(now));
+    let gone: HashSet<&(String, String)> = before.difference(&now).collect();
+    if gone.is_empty() {
+        return;
+    }
+    let unbound = |policy: &str, binding: &str| gone.iter().any(|(p, b)| (p.as_str(), b.as_str()) == (policy, binding));
+    let of_policy = |names: &str| now.iter().any(|(policy, _)| policy == names);
+    metrics.forget_policies(K::MUTATING, &unbound, &|name| !of_policy(name) && gone.iter().any(|(policy, _)| policy == name));
 }
 
 /// Puts policies and bindings together, by name; what is compiled already stays.
@@ -187,6 +211,43 @@ impl<K: Kind> Policy<K> {
             param_kind,
             variables,
         }
+    }
+}
+
+/// What went wrong with an expression, in the words that metrics have; a write that does not satisfy it counts as upstream counts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wrong {
+    /// It cannot be read.
+    Compile,
+    /// It has cost too much.
+    Budget,
+    /// Anything else.
+    Invalid,
+}
+
+impl Wrong {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Compile => "compile_error",
+            Self::Budget => "out_of_budget",
+            Self::Invalid => "invalid_error",
+        }
+    }
+
+    /// Of an expression whose program is this one.
+    fn of(program: &Result<Program, String>, error: &AskError) -> Self {
+        match (program, error) {
+            (Err(_), _) => Self::Compile,
+            (Ok(_), AskError::Exhausted) => Self::Budget,
+            (Ok(_), AskError::Failed { .. }) => Self::Invalid,
+        }
+    }
+}
+
+impl<K> Policy<K> {
+    /// The policy as metrics name it when they tell of its conditions.
+    fn named(&self, write: &Attributes<'_>) -> Named<'_> {
+        Named { name: &self.name, kind: "policy", step: "validate", operation: write.operation }
     }
 }
 

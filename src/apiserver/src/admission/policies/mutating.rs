@@ -1,6 +1,6 @@
 //! MutatingAdmissionPolicy (KEP-3962): expressions that make apply configurations or JSON patches for the object of a write.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use coracle_api::{
@@ -17,14 +17,15 @@ use coracle_api::{
 };
 use serde_json::{Map, Value};
 
-use super::{Binding, Book, Bound, Kind, Policy, converted, gather, is_exempt, is_whole, namespace_of};
+use super::{Binding, Book, Bound, Kind, Policy, Wrong, converted, gather, is_exempt, is_whole, namespace_of};
 use crate::{
     admission::{
-        Attributes, Plugin,
+        Attributes, Plugin, Say,
         expressions::{Asker, Input, conditions::Match, request},
         refuse,
     },
     authorization::Authorizers,
+    metrics::admission::Check,
     objects::Objects,
 };
 
@@ -63,6 +64,7 @@ enum Form {
 impl Kind for Mutations {
     const POLICIES: &'static str = "mutatingadmissionpolicies";
     const BINDINGS: &'static str = "mutatingadmissionpolicybindings";
+    const MUTATING: bool = true;
 
     fn read(spec: &Value, compiler: &Compiler<'_>, environment: Environment) -> Self {
         let environment = Environment { patches: true, ..environment };
@@ -117,8 +119,12 @@ impl Plugin for MutatingAdmissionPolicy {
         NAME
     }
 
+    fn says(&self) -> &'static [Say] {
+        &[Say::Mutate]
+    }
+
     async fn mutate(&self, write: &Attributes<'_>, object: &mut Value) -> Result<(), Status> {
-        let Some(known) = self.book.now().filter(|_| !is_exempt(write)) else { return Ok(()) };
+        let Some(known) = self.book.now(write.metrics).filter(|_| !is_exempt(write)) else { return Ok(()) };
         let mut memory: Memory = write.rounds.take(NAME);
         if write.rounds.is_second() && memory.left.as_ref() != Some(object) {
             memory.changed();
@@ -172,7 +178,7 @@ impl MutatingAdmissionPolicy {
                 params: params.as_ref(),
                 authorizer: &authorizer,
             };
-            match policy.conditions.judge(&Input { object: Some(&seen), ..input }, &policy.variables) {
+            match policy.conditions.judge(&Input { object: Some(&seen), ..input }, &policy.variables, write.metrics, policy.named(write)) {
                 Match::Holds => {}
                 Match::Excluded(_) => continue,
                 Match::Failed(why) => {
@@ -186,10 +192,14 @@ impl MutatingAdmissionPolicy {
             }
             let before = seen.clone();
             for mutation in &policy.does.list {
-                match mutation.applied(&seen, &input, &policy.variables, write, &asked.matched) {
+                let start = Instant::now();
+                let applied = mutation.applied(&seen, &input, &policy.variables, write, &asked.matched);
+                let fault = applied.as_ref().map_or_else(Fault::word, |_| "no_error");
+                write.metrics.mutated(Check { policy: &policy.name, binding: &binding.name, fault, took: start.elapsed() });
+                match applied {
                     Ok(new) => seen = new,
                     Err(Fault::Status(status)) => return Err(*status),
-                    Err(Fault::Policy(why)) => self.fail(policy, binding, &why, refusals),
+                    Err(Fault::Policy(_, why)) => self.fail(policy, binding, &why, refusals),
                 }
             }
             if seen != before {
@@ -245,9 +255,24 @@ fn refused(write: &Attributes<'_>, refusals: Vec<Refusal>) -> Status {
 #[derive(Debug)]
 enum Fault {
     /// failurePolicy says what that means.
-    Policy(String),
+    Policy(Wrong, String),
     /// The write fails, whatever the policy.
     Status(Box<Status>),
+}
+
+impl Fault {
+    /// Metrics' word for it.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Policy(wrong, _) => wrong.word(),
+            Self::Status(_) => Wrong::Invalid.word(),
+        }
+    }
+}
+
+/// Of what an expression has made.
+fn misfit(why: String) -> Fault {
+    Fault::Policy(Wrong::Invalid, why)
 }
 
 impl Mutation {
@@ -260,29 +285,29 @@ impl Mutation {
         write: &Attributes<'_>,
         resource: &Resource,
     ) -> Result<Value, Fault> {
-        let program = self.program.as_ref().map_err(|why| Fault::Policy(why.clone()))?;
+        let program = self.program.as_ref().map_err(|why| Fault::Policy(Wrong::Compile, why.clone()))?;
         let part = resource.subresource(&write.info.subresource).filter(|part| part.kind != resource.kind);
         let schema = part.map_or(&resource.schema, |part| &part.schema);
         let input = Input { object: Some(object), ..*input };
         let scope: Scope<'_> = input.scope(variables, POLICY_BUDGET);
-        let made = scope.ask(program, &self.source).map_err(|error| Fault::Policy(error.to_string()))?;
+        let made = scope.ask(program, &self.source).map_err(|error| Fault::Policy(Wrong::of(&self.program, &error), error.to_string()))?;
         let mut new = match self.form {
             Form::Configuration => {
-                let mut config = made_configuration(&made).map_err(Fault::Policy)?;
+                let mut config = made_configuration(&made).map_err(misfit)?;
                 for field in ["apiVersion", "kind"] {
                     config.insert(field.into(), object[field].clone());
                 }
                 let laid = overlay(schema, object, &Value::Object(config));
-                laid.map_err(|error| Fault::Policy(format!("error applying patch: {error}")))?
+                laid.map_err(|error| misfit(format!("error applying patch: {error}")))?
             }
             Form::JsonPatch => {
-                let patch = made_patch(&made).map_err(Fault::Policy)?;
+                let patch = made_patch(&made).map_err(misfit)?;
                 let mut new = object.clone();
                 match patch::json(&mut new, &patch) {
                     Ok(()) => {}
                     // A test that fails is a condition, not a fault.
                     Err(_) if fails_a_test(object, &patch) => return Ok(object.clone()),
-                    Err(error) => return Err(Fault::Policy(format!("JSON Patch: {error}"))),
+                    Err(error) => return Err(misfit(format!("JSON Patch: {error}"))),
                 }
                 let unknown = structural::prune(schema, &mut new).map_err(|error| fault(&error.to_string()))?;
                 if let Some(field) = unknown.first().filter(|_| !resource.custom) {

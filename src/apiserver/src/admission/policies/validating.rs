@@ -1,6 +1,9 @@
 //! ValidatingAdmissionPolicy (KEP-3488): expressions that a write must satisfy, else it is refused, warned of or noted.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use coracle_api::{
@@ -13,14 +16,15 @@ use coracle_api::{
 };
 use serde_json::{Value, json};
 
-use super::{Binding, Book, Bound, Kind, Policy, converted, gather, is_exempt, namespace_of};
+use super::{Binding, Book, Bound, Kind, Policy, Wrong, converted, gather, is_exempt, namespace_of};
 use crate::{
     admission::{
-        Attributes, Plugin,
+        Attributes, Plugin, Say,
         expressions::{Asker, Input, conditions::Match, request},
         refuse,
     },
     authorization::Authorizers,
+    metrics::admission::Check,
     objects::Objects,
 };
 
@@ -65,6 +69,7 @@ struct Annotation {
 impl Kind for Validations {
     const POLICIES: &'static str = "validatingadmissionpolicies";
     const BINDINGS: &'static str = "validatingadmissionpolicybindings";
+    const MUTATING: bool = false;
 
     fn read(spec: &Value, compiler: &Compiler<'_>, environment: Environment) -> Self {
         let text = |value: &Value, name: &str| value[name].as_str().unwrap_or_default().trim().to_owned();
@@ -105,44 +110,68 @@ struct Failure {
     index: usize,
     reason: &'static str,
     message: String,
+    fault: Fault,
+}
+
+/// What is counted of something wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Fault {
+    wrong: Wrong,
+    /// Of the expression; none where none was asked.
+    took: Duration,
+}
+
+/// What an expression says, and how long it took.
+struct Answer<'v> {
+    says: Result<Cel<'v>, AskError>,
+    took: Duration,
 }
 
 /// What a policy says of a write with one parameter.
 #[derive(Debug, Default)]
 struct Verdict {
     failures: Vec<Failure>,
+    /// What went wrong and does not count, as failurePolicy says.
+    ignored: Vec<Fault>,
     /// Keys and values for the audit log.
     annotations: Vec<(String, String)>,
     /// Annotations that could not be made: they refuse the write whatever the binding's actions are.
-    broken: Vec<String>,
+    broken: Vec<(String, Fault)>,
 }
 
 impl Policy<Validations> {
     /// Asks the policy.
-    fn judge(&self, input: &Input<'_>) -> Verdict {
-        match self.conditions.judge(input, &self.variables) {
+    fn judge(&self, input: &Input<'_>, write: &Attributes<'_>) -> Verdict {
+        match self.conditions.judge(input, &self.variables, write.metrics, self.named(write)) {
             Match::Holds => {}
             Match::Excluded(_) => return Verdict::default(),
-            Match::Failed(why) => return self.failed(why),
+            Match::Failed(why) => return self.failed(why, Fault { wrong: Wrong::Invalid, took: Duration::ZERO }),
         }
         let scope = input.scope(&self.variables, POLICY_BUDGET);
         let mut answers = Vec::with_capacity(self.does.list.len());
         for validation in &self.does.list {
-            match ask(&scope, &validation.program, &validation.source) {
-                Err(AskError::Exhausted) => return self.failed(AskError::Exhausted.to_string()),
-                answer => answers.push(answer),
+            let answer = ask(&scope, &validation.program, &validation.source);
+            if matches!(answer.says, Err(AskError::Exhausted)) {
+                return self.failed(AskError::Exhausted.to_string(), Fault { wrong: Wrong::Budget, took: answer.took });
             }
+            answers.push(answer);
         }
         let messages = input.scope(&self.variables, scope.left());
         let mut verdict = Verdict::default();
-        for (index, (validation, answer)) in self.does.list.iter().zip(answers).enumerate() {
-            match answer {
+        for (index, (validation, Answer { says, took })) in self.does.list.iter().zip(answers).enumerate() {
+            match says {
                 Ok(value) if value.is_true() => {}
                 Ok(_) => {
                     let message = validation.says(&messages);
-                    verdict.failures.push(Failure { index, reason: validation.reason, message });
+                    let fault = Fault { wrong: Wrong::Invalid, took };
+                    verdict.failures.push(Failure { index, reason: validation.reason, message, fault });
                 }
-                Err(error) => verdict.failures.extend(self.failed(error.to_string()).failures.into_iter().map(|f| Failure { index, ..f })),
+                Err(error) => {
+                    let fault = Fault { wrong: Wrong::of(&validation.program, &error), took };
+                    let Verdict { failures, ignored, .. } = self.failed(error.to_string(), fault);
+                    verdict.failures.extend(failures.into_iter().map(|f| Failure { index, ..f }));
+                    verdict.ignored.extend(ignored);
+                }
             }
         }
         self.annotate(input, &mut verdict);
@@ -150,9 +179,11 @@ impl Policy<Validations> {
     }
 
     /// What failurePolicy makes of something that went wrong.
-    fn failed(&self, message: String) -> Verdict {
-        let failures = if self.fails { vec![Failure { index: 0, reason: "Invalid", message }] } else { Vec::new() };
-        Verdict { failures, ..Verdict::default() }
+    fn failed(&self, message: String, fault: Fault) -> Verdict {
+        match self.fails {
+            true => Verdict { failures: vec![Failure { index: 0, reason: "Invalid", message, fault }], ..Verdict::default() },
+            false => Verdict { ignored: vec![fault], ..Verdict::default() },
+        }
     }
 
     fn annotate(&self, input: &Input<'_>, verdict: &mut Verdict) {
@@ -161,23 +192,28 @@ impl Policy<Validations> {
         }
         let scope = input.scope(&self.variables, POLICY_BUDGET);
         for annotation in &self.does.annotations {
-            match ask(&scope, &annotation.program, &annotation.source) {
+            let Answer { says, took } = ask(&scope, &annotation.program, &annotation.source);
+            match says {
                 Ok(value) => match value.as_text().map(str::trim) {
                     Some(text) if !text.is_empty() => verdict.annotations.push((annotation.key.clone(), cut(text).to_owned())),
                     _ => {}
                 },
-                Err(error) if self.fails => verdict.broken.push(error.to_string()),
+                Err(error) if self.fails => {
+                    verdict.broken.push((error.to_string(), Fault { wrong: Wrong::of(&annotation.program, &error), took }));
+                }
                 Err(_) => {}
             }
         }
     }
 }
 
-fn ask<'v>(scope: &Scope<'v>, program: &'v Result<Program, String>, source: &str) -> Result<Cel<'v>, AskError> {
-    match program {
+fn ask<'v>(scope: &Scope<'v>, program: &'v Result<Program, String>, source: &str) -> Answer<'v> {
+    let start = Instant::now();
+    let says = match program {
         Ok(program) => scope.ask(program, source),
         Err(why) => Err(AskError::Failed { source_text: source.into(), why: format!("compilation failed: {why}") }),
-    }
+    };
+    Answer { says, took: start.elapsed() }
 }
 
 fn cut(text: &str) -> &str {
@@ -204,8 +240,12 @@ impl Plugin for ValidatingAdmissionPolicy {
         "ValidatingAdmissionPolicy"
     }
 
+    fn says(&self) -> &'static [Say] {
+        &[Say::Validate]
+    }
+
     async fn validate(&self, write: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status> {
-        let Some(known) = self.book.now().filter(|_| !is_exempt(write)) else { return Ok(()) };
+        let Some(known) = self.book.now(write.metrics).filter(|_| !is_exempt(write)) else { return Ok(()) };
         let mut refusals = Vec::new();
         for bound in &known.bound {
             self.consult(write, object, bound, &mut refusals).await?;
@@ -251,7 +291,7 @@ impl ValidatingAdmissionPolicy {
                 params: params.as_ref(),
                 authorizer: &authorizer,
             };
-            act(write, policy, binding, &policy.judge(&input), refusals);
+            act(write, policy, binding, &policy.judge(&input, write), refusals);
         }
         Ok(())
     }
@@ -260,15 +300,27 @@ impl ValidatingAdmissionPolicy {
 /// Does what a binding wants done about what is wrong.
 fn act(write: &Attributes<'_>, policy: &Policy<Validations>, binding: &Binding, verdict: &Verdict, refusals: &mut Vec<Status>) {
     let actions = &binding.spec["validationActions"];
+    let count = |fault: &Fault, action: &'static str| {
+        let check = Check { policy: &policy.name, binding: &binding.name, fault: fault.wrong.word(), took: fault.took };
+        write.metrics.validated(check, action);
+    };
+    verdict.ignored.iter().for_each(|fault| count(fault, "allow"));
     for failure in &verdict.failures {
         for action in actions.as_array().into_iter().flatten().filter_map(Value::as_str) {
             match action {
-                "Deny" => refusals.push(refusal(write, &policy.name, Some(binding), failure.reason, &failure.message)),
-                "Warn" => write.warnings.add(format!(
-                    "Validation failed for ValidatingAdmissionPolicy '{}' with binding '{}': {}",
-                    policy.name, binding.name, failure.message
-                )),
+                "Deny" => {
+                    count(&failure.fault, "deny");
+                    refusals.push(refusal(write, &policy.name, Some(binding), failure.reason, &failure.message));
+                }
+                "Warn" => {
+                    count(&failure.fault, "warn");
+                    write.warnings.add(format!(
+                        "Validation failed for ValidatingAdmissionPolicy '{}' with binding '{}': {}",
+                        policy.name, binding.name, failure.message
+                    ));
+                }
                 "Audit" => {
+                    count(&failure.fault, "audit");
                     let found = json!([{"message": failure.message, "policy": policy.name, "binding": binding.name,
                         "expressionIndex": failure.index, "validationActions": actions}]);
                     write.audit.add(FAILURE_ANNOTATION, found.to_string());
@@ -280,7 +332,8 @@ fn act(write: &Attributes<'_>, policy: &Policy<Validations>, binding: &Binding, 
     for (key, value) in &verdict.annotations {
         write.audit.add(&format!("{}/{key}", policy.name), value.as_str());
     }
-    for why in &verdict.broken {
+    for (why, fault) in &verdict.broken {
+        count(fault, "deny");
         refusals.push(refusal(write, &policy.name, Some(binding), "Invalid", why));
     }
 }

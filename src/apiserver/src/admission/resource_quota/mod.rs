@@ -24,7 +24,7 @@ use coracle_store::{Durability, Expect, Store, WriteError};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{Attributes, Operation, Plugin, Reserved, refuse};
+use super::{Attributes, Operation, Plugin, Reserved, Say, refuse};
 use crate::cache::{
     Cache, PREFIX,
     object::{self, Object},
@@ -56,8 +56,8 @@ impl Plugin for ResourceQuota {
         "ResourceQuota"
     }
 
-    fn reserves(&self) -> bool {
-        true
+    fn says(&self) -> &'static [Say] {
+        &[Say::Reserve]
     }
 
     async fn reserve(&self, write: &Attributes<'_>, object: &Value) -> Result<Option<Box<dyn Reserved>>, Status> {

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::{review, rules::Rule};
 use crate::{
     admission::expressions::conditions::MatchConditions,
+    metrics::admission::Admission,
     objects::{Counter, Objects},
     webhook::{Server, Servers},
 };
@@ -80,6 +81,8 @@ impl Hook {
 #[derive(Debug)]
 pub(super) struct Configured {
     plural: &'static str,
+    /// Metrics' word for what they are asked.
+    step: &'static str,
     objects: Arc<dyn Objects>,
     /// Of the configurations; asked on every write.
     changes: Option<Counter>,
@@ -96,13 +99,14 @@ struct Made {
 
 impl Configured {
     /// Of the resource with this plural.
-    pub fn new(plural: &'static str, objects: Arc<dyn Objects>) -> Self {
+    pub fn new(plural: &'static str, step: &'static str, objects: Arc<dyn Objects>) -> Self {
         let (changes, servers) = (objects.counter(GROUP, plural), Servers::new(Arc::clone(&objects)));
-        Self { plural, objects, changes, servers, made: ArcSwap::default() }
+        Self { plural, step, objects, changes, servers, made: ArcSwap::default() }
     }
 
     /// All as they are now, by the names of their configurations and in the order within each; `None` when there is none.
-    pub fn now(&self) -> Option<Arc<[Hook]>> {
+    /// What was counted of those that are gone is forgotten.
+    pub fn now(&self, metrics: &Admission) -> Option<Arc<[Hook]>> {
         let version = self.changes.as_ref().map_or_else(|| self.objects.version(GROUP, self.plural), |changes| (changes.0)());
         let made = self.made.load();
         if made.version == version {
@@ -110,7 +114,11 @@ impl Configured {
         }
         // Who lists later than it asked for the version sees more than that: then this is done once more.
         let hooks = hooks(&self.objects.list(GROUP, self.plural, ""), &self.servers);
-        self.made.store(Arc::new(Made { version, hooks: Arc::clone(&hooks) }));
+        let before = self.made.swap(Arc::new(Made { version, hooks: Arc::clone(&hooks) }));
+        let is_in = |hooks: &[Hook], name: &str| hooks.iter().any(|hook| hook.name == name);
+        if before.hooks.iter().any(|hook| !is_in(&hooks, &hook.name)) {
+            metrics.forget_webhooks(self.step, &|name| !is_in(&hooks, name));
+        }
         (!hooks.is_empty()).then_some(hooks)
     }
 }

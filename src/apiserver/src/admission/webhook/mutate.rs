@@ -1,6 +1,6 @@
 //! MutatingAdmissionWebhook: one after the other may change the object, and the earlier ones may look again.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use coracle_api::{
@@ -15,15 +15,21 @@ use serde_json::Value;
 
 use super::{
     Attributes,
-    call::{Fault, call},
+    call::{Fault, call, count, named},
     configuration::{Configured, Hook},
     failed, is_exempt,
     select::{Sight, is_whole},
 };
-use crate::{admission::Plugin, authorization::Authorizers, objects::Objects};
+use crate::{
+    admission::{Plugin, Say},
+    authorization::Authorizers,
+    objects::Objects,
+};
 
 /// Under this name the plugin keeps its notes of the first round.
 const NAME: &str = "MutatingAdmissionWebhook";
+/// Metrics' word for what is asked here.
+const STEP: &str = "admit";
 
 /// The plugin.
 #[derive(Debug)]
@@ -36,7 +42,7 @@ pub struct MutatingAdmissionWebhook {
 impl MutatingAdmissionWebhook {
     /// Configurations, namespaces and services are looked up in `objects`; conditions may ask what users may do.
     pub fn new(objects: Arc<dyn Objects>, authorizers: Arc<Authorizers>) -> Self {
-        Self { configured: Configured::new("mutatingwebhookconfigurations", Arc::clone(&objects)), objects, authorizers }
+        Self { configured: Configured::new("mutatingwebhookconfigurations", STEP, Arc::clone(&objects)), objects, authorizers }
     }
 }
 
@@ -64,15 +70,19 @@ impl Plugin for MutatingAdmissionWebhook {
         NAME
     }
 
+    fn says(&self) -> &'static [Say] {
+        &[Say::Mutate, Say::Consent]
+    }
+
     async fn mutate(&self, write: &Attributes<'_>, object: &mut Value) -> Result<(), Status> {
-        match self.configured.now().filter(|_| !is_exempt(write)) {
+        match self.configured.now(write.metrics).filter(|_| !is_exempt(write)) {
             Some(hooks) => self.ask(&hooks, write, Some(object)).await,
             None => Ok(()),
         }
     }
 
     async fn consent(&self, write: &Attributes<'_>) -> Result<(), Status> {
-        match self.configured.now().filter(|_| !is_exempt(write)) {
+        match self.configured.now(write.metrics).filter(|_| !is_exempt(write)) {
             Some(hooks) => self.ask(&hooks, write, None).await,
             None => Ok(()),
         }
@@ -105,26 +115,21 @@ impl MutatingAdmissionWebhook {
                 *object = write.kinds.convert(&invocation.resource, object.take()).await?;
             }
             let old = shown.old(write, &invocation.resource).await?;
-            if !sight.holds(hook, &invocation, has_object.then_some(&*object), old)? {
+            if !sight.holds(hook, named(hook, STEP, &sight), &invocation, has_object.then_some(&*object), old)? {
                 continue;
             }
-            let answer = call(hook, &invocation, &sight, true, has_object.then_some(&*object), old).await;
-            let changed = match answer.map(|verdict| verdict.patch) {
-                Ok(None) => false,
-                Ok(Some(_)) if !has_object => {
-                    let why = format!(
-                        "admission webhook {:?} attempted to modify the object, which is not supported for this operation",
-                        hook.name
-                    );
-                    return Err(failed(&why));
-                }
-                Ok(Some(patch)) => apply(write, &invocation.resource, object, &patch)?,
-                Err(fault) => {
-                    if let Some(status) = Fault::settle(fault, hook) {
-                        return Err(status);
-                    }
-                    false
-                }
+            let start = Instant::now();
+            let answer = match call(hook, &invocation, &sight, true, has_object.then_some(&*object), old).await {
+                Ok(verdict) => patched(hook, write, &invocation.resource, has_object.then_some(&mut *object), verdict.patch.as_ref()),
+                Err(fault) => Err(fault),
+            };
+            count(hook, STEP, &sight, &answer, start.elapsed());
+            let changed = match answer {
+                Ok(changed) => changed,
+                Err(fault) => match fault.settle(hook) {
+                    Some(status) => return Err(status),
+                    None => false,
+                },
             };
             if changed {
                 dirty = true;
@@ -168,6 +173,24 @@ impl Shown {
             self.old = Some(write.kinds.convert(to, held.clone()).await?);
         }
         Ok(self.old.as_ref())
+    }
+}
+
+/// Does what a webhook wants done to the object; whether anything is another value now.
+fn patched(
+    hook: &Hook,
+    write: &Attributes<'_>,
+    resource: &Resource,
+    object: Option<&mut Value>,
+    patch: Option<&Value>,
+) -> Result<bool, Fault> {
+    match (patch, object) {
+        (None, _) => Ok(false),
+        (Some(patch), Some(object)) => apply(write, resource, object, patch).map_err(|status| Fault::Own(Box::new(status))),
+        (Some(_), None) => {
+            let why = "attempted to modify the object, which is not supported for this operation";
+            Err(Fault::Own(Box::new(failed(&format!("admission webhook {:?} {why}", hook.name)))))
+        }
     }
 }
 

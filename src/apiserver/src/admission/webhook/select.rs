@@ -15,6 +15,7 @@ use super::{
 use crate::{
     admission::expressions::{Asker, Input, conditions::Match, request},
     authorization::Authorizers,
+    metrics::admission::Named,
     objects::Objects,
 };
 
@@ -54,7 +55,14 @@ impl<'w> Sight<'w> {
     }
 
     /// Whether the webhook's conditions hold; the objects are in the version of the invocation.
-    pub fn holds(&self, hook: &Hook, invocation: &Invocation, object: Option<&Value>, old: Option<&Value>) -> Result<bool, Status> {
+    pub fn holds(
+        &self,
+        hook: &Hook,
+        named: Named<'_>,
+        invocation: &Invocation,
+        object: Option<&Value>,
+        old: Option<&Value>,
+    ) -> Result<bool, Status> {
         if hook.conditions.is_empty() {
             return Ok(true);
         }
@@ -62,7 +70,7 @@ impl<'w> Sight<'w> {
         let request = request::of(write, &invocation.resource);
         let authorizer = &Asker { authorizers: self.authorizers, user: write.user, info: write.info };
         let input = Input { object, old, request: &request, namespace: None, params: None, authorizer };
-        match hook.conditions.judge(&input, &[]) {
+        match hook.conditions.judge(&input, &[], write.metrics, named) {
             Match::Holds => Ok(true),
             Match::Excluded(_) => Ok(false),
             Match::Failed(_) if hook.optional => Ok(false),

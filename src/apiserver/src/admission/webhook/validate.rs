@@ -1,6 +1,6 @@
 //! ValidatingAdmissionWebhook: all that a write concerns are asked at once, and each may refuse it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use coracle_api::status::Status;
@@ -9,12 +9,19 @@ use serde_json::Value;
 
 use super::{
     Attributes,
-    call::call,
+    call::{call, count, named},
     configuration::{Configured, Hook},
     is_exempt,
     select::{Invocation, Sight, is_whole},
 };
-use crate::{admission::Plugin, authorization::Authorizers, objects::Objects};
+use crate::{
+    admission::{Plugin, Say},
+    authorization::Authorizers,
+    objects::Objects,
+};
+
+/// Metrics' word for what is asked here.
+const STEP: &str = "validating";
 
 /// The plugin.
 #[derive(Debug)]
@@ -27,7 +34,7 @@ pub struct ValidatingAdmissionWebhook {
 impl ValidatingAdmissionWebhook {
     /// Configurations, namespaces and services are looked up in `objects`; conditions may ask what users may do.
     pub fn new(objects: Arc<dyn Objects>, authorizers: Arc<Authorizers>) -> Self {
-        Self { configured: Configured::new("validatingwebhookconfigurations", Arc::clone(&objects)), objects, authorizers }
+        Self { configured: Configured::new("validatingwebhookconfigurations", STEP, Arc::clone(&objects)), objects, authorizers }
     }
 }
 
@@ -43,8 +50,12 @@ impl Plugin for ValidatingAdmissionWebhook {
         "ValidatingAdmissionWebhook"
     }
 
+    fn says(&self) -> &'static [Say] {
+        &[Say::Validate]
+    }
+
     async fn validate(&self, write: &Attributes<'_>, object: Option<&Value>) -> Result<(), Status> {
-        let Some(hooks) = self.configured.now().filter(|_| !is_exempt(write)) else { return Ok(()) };
+        let Some(hooks) = self.configured.now(write.metrics).filter(|_| !is_exempt(write)) else { return Ok(()) };
         let sight = Sight::new(write, &*self.objects, &self.authorizers);
         let mut relevant: Vec<(&Hook, Invocation)> = Vec::new();
         for hook in hooks.iter() {
@@ -55,9 +66,14 @@ impl Plugin for ValidatingAdmissionWebhook {
         for (hook, invocation) in &relevant {
             let shown = versions.get(&invocation.resource.api_version());
             let (object, old) = shown.map_or((object, write.old), |pair| (pair.object.as_ref(), pair.old.as_ref()));
-            if sight.holds(hook, invocation, object, old)? {
+            if sight.holds(hook, named(hook, STEP, &sight), invocation, object, old)? {
                 let sight = &sight;
-                calls.push(async move { call(hook, invocation, sight, false, object, old).await.err()?.settle(hook) });
+                calls.push(async move {
+                    let start = Instant::now();
+                    let answer = call(hook, invocation, sight, false, object, old).await;
+                    count(hook, STEP, sight, &answer, start.elapsed());
+                    answer.err()?.settle(hook)
+                });
             }
         }
         let refusals = future::join_all(calls).await;

@@ -179,3 +179,39 @@ async fn earlier_policies_see_what_later_ones_changed() {
     let made = server.ok("create", "v1/a/configmaps", config_map("y", json!({}))).await;
     assert_eq!(made["metadata"]["labels"]["rounds"], "n2", "it sees its own label and the later one: {made}");
 }
+
+#[tokio::test]
+async fn what_policies_find_is_counted_while_they_are_bound() {
+    let server = guarded().await;
+    let told = || {
+        let mut page = crate::metrics::page::Page::default();
+        server.registry.metrics().admission.write(&mut page);
+        page.finish()
+    };
+    let spec = json!({"failurePolicy": "Ignore", "matchConditions": [{"name": "skip", "expression": "object.metadata.name != 'skip'"}],
+        "validations": [{"expression": "object.metadata.name != 'bad'"}, {"expression": "object.data.nothing == 'x'"}]});
+    server.validating("p", about(&["configmaps"], spec), json!({"validationActions": ["Deny", "Audit"]})).await;
+    let apply = json!({"mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": "Object{metadata: Object.metadata{labels: {'a': 'b'}}}"}}]});
+    server.mutating("m", about(&["configmaps"], apply)).await;
+    for (name, code) in [("bad", 422), ("good", 201), ("skip", 201)] {
+        assert_eq!(server.create("v1/a/configmaps", config_map(name, json!({}))).await.0, code, "{name}");
+    }
+    let page = told();
+    let has = |line: String| assert!(page.lines().any(|found| found == line), "no {line} in\n{page}");
+    for (action, count) in [("deny", 1), ("audit", 1), ("allow", 2)] {
+        let labels = format!("enforcement_action=\"{action}\",error_type=\"invalid_error\",policy=\"p\",policy_binding=\"p\"");
+        has(format!("apiserver_validating_admission_policy_check_total{{{labels}}} {count}"));
+        has(format!("apiserver_validating_admission_policy_check_duration_seconds_count{{{labels}}} {count}"));
+    }
+    has("apiserver_mutating_admission_policy_check_total{error_type=\"no_error\",policy=\"m\",policy_binding=\"m\"} 3".to_owned());
+    let of = "kind=\"policy\",name=\"p\",operation=\"CREATE\",type=\"validate\"";
+    has(format!("apiserver_admission_match_condition_exclusions_total{{{of}}} 1"));
+    has(format!("apiserver_admission_match_condition_evaluation_seconds_count{{{of}}} 3"));
+    let plugin = "apiserver_admission_controller_admission_duration_seconds_count{name=\"ValidatingAdmissionPolicy\"";
+    has(format!("{plugin},operation=\"CREATE\",rejected=\"true\",type=\"validate\"}} 1"));
+    server.ok("delete", &format!("{BINDINGS}/p"), Value::Null).await;
+    server.ok("delete", &format!("{MUTATING}/m"), Value::Null).await;
+    server.ok("create", "v1/a/configmaps", config_map("after", json!({}))).await;
+    let page = told();
+    assert!(!page.contains("policy=\"") && !page.contains("kind=\"policy\""), "{page}");
+}
