@@ -1,6 +1,6 @@
 //! What a node does for a pod that runs: new limits in place, another image's files, a look inside, and its end when it takes too much.
 
-use coracle_tests::{Server, image};
+use coracle_tests::{Kubectl, Server, image};
 
 const PODS: &str = r#"
 apiVersion: v1
@@ -14,6 +14,23 @@ spec:
     imagePullPolicy: Never
     command: [sh, -c, exec sleep 3599]
     resources: {requests: {cpu: 20m}, limits: {cpu: 200m}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: shares}
+spec:
+  terminationGracePeriodSeconds: 1
+  resources: {requests: {cpu: 100m, memory: 64Mi}, limits: {cpu: 200m, memory: 64Mi}}
+  containers:
+  - name: free
+    image: busybox:test
+    imagePullPolicy: Never
+    command: [sh, -c, exec sleep 3599]
+  - name: bound
+    image: busybox:test
+    imagePullPolicy: Never
+    command: [sh, -c, exec sleep 3599]
+    resources: {requests: {cpu: 50m}, limits: {cpu: 100m}}
 ---
 apiVersion: v1
 kind: Pod
@@ -43,6 +60,54 @@ spec:
   volumes: [{name: scratch, emptyDir: {sizeLimit: 8Mi}}]
 "#;
 
+/// The quota of a pod as a whole, in microseconds.
+fn quota_of_pod(uid: &str) -> String {
+    let find = format!(
+        "find /sys/fs/cgroup -type d -name '*pod{uid}' 2>/dev/null | while read -r d; do cat $d/cpu.cfs_quota_us $d/cpu.max 2>/dev/null; done"
+    );
+    let found = std::process::Command::new("sh").args(["-c", &find]).output().expect("sh runs").stdout;
+    String::from_utf8_lossy(&found).split_whitespace().next().unwrap_or_default().to_owned()
+}
+
+/// A pod with resources of its own: its group follows, and the containers' that have no limit; the others stay.
+fn resizes_as_a_whole(kubectl: &Kubectl) {
+    kubectl.wait("pod/shares", "condition=Ready");
+    let of = |path: &str| kubectl.ok(&["get", "pod", "shares", "-o", &format!("jsonpath={path}")]);
+    let uid = of("{.metadata.uid}");
+    let quota = |container: &str| {
+        let command = "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null || cat /sys/fs/cgroup/cpu.max";
+        let told = kubectl.ok(&["exec", "shares", "-c", container, "--", "sh", "-c", command]);
+        told.split_whitespace().next().unwrap_or_default().to_owned()
+    };
+    assert_eq!([quota_of_pod(&uid), quota("free"), quota("bound")], ["20000", "20000", "10000"]);
+    assert_eq!(of("{.status.resources.limits.cpu} {.status.allocatedResources.cpu}"), "200m 100m");
+    let resize = |own: &str| {
+        let patch = format!(r#"{{"spec":{{"resources":{own}}}}}"#);
+        kubectl.output(&["patch", "pod", "shares", "--subresource=resize", "--patch", &patch])
+    };
+    let larger = r#"{"requests":{"cpu":"150m"},"limits":{"cpu":"400m"}}"#;
+    assert!(resize(larger).status.success());
+    kubectl.wait("pod/shares", "jsonpath={.status.resources.limits.cpu}=400m");
+    assert_eq!([quota_of_pod(&uid), quota("free"), quota("bound")], ["40000", "40000", "10000"]);
+    assert_eq!(of("{.status.resources.requests.cpu} {.status.allocatedResources.cpu}"), "150m 150m");
+    assert_eq!(of("{.status.containerStatuses[*].restartCount} {.status.containerStatuses[0].resources}"), "0 0 {}");
+    kubectl.event("shares", "ResizeCompleted");
+    // What the containers ask for is the least, and what they may take too.
+    for (own, why) in [
+        (r#"{"requests":{"cpu":"40m"}}"#, "aggregate container requests"),
+        (r#"{"limits":{"cpu":"90m"}}"#, "pod limits of 90m"),
+        (r#"{"limits":{"memory":null}}"#, "resource limits cannot be removed"),
+    ] {
+        let told = resize(own);
+        assert!(!told.status.success() && String::from_utf8_lossy(&told.stderr).contains(why), "{own}: {told:?}");
+    }
+    let endless = r#"{"requests":{"cpu":"8000"},"limits":{"cpu":"9000"}}"#;
+    assert!(resize(endless).status.success());
+    kubectl.wait("pod/shares", "jsonpath={.status.conditions[?(@.type==\"PodResizePending\")].reason}=Infeasible");
+    assert_eq!(of("{.spec.resources.limits.cpu} {.status.resources.limits.cpu} {.status.allocatedResources.cpu}"), "9k 400m 150m");
+    assert_eq!(quota_of_pod(&uid), "40000");
+}
+
 #[test]
 fn a_running_pod_grows_is_looked_into_and_ends_when_it_takes_too_much() {
     let server = Server::start(&[]);
@@ -69,6 +134,8 @@ fn a_running_pod_grows_is_looked_into_and_ends_when_it_takes_too_much() {
     kubectl.ok(&["patch", "pod", "grows", "--subresource=resize", "--patch", &wish("9000")]);
     reach("pod/grows", ".status.conditions[?(@.type==\"PodResizePending\")].reason", "Infeasible");
     assert_eq!(kubectl.ok(&["get", "pod", "grows", "-o", "jsonpath={.status.containerStatuses[0].restartCount}"]), "0");
+
+    resizes_as_a_whole(&kubectl);
 
     let look = "tr '\\0' ' ' < /proc/1/cmdline; echo";
     kubectl.ok(&[

@@ -23,7 +23,7 @@ kubectl exec grows -c c -- sh -c 'head -c 30000000 /dev/zero >/dev/shm/full'
 resize "{\"name\":\"c\",$(sizes 100m 8Mi 200m 16Mi)}"
 refused() { [ -n "$(get grows '{.status.conditions[?(@.type=="PodResizeInProgress")].message}')" ]; }
 until_within 20 "it is refused" refused || true
-like "not below what it uses" "*more than the new limit*" "$(get grows '{.status.conditions[?(@.type=="PodResizeInProgress")].message}')"
+like "not below what it uses" "*memory limit (16777216) below current usage*" "$(get grows '{.status.conditions[?(@.type=="PodResizeInProgress")].message}')"
 is "the limit stays" 41943040 "$(vm "cat $c/memory.max")"
 is "the status tells what there is" 40Mi "$(get grows '{.status.containerStatuses[?(@.name=="c")].resources.limits.memory}')"
 kubectl exec grows -c c -- rm /dev/shm/full

@@ -69,7 +69,12 @@ pub fn of_pod(spec: &Value) -> Amounts {
     sum(spec, &|container, field| read(&container["resources"][field]))
 }
 
-/// Of a whole pod as it runs: while it is resized, a container counts with the larger of what it asks for and what it still has.
+/// Of the containers of a pod together, whatever the pod says itself.
+pub fn of_containers(spec: &Value) -> Amounts {
+    together(spec, &|container, field| read(&container["resources"][field]))
+}
+
+/// Of a whole pod as it runs: while it is resized, it and each container count with the larger of what is asked for and what is still had.
 pub fn of_running_pod(pod: &Value) -> Amounts {
     let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
     let refused = conditions.into_iter().any(|c| c["type"] == "PodResizePending" && c["status"] == "True" && c["reason"] == "Infeasible");
@@ -78,7 +83,7 @@ pub fn of_running_pod(pod: &Value) -> Amounts {
         let all = statuses.iter().flat_map(|list| pod["status"][*list].as_array().into_iter().flatten());
         all.into_iter().find(|status| status["name"] == container["name"] && status["resources"].is_object())
     };
-    sum(&pod["spec"], &|container, field| {
+    let mut out = together(&pod["spec"], &|container, field| {
         let asked = read(&container["resources"][field]);
         let Some(status) = has(container) else { return asked };
         let mut own = read(&status["resources"][field]);
@@ -89,10 +94,55 @@ pub fn of_running_pod(pod: &Value) -> Amounts {
             at_least(&mut own, &asked);
         }
         own
-    })
+    });
+    with_own(&mut out, &pod["spec"], &|field| {
+        let asked = read(&pod["spec"]["resources"][field]);
+        let status = &pod["status"];
+        if asked.is_empty() || !status["resources"].is_object() {
+            return asked;
+        }
+        // The status counts the overhead in.
+        let overhead = read(&pod["spec"]["overhead"]);
+        let had = |list: &Value| -> Map {
+            let of_pod = read(list).into_iter().filter(|(name, _)| asked.contains_key(name));
+            of_pod.map(|(name, amount)| (name.clone(), overhead.get(&name).map_or(amount, |more| amount.minus(*more)))).collect()
+        };
+        let mut own = had(&status["resources"][field]);
+        if field == "requests" {
+            at_least(&mut own, &had(&status["allocatedResources"]));
+        }
+        for (name, amount) in &asked {
+            if !own.contains_key(name) {
+                own.insert(name.clone(), *amount);
+            }
+        }
+        if !refused {
+            at_least(&mut own, &asked);
+        }
+        own
+    });
+    out
 }
 
 fn sum(spec: &Value, of: &dyn Fn(&Value, &str) -> Map) -> Amounts {
+    let mut out = together(spec, of);
+    with_own(&mut out, spec, &|field| read(&spec["resources"][field]));
+    out
+}
+
+/// What the pod says of itself (`of`) counts before what its containers say, and its overhead on top.
+fn with_own(out: &mut Amounts, spec: &Value, of: &dyn Fn(&str) -> Map) {
+    for (total, field) in [(&mut out.requests, "requests"), (&mut out.limits, "limits")] {
+        total.extend(of(field));
+        // What is not asked for is not limited by it.
+        let has_limits = field == "requests" || !total.is_empty();
+        if has_limits {
+            add(total, &read(&spec["overhead"]));
+        }
+    }
+}
+
+fn together(spec: &Value, of: &dyn Fn(&Value, &str) -> Map) -> Amounts {
     let mut out = Amounts::default();
     for (total, field) in [(&mut out.requests, "requests"), (&mut out.limits, "limits")] {
         let list = |name: &str| spec[name].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -112,14 +162,6 @@ fn sum(spec: &Value, of: &dyn Fn(&Value, &str) -> Map) -> Amounts {
         }
         add(total, &sidecars);
         at_least(total, &start);
-        for (name, amount) in read(&spec["resources"][field]) {
-            total.insert(name, amount);
-        }
-        // What is not asked for is not limited by it.
-        let has_limits = field == "requests" || !total.is_empty();
-        if has_limits {
-            add(total, &read(&spec["overhead"]));
-        }
     }
     out
 }

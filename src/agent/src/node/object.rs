@@ -33,7 +33,7 @@ const HUGE_PAGES: &str = "hugepages-";
 const IMAGE_NAMES: usize = 5;
 
 /// Features of pods that not every node of 1.36 has, and this one does.
-const DECLARED: &[&str] = &["RestartAllContainersOnContainerExits"];
+const DECLARED: &[&str] = &["InPlacePodLevelResourcesVerticalScaling", "RestartAllContainersOnContainerExits"];
 
 /// The node as its Events name it: by its name, for its uid, as upstream.
 pub fn reference(name: &str) -> ObjectReference {

@@ -51,7 +51,7 @@ pub fn absorb(pod: &Pod, life: &mut Life, event: Event, now: Timestamp, out: &mu
         }
         Event::Allocated(answer) => resize::allocated(pod, life, answer, out),
         Event::RoomFreed => resize::room_freed(life),
-        Event::Resized { done, error } => resize::resized(life, done, error, now, out),
+        Event::Resized { done, whole, error } => resize::resized(life, done, whole, error, now, out),
         Event::Terminate(termination) => {
             if life.ending.is_none() {
                 let grace = spec::grace(pod).min(termination.grace.unwrap_or(Duration::MAX)).max(LEAST);

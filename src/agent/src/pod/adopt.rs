@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
 use super::{
     backoff::Backoff,
     life::{Ended, Life, Member, Run, RunState, Sandbox, SandboxFacts, Stage},
-    spec,
+    resize, spec,
     status::ID_SCHEME,
 };
 use crate::resources::limits;
@@ -44,6 +44,10 @@ pub fn adopt(life: &mut Life, pod: &Pod, found: Option<Found>, now: Timestamp) {
         life.sandbox = if found.ready { Sandbox::Ready(found.facts) } else { Sandbox::Doomed { facts: found.facts, stage: Stage::Todo } };
         life.volumes = if standing { Stage::Done } else { Stage::Todo };
     }
+    if standing {
+        resize::adopt(pod, life);
+    }
+    let inherited = resize::inherited(life);
     for part in &parts {
         let name = part.spec.name.as_str();
         let Some(member) = life.members.get_mut(name) else { continue };
@@ -71,7 +75,7 @@ pub fn adopt(life: &mut Life, pod: &Pod, found: Option<Found>, now: Timestamp) {
             && member
                 .granted
                 .as_ref()
-                .is_some_and(|wish| member_run.limits.as_ref().is_some_and(|have| limits::actual(wish, have) != *wish))
+                .is_some_and(|wish| member_run.limits.as_ref().is_some_and(|have| limits::actual(wish, have, &inherited) != *wish))
         {
             // A resize was not done yet: what was granted is what the API shows, and the wish is judged anew.
             member.granted = Some(resources);
@@ -81,6 +85,9 @@ pub fn adopt(life: &mut Life, pod: &Pod, found: Option<Found>, now: Timestamp) {
             member.started = part.spec.startup_probe.is_none() || (same && api.is_some_and(|s| s.started == Some(true)));
             member.ready = member.started && (part.spec.readiness_probe.is_none() || (same && api.is_some_and(|s| s.ready)));
         }
+    }
+    if standing {
+        resize::make(pod, life);
     }
     life.initialized =
         standing && parts.iter().any(|p| p.kind == spec::Kind::Main && life.members.get(&p.spec.name).is_some_and(|m| m.run.is_some()));

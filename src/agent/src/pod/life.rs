@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     backoff::{self, Backoff, later},
-    resize::Resizing,
+    resize::{Resizing, Whole},
     spec::{self, Kind},
 };
 use crate::eviction::Eviction;
@@ -48,6 +48,8 @@ pub struct Life {
     pub gone: bool,
     /// Its resize.
     pub resize: Resizing,
+    /// What it was granted as a whole.
+    pub whole: Whole,
     /// All containers are being ended, to begin anew.
     pub restarting_all: bool,
     /// The longest rest after a crash.
@@ -396,6 +398,7 @@ impl Life {
             deleted: Stage::Todo,
             gone: false,
             resize: Resizing::default(),
+            whole: Whole::of(pod),
             restarting_all: false,
             longest_backoff: backoff::LONGEST,
         };

@@ -111,6 +111,8 @@ pub enum Event {
     Resized {
         /// Of which containers, and which.
         done: Vec<(ContainerId, Resources)>,
+        /// What the pod as a whole has now; `None` when that is what it had.
+        whole: Option<Resources>,
         /// Why not those of the others.
         error: Option<String>,
     },
@@ -196,6 +198,8 @@ pub enum Action {
     Resize {
         /// Which, of whom.
         changes: Vec<(ContainerId, Resources)>,
+        /// What the pod as a whole is to have then.
+        whole: Resources,
     },
 }
 
@@ -285,7 +289,10 @@ fn bring_up(pod: &Pod, life: &mut Life, now: Timestamp, out: &mut Step) {
     match &mut life.sandbox {
         Sandbox::Ready(_) => bring_up_members(pod, life, now, out),
         Sandbox::None { attempt, stage } => match stage.begin(now) {
-            Begin::Now => out.actions.push(Action::MakeSandbox { attempt: *attempt }),
+            Begin::Now => {
+                out.actions.push(Action::MakeSandbox { attempt: *attempt });
+                resize::make(pod, life);
+            }
             Begin::Later(at) => out.wake(at),
             Begin::Wait | Begin::Done => {}
         },

@@ -1,11 +1,16 @@
-//! In-place resize (KEP-1287): what the pod asks for, what the node grants, what its containers have. Pure.
+//! In-place resize (KEP-1287, KEP-5419): what the pod asks for, what the node grants, what its containers have. Pure.
 //!
 //! A new wish is judged once per generation of the pod (`Action::Allocate`); what is granted is then brought to the cgroups
 //! (`Action::Resize`), or to a new run where the container's resize policy says so.
 
+use std::collections::BTreeMap;
+
 use coracle_runtime::{ContainerId, Resources};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodCondition, PodSpec, ResourceRequirements};
+use k8s_openapi::{
+    api::core::v1::{Pod, PodCondition, PodSpec, ResourceRequirements},
+    apimachinery::pkg::api::resource::Quantity as Text,
+};
 
 use super::{
     backoff::later,
@@ -14,7 +19,7 @@ use super::{
     spec::{self, Kind, Part},
     stop,
 };
-use crate::resources::limits;
+use crate::resources::{self, Amounts, limits};
 
 /// `reason` of a wish that may be granted when other pods leave.
 pub const DEFERRED: &str = "Deferred";
@@ -34,6 +39,22 @@ pub struct Resizing {
     pub busy: bool,
     /// Why they could not be written.
     pub trouble: Option<Trouble>,
+}
+
+/// What the pod was granted as a whole, beside what its containers were.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Whole {
+    /// Resources of the pod itself; `None` where only its containers have some.
+    pub granted: Option<ResourceRequirements>,
+    /// What its cgroup has; `None` where there is none.
+    pub limits: Option<Resources>,
+}
+
+impl Whole {
+    /// Of a pod that is new: what it asks for.
+    pub fn of(pod: &Pod) -> Self {
+        Self { granted: own_wish(pod), limits: None }
+    }
 }
 
 /// Limits that could not be written.
@@ -79,16 +100,62 @@ fn wish(part: &Part) -> ResourceRequirements {
     part.spec.resources.clone().unwrap_or_default()
 }
 
+/// What the pod asks for as a whole.
+fn own_wish(pod: &Pod) -> Option<ResourceRequirements> {
+    pod.spec.as_ref()?.resources.clone().filter(|r| *r != ResourceRequirements::default())
+}
+
 /// The pod with the resources that it was granted.
 pub fn granted(pod: &Pod, life: &Life) -> Pod {
     let mut out = pod.clone();
     let Some(spec) = out.spec.as_mut() else { return out };
+    spec.resources.clone_from(&life.whole.granted);
     for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
         if let Some(granted) = life.members.get(&container.name).and_then(|m| m.granted.clone()) {
             container.resources = Some(granted).filter(|r| *r != ResourceRequirements::default());
         }
     }
     out
+}
+
+/// The pod's cgroup is being made, with what the pod was granted until now.
+pub fn make(pod: &Pod, life: &mut Life) {
+    life.whole.limits = granted(pod, life).spec.as_ref().map(whole_limits);
+}
+
+/// What a pod that runs already was granted as a whole: what the API says it has, where it says anything. A wish beyond that is judged anew.
+pub fn adopt(pod: &Pod, life: &mut Life) {
+    let overhead = resources::amounts(pod.spec.as_ref().and_then(|s| s.overhead.as_ref()));
+    if let Some((wish, told)) = own_wish(pod).zip(pod.status.as_ref().and_then(|s| s.resources.as_ref())) {
+        let of = |wish: &Option<BTreeMap<String, Text>>, told: &Option<BTreeMap<String, Text>>| {
+            let mut told = resources::amounts(told.as_ref());
+            let wish = resources::amounts(wish.as_ref());
+            told.retain(|name, _| wish.contains_key(name));
+            for (name, amount) in &mut told {
+                // The status counts the overhead in.
+                *amount = overhead.get(name).map_or(*amount, |more| amount.minus(*more));
+            }
+            (told != wish).then(|| resources::texts(&told))
+        };
+        let (requests, limits) = (of(&wish.requests, &told.requests), of(&wish.limits, &told.limits));
+        // Written as they are wished, amounts that are the same are no other wish.
+        let have = ResourceRequirements {
+            requests: requests.unwrap_or_else(|| wish.requests.clone()),
+            limits: limits.unwrap_or_else(|| wish.limits.clone()),
+            ..wish
+        };
+        life.whole.granted = Some(have);
+    }
+}
+
+fn whole_limits(granted: &PodSpec) -> Resources {
+    limits::changeable(&limits::of_whole_pod(granted))
+}
+
+/// What of it containers have that have no limits of their own.
+pub fn inherited(life: &Life) -> Amounts {
+    let spec = PodSpec { resources: life.whole.granted.clone(), ..PodSpec::default() };
+    limits::inherited(&spec)
 }
 
 /// Looks at the pod's wish and at what its containers have.
@@ -102,7 +169,7 @@ pub fn step(pod: &Pod, life: &mut Life, now: Timestamp, out: &mut Step) {
 
 fn ask(pod: &Pod, life: &mut Life, parts: &[Part], out: &mut Step) {
     let other = |p: &&Part| life.members.get(&p.spec.name).is_some_and(|m| m.granted.as_ref().is_some_and(|g| *g != wish(p)));
-    if !parts.iter().filter(|p| resizable(p)).any(|p| other(&p)) {
+    if own_wish(pod) == life.whole.granted && !parts.iter().filter(|p| resizable(p)).any(|p| other(&p)) {
         (life.resize.asked, life.resize.refused) = (None, None);
         return;
     }
@@ -117,6 +184,7 @@ fn ask(pod: &Pod, life: &mut Life, parts: &[Part], out: &mut Step) {
 pub fn allocated(pod: &Pod, life: &mut Life, answer: Result<(), Refusal>, out: &mut Step) {
     match answer {
         Ok(()) => {
+            life.whole.granted = own_wish(pod);
             for part in spec::parts(pod).iter().filter(|p| resizable(p)) {
                 if let Some(member) = life.members.get_mut(&part.spec.name) {
                     member.granted = Some(wish(part));
@@ -149,25 +217,30 @@ fn target(spec: &PodSpec, member: &Member, part: &Part) -> Resources {
 }
 
 fn carry_out(pod: &Pod, life: &mut Life, parts: &[Part], now: Timestamp, out: &mut Step) {
-    let Some(spec) = &pod.spec else { return };
     if life.resize.busy {
         return;
     }
+    let Some(spec) = granted(pod, life).spec else { return };
+    let whole = whole_limits(&spec);
     let mut changes = Vec::new();
     let mut anew = Vec::new();
-    let mut open = false;
+    // One that keeps what it has until it begins anew.
+    let mut waits = false;
+    let mut open = life.whole.limits.as_ref().is_some_and(|have| *have != whole);
     for part in parts.iter().filter(|p| resizable(p)) {
         let Some(member) = life.members.get(&part.spec.name) else { continue };
         // One that was ended for it is not there yet.
         open |= member.redo;
+        waits |= member.redo;
         let (Some(run), Some(_)) = (member.running(), &member.granted) else { continue };
         let Some(have) = &run.limits else { continue };
-        let want = target(spec, member, part);
+        let want = target(&spec, member, part);
         if limits::changeable(have) == want {
             continue;
         }
         open = true;
         if member.doing != Doing::Nothing {
+            waits = true;
             continue;
         }
         if wants_restart(part, have, &want) { anew.push(part) } else { changes.push((run.id.clone(), want)) }
@@ -184,20 +257,26 @@ fn carry_out(pod: &Pod, life: &mut Life, parts: &[Part], now: Timestamp, out: &m
         life.resize.under_way = true;
         out.note(None, false, "ResizeStarted", "the resize of the pod begins".to_owned());
     }
+    waits |= !anew.is_empty();
     for part in anew {
         if let Some(member) = life.members.get_mut(&part.spec.name) {
             member.redo = true;
         }
         stop::begin(life, part, later(now, spec::grace(pod)), now, "its resources change", out);
     }
-    if changes.is_empty() {
+    // No container has more than its pod at any time.
+    let whole = match &life.whole.limits {
+        Some(have) if waits => limits::wider(have, &whole),
+        _ => whole,
+    };
+    if changes.is_empty() && life.whole.limits.as_ref().is_none_or(|have| *have == whole) {
         return;
     }
     if let Some(at) = life.resize.trouble.as_ref().map(|t| t.retry_at).filter(|at| *at > now) {
         return out.wake(at);
     }
     life.resize.busy = true;
-    out.actions.push(Action::Resize { changes });
+    out.actions.push(Action::Resize { changes, whole });
 }
 
 fn wants_restart(part: &Part, have: &Resources, want: &Resources) -> bool {
@@ -208,8 +287,18 @@ fn wants_restart(part: &Part, have: &Resources, want: &Resources) -> bool {
 }
 
 /// Takes in which limits were written, and why the others were not.
-pub fn resized(life: &mut Life, done: Vec<(ContainerId, Resources)>, error: Option<String>, now: Timestamp, out: &mut Step) {
+pub fn resized(
+    life: &mut Life,
+    done: Vec<(ContainerId, Resources)>,
+    whole: Option<Resources>,
+    error: Option<String>,
+    now: Timestamp,
+    out: &mut Step,
+) {
     life.resize.busy = false;
+    if whole.is_some() {
+        life.whole.limits = whole;
+    }
     for (id, limits) in done {
         let run = life.members.values_mut().filter_map(|m| m.run.as_mut()).find(|r| r.id == id);
         if let Some(run) = run {

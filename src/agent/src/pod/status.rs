@@ -1,12 +1,12 @@
 //! What the API shows of a pod: `status(pod, life, node)` draws it from its life. Pure; times of transitions come from the status before.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{
         Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, ContainerUser,
-        HostIP, LinuxContainerUser, Pod, PodCondition, PodIP, PodStatus, ResourceRequirements, VolumeMount, VolumeMountStatus,
+        HostIP, LinuxContainerUser, Pod, PodCondition, PodIP, PodSpec, PodStatus, ResourceRequirements, VolumeMount, VolumeMountStatus,
     },
     apimachinery::pkg::{api::resource::Quantity as Text, apis::meta::v1::Time},
 };
@@ -14,7 +14,7 @@ use k8s_openapi::{
 use super::{
     life::{Cause, Doing, Ended, Life, Member, RunState, Sandbox, Stage},
     phase::{self, Facts},
-    restart_all,
+    resize, restart_all,
     spec::{self, Kind, Part},
 };
 use crate::resources::{self, limits, qos};
@@ -128,15 +128,21 @@ fn bound_messages(statuses: &mut [ContainerStatus]) {
 fn whole(pod: &Pod, life: &Life, out: &mut PodStatus) {
     type List = Option<BTreeMap<String, Text>>;
     let Some(spec) = &pod.spec else { return };
+    let spec = match &life.whole.granted {
+        granted if spec.resources == *granted => Cow::Borrowed(spec),
+        granted => Cow::Owned(PodSpec { resources: granted.clone(), ..spec.clone() }),
+    };
     let granted = |list: fn(&ResourceRequirements) -> &List| {
         let of = move |c: &Container| life.members.get(&c.name).and_then(|m| m.granted.as_ref()).and_then(|g| list(g).as_ref());
         move |c: &Container| resources::amounts(of(c))
     };
-    let requests = resources::texts(&resources::asked_as(spec, granted(|r| &r.requests)));
-    let limits = resources::texts(&resources::limits_as(spec, granted(|r| &r.limits)));
+    let requests = resources::texts(&resources::asked_as(&spec, granted(|r| &r.requests)));
+    let limits = resources::texts(&resources::limits_as(&spec, granted(|r| &r.limits)));
     if requests.is_some() || limits.is_some() {
         out.allocated_resources.clone_from(&requests);
-        out.resources = Some(ResourceRequirements { requests, limits, ..ResourceRequirements::default() });
+        let told = ResourceRequirements { requests, limits, ..ResourceRequirements::default() };
+        let have = life.whole.limits.as_ref().filter(|_| life.whole.granted.is_some() && matches!(life.sandbox, Sandbox::Ready(_)));
+        out.resources = Some(have.map_or_else(|| told.clone(), |have| limits::actual(&told, have, &resources::Amounts::new())));
     }
 }
 
@@ -215,7 +221,7 @@ fn container(pod: &Pod, life: &Life, part: &Part, member: &Member) -> ContainerS
         started: (!ephemeral).then_some(false),
         volume_mounts: mounts(part),
         allocated_resources: member.granted.as_ref().and_then(|g| g.requests.clone()),
-        resources: resources_of(part, member),
+        resources: resources_of(life, part, member),
         last_state: Some(ContainerState::default()),
         ..Default::default()
     };
@@ -267,9 +273,9 @@ fn container(pod: &Pod, life: &Life, part: &Part, member: &Member) -> ContainerS
 }
 
 /// Of a running container what it has, of another what it was granted.
-fn resources_of(part: &Part, member: &Member) -> Option<ResourceRequirements> {
+fn resources_of(life: &Life, part: &Part, member: &Member) -> Option<ResourceRequirements> {
     let granted = member.granted.as_ref()?;
-    let actual = member.running().and_then(|r| r.limits.as_ref()).map(|have| limits::actual(granted, have));
+    let actual = member.running().and_then(|r| r.limits.as_ref()).map(|have| limits::actual(granted, have, &resize::inherited(life)));
     let told = actual.unwrap_or_else(|| granted.clone());
     Some(told).filter(|r| part.spec.resources.is_some() || *r != ResourceRequirements::default())
 }

@@ -105,7 +105,7 @@ impl Node {
             Action::Signal { name, kill } => self.signal(name, kill),
             Action::GiveDevices => self.soon(Event::DevicesGiven(Ok(()))),
             Action::Allocate => self.soon(Event::Allocated(Ok(()))),
-            Action::Resize { changes } => self.soon(Event::Resized { done: changes, error: None }),
+            Action::Resize { changes, whole } => self.soon(Event::Resized { done: changes, whole: Some(whole), error: None }),
         }
     }
 

@@ -35,13 +35,28 @@ pub fn pod_cgroup(root: &str, spec: Option<&PodSpec>, uid: &str) -> String {
     format!("{}{}/pod{uid}", pods_cgroup(root), qos::class(spec).directory())
 }
 
-/// Of one container.
+/// Of one container. Where it has no limit of its own, its pod's is its limit, too.
 pub fn of_container(spec: &PodSpec, container: &Container, node_memory_bytes: i64, node_pids: Option<i64>) -> Resources {
-    let mut out = settings(&requests(container), &limits_of(container), &limits_of(container));
+    let own = limits_of(container);
+    let mut out = settings(&requests(container), &inheriting(own.clone(), &inherited(spec)), &own);
     let critical = spec.priority.is_some_and(|p| p >= 2_000_000_000);
     out.oom_score_adj = Some(qos::oom_score(spec, container, node_memory_bytes, critical));
     out.pids_limit = node_pids;
     out
+}
+
+/// Limits of the pod that count for containers, too, which have none of their own.
+pub fn inherited(spec: &PodSpec) -> Amounts {
+    let mut own = amounts(spec.resources.as_ref().and_then(|r| r.limits.as_ref()));
+    own.retain(|name, _| matches!(name.as_str(), "cpu" | "memory"));
+    own
+}
+
+fn inheriting(mut own: Amounts, of_pod: &Amounts) -> Amounts {
+    for (name, limit) in of_pod {
+        own.entry(name.clone()).or_insert(*limit);
+    }
+    own
 }
 
 /// Protection and throttling of a container's memory (KEP-2570), for cgroup v2: what it asked for is reclaimed last (never, where the pod is
@@ -141,10 +156,26 @@ pub fn changeable(of: &Resources) -> Resources {
     }
 }
 
-/// What a running container has, in the words of the API: as granted where its cgroup has just that, else as the cgroup says.
-pub fn actual(granted: &ResourceRequirements, have: &Resources) -> ResourceRequirements {
+/// As open as either is.
+pub fn wider(one: &Resources, other: &Resources) -> Resources {
+    let open = |a: Option<i64>, b: Option<i64>| a.zip(b).filter(|(a, b)| *a > 0 && *b > 0).map_or(-1, |(a, b)| a.max(b));
+    Resources {
+        cpu_shares: one.cpu_shares.max(other.cpu_shares),
+        cpu_quota: Some(open(one.cpu_quota, other.cpu_quota)),
+        cpu_period: Some(CPU_PERIOD_US),
+        memory_limit: Some(open(one.memory_limit, other.memory_limit)),
+        ..Resources::default()
+    }
+}
+
+/// What a running container or its pod has, in the words of the API: as granted where its cgroup has just that, else as the cgroup says. What a
+/// container has of its pod (`of_pod`) is not told of the container.
+pub fn actual(granted: &ResourceRequirements, have: &Resources, of_pod: &Amounts) -> ResourceRequirements {
     let mut out = granted.clone();
-    let want = settings(&amounts(granted.requests.as_ref()), &amounts(granted.limits.as_ref()), &Amounts::new());
+    let own = amounts(granted.limits.as_ref());
+    let asked = amounts(granted.requests.as_ref());
+    let is_own = |name: &str| own.contains_key(name) || !of_pod.contains_key(name);
+    let want = settings(&asked, &inheriting(own.clone(), of_pod), &Amounts::new());
     let mut set = |list: fn(&mut ResourceRequirements) -> &mut Option<BTreeMap<String, Text>>, name: &str, value: Option<Quantity>| {
         let list = list(&mut out);
         match value {
@@ -155,16 +186,16 @@ pub fn actual(granted: &ResourceRequirements, have: &Resources) -> ResourceRequi
             *list = None;
         }
     };
-    if have.cpu_shares != want.cpu_shares {
+    if have.cpu_shares != want.cpu_shares && (asked.contains_key("cpu") || is_own("cpu")) {
         let millis = have.cpu_shares.filter(|s| s > SHARES.start()).and_then(|s| i64::try_from((s * 1000).div_ceil(1024)).ok());
         set(|r| &mut r.requests, "cpu", millis.map(Quantity::from_millis));
     }
     let (have, want) = (changeable(have), changeable(&want));
-    if have.cpu_quota != want.cpu_quota {
+    if have.cpu_quota != want.cpu_quota && is_own("cpu") {
         let millis = have.cpu_quota.filter(|q| *q > 0).map(|q| q * 1000 / CPU_PERIOD_US as i64);
         set(|r| &mut r.limits, "cpu", millis.map(Quantity::from_millis));
     }
-    if have.memory_limit != want.memory_limit {
+    if have.memory_limit != want.memory_limit && is_own("memory") {
         set(|r| &mut r.limits, "memory", have.memory_limit.filter(|m| *m > 0).map(Quantity::from_bytes));
     }
     out
@@ -287,10 +318,38 @@ mod tests {
         };
         let small = json!({ "requests": { "cpu": "20m", "memory": "1Gi" }, "limits": { "cpu": "0.2", "memory": "2Gi" } });
         let large = json!({ "requests": { "cpu": "40m", "memory": "1Gi" }, "limits": { "cpu": "300m", "memory": "3Gi" } });
+        let actual = |granted: &_, have: &_| super::actual(granted, have, &Amounts::new());
         assert_eq!(actual(&of(small.clone()), &have(small.clone())), of(small.clone()), "the words stay");
         let told = json!({ "requests": { "cpu": "40m", "memory": "1Gi" }, "limits": { "cpu": "300m", "memory": "3Gi" } });
         assert_eq!(actual(&of(small), &have(large.clone())), of(told));
         assert_eq!(actual(&of(large), &have(json!({}))), of(json!({ "requests": { "memory": "1Gi" } })));
+    }
+
+    #[test]
+    fn a_container_without_limits_has_its_pods() {
+        let spec = |cpu: &str| -> PodSpec {
+            let own = json!({ "name": "b", "resources": { "requests": { "cpu": "100m" }, "limits": { "cpu": "200m" } } });
+            let of_pod = json!({ "limits": { "cpu": cpu, "memory": "64Mi" } });
+            serde_json::from_value(json!({ "containers": [{ "name": "a" }, own], "resources": of_pod })).expect("a pod spec")
+        };
+        let of = |spec: &PodSpec, at: usize| of_container(spec, &spec.containers[at], 4 << 30, None);
+        let settings = |r: &Resources| (r.cpu_shares, r.cpu_quota, r.memory_limit);
+        let (small, large) = (spec("1"), spec("2"));
+        assert_eq!(settings(&of(&small, 0)), (Some(1024), Some(100_000), Some(64 << 20)));
+        assert_eq!(settings(&of(&small, 1)), (Some(102), Some(20_000), Some(64 << 20)));
+        // Nothing of it is told of the container, not while the pod's limits change either.
+        let none = ResourceRequirements::default();
+        assert_eq!(actual(&none, &of(&small, 0), &inherited(&small)), none);
+        assert_eq!(actual(&none, &of(&small, 0), &inherited(&large)), none);
+    }
+
+    #[test]
+    fn what_is_wider_is_open_where_either_is() {
+        let limits =
+            |cpu, memory| Resources { cpu_shares: Some(2), cpu_quota: Some(cpu), memory_limit: Some(memory), ..Resources::default() };
+        let settings = |r: Resources| (r.cpu_quota, r.memory_limit);
+        assert_eq!(settings(wider(&limits(20_000, 5), &limits(10_000, 9))), (Some(20_000), Some(9)));
+        assert_eq!(settings(wider(&limits(-1, 5), &limits(10_000, -1))), (Some(-1), Some(-1)));
     }
 
     #[test]

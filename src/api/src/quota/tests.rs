@@ -66,6 +66,24 @@ fn a_pod_counts_as_long_as_it_can_run() {
 }
 
 #[test]
+fn a_pod_with_resources_of_its_own_counts_with_what_it_still_has() {
+    let pod = |pending: &str| {
+        let spec = json!({"containers": [{"name": "c"}], "overhead": {"cpu": "10m"}, "resources": {"requests": {"cpu": "100m"}}});
+        let condition = json!([{"type": "PodResizePending", "status": "True", "reason": pending}]);
+        let has = json!({"requests": {"cpu": "310m"}});
+        json!({"spec": spec, "status": {"resources": has, "allocatedResources": {"cpu": "60m"}, "conditions": condition}})
+    };
+    let cpu = |pod: &Value| Kind::of("", "pods").unwrap().measure(pod, now()).usage["requests.cpu"].to_string();
+    assert_eq!(cpu(&pod("Deferred")), "310m", "until it has shrunk");
+    let mut grows = pod("Deferred");
+    grows["status"]["resources"]["requests"]["cpu"] = "60m".into();
+    assert_eq!(cpu(&grows), "110m", "what it asks for");
+    let mut never = pod("Infeasible");
+    never["status"]["resources"]["requests"]["cpu"] = "60m".into();
+    assert_eq!(cpu(&never), "60m", "what this node never gives does not count");
+}
+
+#[test]
 fn scopes() {
     let pods = Kind::of("", "pods").unwrap();
     let within = |spec: Value, scopes: Value| pods.measure(&json!({"spec": spec}), now()).is_in(&Scope::all(&scopes));

@@ -95,6 +95,38 @@ fn a_pod_changes_its_image_and_little_else() {
 }
 
 #[test]
+fn a_pod_is_resized_as_a_whole_within_bounds() {
+    let pods = builtin().resource("", "v1", "pods").unwrap();
+    let pod = |own: Value| {
+        let containers = json!([{"name": "a", "image": "i", "resources": {"requests": {"cpu": "100m"}, "limits": {"cpu": "200m"}}}]);
+        let mut pod = json!({"metadata": {"name": "p", "resourceVersion": "1"}, "spec": {"containers": containers, "resources": own}});
+        structural::prune(&pods.schema, &mut pod).unwrap();
+        defaulting::apply(pods, &mut pod);
+        pod
+    };
+    let of = |request: &str, limit: &str| json!({"requests": {"cpu": request}, "limits": {"cpu": limit}});
+    let resize = |old: &Value, own: Value| -> Vec<(&str, String)> {
+        update(pods, &pod(own), old, "resize").into_iter().map(|c| (c.reason, c.field)).collect()
+    };
+    let old = pod(of("200m", "1"));
+    let check = |own: Value, expected: &[(&'static str, &str)]| {
+        let expected: Vec<(&str, String)> = expected.iter().map(|(reason, field)| (*reason, (*field).to_owned())).collect();
+        assert_eq!(resize(&old, own.clone()), expected, "{own}");
+    };
+    check(of("300m", "2"), &[]);
+    let more = json!({"requests": {"cpu": "300m", "memory": "1Mi"}, "limits": {"cpu": "2"}});
+    check(more, &[]);
+    check(of("50m", "1"), &[("FieldValueInvalid", "spec.resources.requests[cpu]")]);
+    check(of("150m", "150m"), &[("FieldValueInvalid", "spec.containers[0].resources.limits[cpu]")]);
+    check(json!({"requests": {"cpu": "200m"}}), &[("FieldValueForbidden", "spec.resources.limits")]);
+    let pages = json!({"requests": {"cpu": "200m", "hugepages-2Mi": "2Mi"}, "limits": {"cpu": "1", "hugepages-2Mi": "2Mi"}});
+    check(pages, &[("FieldValueForbidden", "spec")]);
+    assert_eq!(resize(&pod(json!(null)), of("200m", "1")), [], "a pod may get resources of its own");
+    let guaranteed = json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}});
+    check(guaranteed, &[("FieldValueInvalid", "spec")]);
+}
+
+#[test]
 fn bootstrap_objects_are_valid() {
     for mut object in crate::catalogue::bootstrap::objects() {
         let (group, version) = object["apiVersion"].as_str().unwrap().split_once('/').unwrap();

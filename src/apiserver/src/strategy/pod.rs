@@ -46,8 +46,8 @@ pub fn only_ephemeral_containers(new: &mut Value, old: &Value) {
     count(new, old);
 }
 
-/// `pods/resize`: resources and resize policies of the containers that are there. Containers that are others, or in another order, stay as they
-/// were sent: validation refuses them.
+/// `pods/resize`: resources of the pod as a whole, resources and resize policies of the containers that are there. Containers that are others, or in
+/// another order, stay as they were sent: validation refuses them.
 pub fn only_resources(new: &mut Value, old: &Value) {
     const LISTS: [&str; 2] = ["containers", "initContainers"];
     fn of<'a>(pod: &'a Value, list: &str) -> &'a [Value] {
@@ -57,6 +57,7 @@ pub fn only_resources(new: &mut Value, old: &Value) {
         return;
     }
     let asked = std::mem::replace(new, old.clone());
+    meta::keep(&mut new["spec"], &asked["spec"], "resources");
     for list in LISTS.into_iter().filter(|list| !of(&asked, list).is_empty()) {
         let (wanted, known) = (of(&asked, list), of(old, list));
         let same = wanted.iter().zip(known).all(|(a, b)| a["name"] == b["name"]);

@@ -99,12 +99,15 @@ impl Worker {
                 let answer = ctx.ledger.change(&pod, &ctx.allocatable);
                 self.answer(async move { Event::Allocated(answer) });
             }
-            Action::Resize { changes } => {
+            Action::Resize { changes, whole } => {
                 let Sandbox::Ready(sandbox) = &self.life.sandbox else { return };
-                let (id, granted) = (sandbox.id.clone(), resize::granted(&pod, &self.life));
+                let granted = resize::granted(&pod, &self.life);
+                let alive = self.life.members.values().filter_map(|m| m.running().map(|r| r.id.clone())).collect();
+                let before = self.life.whole.limits.clone();
+                let wish = super::resize::Wish { sandbox: sandbox.id.clone(), granted, alive, before, whole, changes };
                 self.answer(async move {
-                    let (done, error) = super::resize::write(&ctx, &id, &granted, changes).await;
-                    Event::Resized { done, error }
+                    let (done, whole, error) = super::resize::write(&ctx, wish).await;
+                    Event::Resized { done, whole, error }
                 });
             }
             Action::Delete => self.answer(async move { Event::Deleted(delete(&ctx, &pod).await) }),

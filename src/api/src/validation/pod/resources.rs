@@ -5,8 +5,7 @@ use std::collections::HashSet;
 use super::super::field::Field;
 use super::super::rules::{is_extended, qualified_name, quantity, resource_value};
 use super::containers::Surroundings;
-use crate::names;
-use crate::quantity::Quantity;
+use crate::{amounts, names};
 
 /// Limits and requests of a container, or of a whole pod.
 pub(super) fn resources(resources: &Field<'_>, claims: &[&str]) {
@@ -54,7 +53,7 @@ pub(super) fn resources(resources: &Field<'_>, claims: &[&str]) {
     });
 }
 
-/// Sum that a pod asks for as a whole is not below what its containers ask for.
+/// What a pod asks for as a whole is not below what its containers ask for together, and no container may take more than its pod.
 pub(super) fn pod_resources(spec: &Field<'_>) {
     let whole = spec.at("resources");
     if !whole.exists() {
@@ -62,12 +61,23 @@ pub(super) fn pod_resources(spec: &Field<'_>) {
     }
     resources(&whole, &[]);
     let requests = whole.at("requests");
+    let asked = amounts::of_containers(spec.value()).requests;
     requests.each_key(|name, value| {
-        let asked = spec.at("containers").list().iter().filter_map(|c| c["resources"]["requests"][name].as_str()?.parse::<Quantity>().ok());
-        if asked.fold(Quantity::from_units(0), Quantity::plus) > quantity(&value) {
+        if asked.get(name).is_some_and(|asked| *asked > quantity(&value)) {
             value.invalid("must be greater than or equal to aggregate container requests");
         }
     });
+    let limits = whole.at("limits");
+    for list in ["containers", "initContainers"] {
+        spec.at(list).each(|_, container| {
+            container.at("resources").at("limits").each_key(|name, value| {
+                let most = limits.key(name);
+                if most.exists() && quantity(&value) > quantity(&most) {
+                    value.invalid(&format!("must be less than or equal to pod limits of {}", most.text()));
+                }
+            });
+        });
+    }
 }
 
 pub(super) fn resize(container: &Field<'_>, around: &Surroundings<'_>) {

@@ -133,36 +133,47 @@ fn resize(pod: &Field<'_>, old: &Value) {
     if spec.found() > before_order {
         return;
     }
+    kept(&spec.at("resources"), &before["resources"]);
     for list in ["containers", "initContainers"] {
         let containers = spec.at(list);
         let known = before[list].as_array().map(Vec::as_slice).unwrap_or_default();
-        containers.each(|i, container| {
-            let (resources, was) = (container.at("resources"), &known[i]["resources"]);
-            for part in ["requests", "limits"] {
-                let amounts = resources.at(part);
-                let lost = was[part].as_object().into_iter().flatten().any(|(name, _)| amounts.value()[name.as_str()].is_null());
-                if lost {
-                    amounts.forbidden(&format!("resource {part} cannot be removed"));
-                }
-            }
-        });
+        containers.each(|i, container| kept(&container.at("resources"), &known[i]["resources"]));
     }
     let strip = |spec: &Value| {
         let mut spec = without(spec, &[]);
-        for_containers(&mut spec, |container| {
-            for part in ["requests", "limits"] {
-                let amounts = container.get_mut("resources").and_then(|r| r.get_mut(part)).and_then(Value::as_object_mut);
-                amounts.into_iter().for_each(|amounts| amounts.retain(|name, _| !matches!(name.as_str(), "cpu" | "memory")));
-            }
-            let emptied = |value: &Value| value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty);
-            if let Some(resources) = container.get_mut("resources").and_then(Value::as_object_mut) {
-                resources.retain(|_, value| !emptied(value));
-            }
-        });
+        // A pod that had no resources of its own may get some.
+        strip_resizable(&mut spec);
+        if spec["resources"].as_object().is_some_and(serde_json::Map::is_empty) {
+            spec = without(&spec, &["resources"]);
+        }
+        for_containers(&mut spec, strip_resizable);
         spec
     };
     if strip(spec.value()) != strip(before) {
         spec.forbidden("only cpu and memory resources are mutable");
+    }
+}
+
+/// What was asked for may become another amount, not nothing.
+fn kept(resources: &Field<'_>, was: &Value) {
+    for part in ["requests", "limits"] {
+        let amounts = resources.at(part);
+        let lost = was[part].as_object().into_iter().flatten().any(|(name, _)| amounts.value()[name.as_str()].is_null());
+        if lost {
+            amounts.forbidden(&format!("resource {part} cannot be removed"));
+        }
+    }
+}
+
+/// Takes what may change out of the `resources` of a container, or of the pod.
+fn strip_resizable(of: &mut Value) {
+    for part in ["requests", "limits"] {
+        let amounts = of.get_mut("resources").and_then(|r| r.get_mut(part)).and_then(Value::as_object_mut);
+        amounts.into_iter().for_each(|amounts| amounts.retain(|name, _| !matches!(name.as_str(), "cpu" | "memory")));
+    }
+    let emptied = |value: &Value| value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty);
+    if let Some(resources) = of.get_mut("resources").and_then(Value::as_object_mut) {
+        resources.retain(|_, value| !emptied(value));
     }
 }
 
