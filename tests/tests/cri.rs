@@ -112,6 +112,85 @@ fn pulls(kubectl: &Kubectl, containerd: &Containerd) {
     kubectl.ok(&["delete", "pod", "pulled", "absent", "--now"]);
 }
 
+const HANDLERS: &str = r#"
+apiVersion: node.k8s.io/v1
+kind: RuntimeClass
+metadata: {name: known}
+handler: runc
+---
+apiVersion: node.k8s.io/v1
+kind: RuntimeClass
+metadata: {name: unknown}
+handler: no-such-handler
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: by-runc}
+spec:
+  runtimeClassName: known
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: a
+    image: busybox:test
+    imagePullPolicy: Never
+    command: [sleep, "3600"]
+    volumeMounts: [{name: v, mountPath: /v, readOnly: true, recursiveReadOnly: IfPossible}]
+  volumes: [{name: v, emptyDir: {}}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: by-none}
+spec:
+  runtimeClassName: unknown
+  containers: [{name: a, image: "busybox:test", imagePullPolicy: Never, command: [sleep, "3600"]}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: own-users}
+spec:
+  hostUsers: false
+  containers: [{name: a, image: "busybox:test", imagePullPolicy: Never, command: [sleep, "3600"]}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: deep}
+spec:
+  containers:
+  - name: a
+    image: busybox:test
+    imagePullPolicy: Never
+    command: [sleep, "3600"]
+    volumeMounts: [{name: v, mountPath: /v, readOnly: true, recursiveReadOnly: Enabled}]
+  volumes: [{name: v, emptyDir: {}}]
+"#;
+
+/// What the runtime cannot do for a pod the pod is refused, and nothing of it runs; what it can do is told as it is.
+fn handlers(kubectl: &Kubectl) {
+    kubectl.apply(HANDLERS);
+    kubectl.wait("pod/by-runc", "condition=Ready");
+    let mounted = kubectl.ok(&["get", "pod", "by-runc", "-o", "jsonpath={.status.containerStatuses[0].volumeMounts[0].recursiveReadOnly}"]);
+    assert_eq!(mounted, "Disabled", "this runtime mounts nothing so");
+    kubectl.event("by-none", "no runtime for \"no-such-handler\" is configured");
+    kubectl.event("own-users", "does not support user namespaces");
+    kubectl.wait("pod/deep", "jsonpath={.status.containerStatuses[0].state.waiting.reason}=CreateContainerConfigError");
+    let phases = kubectl.ok(&["get", "pod", "by-none", "own-users", "deep", "-o", "jsonpath={.items[*].status.phase}"]);
+    assert_eq!(phases, "Pending Pending Pending");
+    let told = kubectl.ok(&["get", "nodes", "-o", "jsonpath={.items[0].status.runtimeHandlers}"]);
+    assert_eq!(told, "", "a runtime that names no handlers has none shown");
+    kubectl.ok(&["delete", "pod", "by-runc", "by-none", "own-users", "deep", "--now"]);
+}
+
+/// The images' file system is the runtime's to tell.
+fn image_filesystem(kubectl: &Kubectl) {
+    let node = kubectl.ok(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]);
+    let summary = kubectl.ok(&["get", "--raw", &format!("/api/v1/nodes/{node}/proxy/stats/summary")]);
+    let summary: serde_json::Value = serde_json::from_str(&summary).expect("JSON");
+    let bytes = |path: &str| summary.pointer(path).and_then(serde_json::Value::as_u64).unwrap_or_else(|| panic!("no {path} in {summary}"));
+    // It looks at its store each ten seconds, and may have looked before the images came.
+    assert!(bytes("/node/runtime/imageFs/usedBytes") < bytes("/node/fs/usedBytes"), "images are not all that is on the disk: {summary}");
+    assert_eq!(bytes("/node/runtime/imageFs/capacityBytes"), bytes("/node/fs/capacityBytes"), "they are on the same");
+}
+
 #[test]
 fn a_containerd_runs_the_pods() {
     let mut containerd = Containerd::start();
@@ -131,6 +210,8 @@ fn a_containerd_runs_the_pods() {
     assert_eq!(kubectl.ok(&["exec", first, "--", "wget", "-qO-", "http://web"]), "served\n", "by the cluster's DNS and its Service");
     streams(&kubectl, first);
     ends(&kubectl);
+    handlers(&kubectl);
+    image_filesystem(&kubectl);
     pulls(&kubectl, &containerd);
 
     // The probe notices, and the container is made anew.

@@ -14,6 +14,7 @@ use crate::{
     config::Config,
     container::downward::Known,
     devices::Devices,
+    eviction::signals::{self, Signals},
     images::Images,
     node::health::Health,
     objects::Objects,
@@ -73,6 +74,12 @@ impl Context {
     /// Bytes of memory that pods may take of the node.
     pub fn node_memory(&self) -> i64 {
         self.allocatable.get("memory").map_or(self.memory_bytes, Quantity::units)
+    }
+
+    /// What is left of the node. A runtime that does not say where its images are has them where everything else is.
+    pub async fn signals(&self) -> Signals {
+        let images = self.runtime.image_filesystem().await.unwrap_or_default();
+        signals::read(&self.config.data_dir, images.as_ref().map(|of| of.mountpoint.as_path()))
     }
 
     /// Directory of a pod's logs.

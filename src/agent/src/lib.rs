@@ -106,7 +106,7 @@ impl Agent {
         let machine = node::machine::read(&config.data_dir);
         let mut capacity = machine.capacity.clone();
         capacity.insert("pods".to_owned(), Quantity::from_units(config.max_pods.into()));
-        let node_pids = eviction::signals::read(&config.data_dir).pids.capacity;
+        let node_pids = eviction::signals::read(&config.data_dir, None).pids.capacity;
         let of_pods = limits::of_all_pods(&capacity, &config.reserved, Some(node_pids).filter(|n| *n > 0));
         let enforced = match coracle_runtime::group::limit(&limits::pods_cgroup(&config.cgroup_root), of_pods.as_ref()) {
             Ok(()) => (EventType::Normal, "NodeAllocatableEnforced", "Updated Node Allocatable limit across pods".to_owned()),

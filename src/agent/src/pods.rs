@@ -270,6 +270,7 @@ impl Pods {
             id: status.spec.id,
             attempt: status.spec.attempt,
             addresses: adopt::addresses(pod, attached, &self.ctx.config.node_ips),
+            recursive_read_only: sandbox::recursive_read_only(&self.ctx, &status.spec.handler),
         };
         let parts = spec::parts(pod);
         let mut runs: BTreeMap<String, Vec<_>> = BTreeMap::new();

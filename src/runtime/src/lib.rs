@@ -50,7 +50,7 @@ pub trait PodRuntime: Send + Sync + fmt::Debug + 'static {
     async fn trouble(&self) -> Result<Option<String>, RuntimeError> {
         Ok(None)
     }
-    /// The runtimes that a sandbox may name, the default first.
+    /// The runtimes that a sandbox may name, the default first; none where the runtime does not say, and then any may be tried.
     fn handlers(&self) -> Vec<Handler> {
         vec![Handler::default()]
     }
@@ -97,6 +97,10 @@ pub trait PodRuntime: Send + Sync + fmt::Debug + 'static {
     async fn pull(&self, reference: &str, credentials: &[Credentials]) -> Result<Image, PullError>;
     /// All local images.
     async fn images(&self) -> Result<Vec<Image>, RuntimeError>;
+    /// Where images are, of a runtime that does not keep them in the node's data directory.
+    async fn image_filesystem(&self) -> Result<Option<ImageFilesystem>, RuntimeError> {
+        Ok(None)
+    }
     /// Removes an image that no container uses.
     async fn remove_image(&self, reference: &str) -> Result<(), RuntimeError>;
 }

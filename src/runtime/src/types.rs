@@ -79,6 +79,17 @@ pub struct Handler {
     pub user_namespaces: bool,
 }
 
+/// The file system of a runtime that keeps its images on a disk of its choice.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageFilesystem {
+    /// Somewhere on it.
+    pub mountpoint: PathBuf,
+    /// Bytes that images take of it.
+    pub used_bytes: u64,
+    /// Inodes that they take of it.
+    pub inodes_used: u64,
+}
+
 impl Default for SandboxSpec {
     /// What a pod has that says nothing, but for names and places, which are empty.
     fn default() -> Self {

@@ -74,11 +74,11 @@ pub enum Signal {
     Disk,
     /// `nodefs.inodesFree`
     Inodes,
-    /// `imagefs.available`: images are on the disk of everything else, and so for the next three.
+    /// `imagefs.available`
     Images,
     /// `imagefs.inodesFree`
     ImageInodes,
-    /// `containerfs.available`
+    /// `containerfs.available`: what containers write is where images are.
     Containers,
     /// `containerfs.inodesFree`
     ContainerInodes,
@@ -129,11 +129,22 @@ impl Signal {
     }
 
     fn level(self, signals: &Signals) -> Level {
-        match self.resource() {
-            Resource::Memory => signals.memory,
-            Resource::Disk => signals.disk,
-            Resource::Inodes => signals.inodes,
-            Resource::Pids => signals.pids,
+        match self {
+            Signal::Memory => signals.memory,
+            Signal::Disk => signals.disk,
+            Signal::Inodes => signals.inodes,
+            Signal::Images | Signal::Containers => signals.image_disk,
+            Signal::ImageInodes | Signal::ContainerInodes => signals.image_inodes,
+            Signal::Pids => signals.pids,
+        }
+    }
+
+    /// Whether images that go make room for it. Where they have a disk of their own, they are on no other.
+    pub fn is_of_images(self, signals: &Signals) -> bool {
+        match self {
+            Signal::Memory | Signal::Pids => false,
+            Signal::Disk | Signal::Inodes => !signals.images_apart,
+            Signal::Images | Signal::ImageInodes | Signal::Containers | Signal::ContainerInodes => true,
         }
     }
 }
@@ -285,7 +296,15 @@ mod tests {
     }
 
     fn well() -> Signals {
-        Signals { memory: level(1 << 30, 4 << 30), disk: level(50, 100), inodes: level(50, 100), pids: level(50, 100) }
+        Signals {
+            memory: level(1 << 30, 4 << 30),
+            disk: level(50, 100),
+            inodes: level(50, 100),
+            image_disk: level(50, 100),
+            image_inodes: level(50, 100),
+            images_apart: false,
+            pids: level(50, 100),
+        }
     }
 
     #[test]

@@ -19,7 +19,6 @@ use super::{
     images::{self, Uses},
     pressure::{Memory, Pressure, Resource, Shortage},
     rank::{self, Candidate},
-    signals,
     storage::{self, Usage},
     usage,
 };
@@ -74,16 +73,16 @@ impl Watch {
                 images_at = images_at.map(|at| shifted(at, by));
             }
             let settings = &self.ctx.config.eviction;
-            let signals = signals::read(&self.ctx.config.data_dir);
+            let signals = self.ctx.signals().await;
             let mut sight = memory.see(&signals, settings, now);
             self.tell(sight.pressure);
-            let disk_short = sight.shortages.iter().any(|s| matches!(s.signal.resource(), Resource::Disk | Resource::Inodes));
+            let disk_short = sight.shortages.iter().any(|s| s.signal.is_of_images(&signals));
             let due = images_at.is_none_or(|at: Timestamp| now.duration_since(at).unsigned_abs() >= IMAGES);
             if disk_short || due {
                 images_at = Some(now);
-                let bytes = if disk_short { Some(u64::MAX) } else { images::excess(signals.disk) };
+                let bytes = if disk_short { Some(u64::MAX) } else { images::excess(signals.image_disk) };
                 self.collect_images(&mut uses, bytes.unwrap_or(0), disk_short, now).await;
-                sight = memory.see(&signals::read(&self.ctx.config.data_dir), settings, now);
+                sight = memory.see(&self.ctx.signals().await, settings, now);
             }
             if let Some(shortage) = sight.shortages.first() {
                 self.relieve(shortage).await;

@@ -115,7 +115,7 @@ pub fn status(sight: &Sight<'_>, before: &NodeStatus, now: Timestamp) -> NodeSta
         node_info: Some(sight.info.clone()),
         declared_features: Some(DECLARED.iter().map(|name| (*name).to_owned()).collect()),
         features: Some(NodeFeatures { supplemental_groups_policy: Some(true) }),
-        runtime_handlers: Some(sight.handlers.iter().map(handler).collect()),
+        runtime_handlers: (!sight.handlers.is_empty()).then(|| sight.handlers.iter().map(handler).collect()),
         ..NodeStatus::default()
     }
 }

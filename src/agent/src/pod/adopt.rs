@@ -244,7 +244,7 @@ mod tests {
                 .expect("a pod");
         // Its last two runs of one second had 20 s between them: the next rest is 40 s.
         let mut life = Life::new(&pod, None, at(0));
-        let facts = SandboxFacts { id: "s".to_owned(), attempt: 0, addresses: Vec::new() };
+        let facts = SandboxFacts { id: "s".to_owned(), attempt: 0, addresses: Vec::new(), recursive_read_only: true };
         let runs = BTreeMap::from([("a".to_owned(), vec![run(2, 30, 31), run(3, 51, 52)])]);
         adopt(&mut life, &pod, Some(Found { facts, ready: true, runs }), at(55));
         let step = plan::step(&pod, &mut life, Event::Look, at(55));

@@ -171,6 +171,8 @@ pub struct SandboxFacts {
     pub attempt: u32,
     /// Its addresses; the node's with hostNetwork.
     pub addresses: Vec<IpAddr>,
+    /// Whether its runtime makes mounts read-only with all that is mounted below.
+    pub recursive_read_only: bool,
 }
 
 /// A container of the pod through all its runs.

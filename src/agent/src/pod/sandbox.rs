@@ -78,7 +78,8 @@ pub async fn make(ctx: &Context, pod: &Arc<Pod>, attempt: u32) -> Result<Sandbox
         annotations: BTreeMap::new(),
     };
     ctx.runtime.create_sandbox(&sandbox).await.map_err(|e| chain(&e))?;
-    Ok(SandboxFacts { id, attempt, addresses })
+    let recursive_read_only = recursive_read_only(ctx, &sandbox.handler);
+    Ok(SandboxFacts { id, attempt, addresses, recursive_read_only })
 }
 
 fn resources(ctx: &Context, spec: &PodSpec) -> Resources {
@@ -87,6 +88,11 @@ fn resources(ctx: &Context, spec: &PodSpec) -> Resources {
         out.unified = limits::memory_protection(spec);
     }
     out
+}
+
+/// Whether a handler makes mounts read-only with all that is mounted below. One that nobody speaks of does not.
+pub fn recursive_read_only(ctx: &Context, handler: &str) -> bool {
+    ctx.runtime.handlers().iter().any(|known| known.name == handler && known.recursive_read_only)
 }
 
 /// Takes it away, network last.

@@ -219,7 +219,7 @@ fn container(pod: &Pod, life: &Life, part: &Part, member: &Member) -> ContainerS
         image_id: run.map(|r| r.image_id.clone()).unwrap_or_default(),
         container_id: run.filter(|r| !r.id.id.is_empty()).map(|r| format!("{ID_SCHEME}{}", r.id.id)),
         started: (!ephemeral).then_some(false),
-        volume_mounts: mounts(part),
+        volume_mounts: mounts(life, part),
         allocated_resources: member.granted.as_ref().and_then(|g| g.requests.clone()),
         resources: resources_of(life, part, member),
         last_state: Some(ContainerState::default()),
@@ -306,20 +306,27 @@ fn over_state(ended: &Ended) -> ContainerState {
     ContainerState { terminated: Some(terminated), ..Default::default() }
 }
 
-/// What came of it: every file system here can be read-only with all that is mounted below.
-pub fn recursive(mount: &VolumeMount) -> &'static str {
+/// What came of it. `can`: whether the runtime makes mounts read-only with all that is mounted below; every file system of a node can be.
+pub fn recursive(mount: &VolumeMount, can: bool) -> &'static str {
+    if !can {
+        return "Disabled";
+    }
     match (mount.recursive_read_only.as_deref(), mount.mount_propagation.as_deref()) {
         (Some("Enabled"), _) | (Some("IfPossible"), None | Some("None")) => "Enabled",
         _ => "Disabled",
     }
 }
 
-fn mounts(part: &Part) -> Option<Vec<VolumeMountStatus>> {
+fn mounts(life: &Life, part: &Part) -> Option<Vec<VolumeMountStatus>> {
+    let can = match &life.sandbox {
+        Sandbox::Ready(facts) | Sandbox::Doomed { facts, .. } => facts.recursive_read_only,
+        Sandbox::None { .. } | Sandbox::Gone => true,
+    };
     let mounts = part.spec.volume_mounts.iter().flatten().map(|m| VolumeMountStatus {
         name: m.name.clone(),
         mount_path: m.mount_path.clone(),
         read_only: m.read_only.filter(|r| *r),
-        recursive_read_only: (m.read_only == Some(true)).then(|| recursive(m).to_owned()),
+        recursive_read_only: (m.read_only == Some(true)).then(|| recursive(m, can).to_owned()),
         volume_status: None,
     });
     Some(mounts.collect::<Vec<_>>()).filter(|m| !m.is_empty())

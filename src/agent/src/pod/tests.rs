@@ -81,7 +81,12 @@ impl Node {
             Action::Note { reason, name, .. } => self.log.push(format!("{reason}{}", name.map(|n| format!(" {n}")).unwrap_or_default())),
             Action::MountVolumes => self.soon(Event::VolumesMounted(true)),
             Action::MakeSandbox { attempt } => {
-                let facts = SandboxFacts { id: format!("s{attempt}"), attempt, addresses: vec!["10.42.0.2".parse().expect("an address")] };
+                let facts = SandboxFacts {
+                    id: format!("s{attempt}"),
+                    attempt,
+                    addresses: vec!["10.42.0.2".parse().expect("an address")],
+                    recursive_read_only: true,
+                };
                 self.soon(Event::SandboxMade(Some(facts)));
             }
             Action::RemoveSandbox { .. } => self.soon(Event::SandboxRemoved(true)),

@@ -16,7 +16,9 @@ use crate::{
 /// The summary API's document.
 pub async fn summary(ctx: &Context, pods: &Pods) -> Value {
     let uses = stats::read(ctx, pods).await;
-    summary::document(&ctx.config.node_name, &node::read(), &signals::read(&ctx.config.data_dir), &uses, &ctx.rates)
+    let images = ctx.runtime.image_filesystem().await.unwrap_or_default();
+    let signals = signals::read(&ctx.config.data_dir, images.as_ref().map(|of| of.mountpoint.as_path()));
+    summary::document(&ctx.config.node_name, &node::read(), &signals, images.as_ref(), &uses, &ctx.rates)
 }
 
 /// `/metrics/resource`.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration, time::Instant};
 use async_trait::async_trait;
 use coracle_runtime::{
     AttachRequest, ContainerId, ContainerSpec, ContainerStats, ContainerStatus, Credentials, ExecRequest, ExecResult, Handler, Image,
-    Naming, PodRuntime, PullError, Resources, RuntimeError, RuntimeEvent, SandboxSpec, SandboxStatus, Streams,
+    ImageFilesystem, Naming, PodRuntime, PullError, Resources, RuntimeError, RuntimeEvent, SandboxSpec, SandboxStatus, Streams,
 };
 use futures::stream::BoxStream;
 
@@ -152,6 +152,11 @@ impl PodRuntime for Measured {
     async fn images(&self) -> Result<Vec<Image>, RuntimeError> {
         let since = Instant::now();
         self.told("list_images", since, self.runtime.images().await)
+    }
+
+    async fn image_filesystem(&self) -> Result<Option<ImageFilesystem>, RuntimeError> {
+        let since = Instant::now();
+        self.told("image_fs_info", since, self.runtime.image_filesystem().await)
     }
 
     async fn remove_image(&self, reference: &str) -> Result<(), RuntimeError> {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use coracle_runtime::ContainerStats;
+use coracle_runtime::{ContainerStats, ImageFilesystem};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -18,7 +18,14 @@ use crate::{
 };
 
 /// The document.
-pub fn document(node_name: &str, node: &NodeUse, signals: &Signals, pods: &[PodUse], rates: &Rates) -> Value {
+pub fn document(
+    node_name: &str,
+    node: &NodeUse,
+    signals: &Signals,
+    images: Option<&ImageFilesystem>,
+    pods: &[PodUse],
+    rates: &Rates,
+) -> Value {
     let (now, at) = (Timestamp::now(), Instant::now());
     let cpu = |name: &str, nanoseconds: u64, time: Timestamp| {
         let mut out = json!({ "time": time, "usageCoreNanoSeconds": nanoseconds });
@@ -27,13 +34,14 @@ pub fn document(node_name: &str, node: &NodeUse, signals: &Signals, pods: &[PodU
         }
         out
     };
-    let disk = disk(signals, now);
+    let image_disk = image_disk(signals, images, now);
+    let disk = disk(signals.disk, signals.inodes, now);
     let mut listed = Vec::with_capacity(pods.len());
     for pod in pods {
         let uid = spec::uid(&pod.pod);
         let mut containers = Vec::with_capacity(pod.containers.len());
         for c in &pod.containers {
-            let mut value = container(c, &disk);
+            let mut value = container(c, &disk, &image_disk);
             value["cpu"] = cpu(&c.status.spec.id.id, c.stats.cpu_nanoseconds, c.at);
             containers.push(value);
         }
@@ -67,24 +75,34 @@ pub fn document(node_name: &str, node: &NodeUse, signals: &Signals, pods: &[PodU
                 "rssBytes": node.memory_rss,
             },
             "fs": disk,
-            "runtime": { "imageFs": disk, "containerFs": disk },
+            "runtime": { "imageFs": image_disk, "containerFs": image_disk },
             "rlimit": { "time": now, "maxpid": signals.pids.capacity, "curproc": signals.pids.capacity.saturating_sub(signals.pids.available) },
         },
         "pods": listed,
     })
 }
 
-fn disk(signals: &Signals, now: Timestamp) -> Value {
+fn disk(bytes: Level, inodes: Level, now: Timestamp) -> Value {
     let taken = |level: Level| level.capacity.saturating_sub(level.available);
     json!({
         "time": now,
-        "availableBytes": signals.disk.available,
-        "capacityBytes": signals.disk.capacity,
-        "usedBytes": taken(signals.disk),
-        "inodesFree": signals.inodes.available,
-        "inodes": signals.inodes.capacity,
-        "inodesUsed": taken(signals.inodes),
+        "availableBytes": bytes.available,
+        "capacityBytes": bytes.capacity,
+        "usedBytes": taken(bytes),
+        "inodesFree": inodes.available,
+        "inodes": inodes.capacity,
+        "inodesUsed": taken(inodes),
     })
+}
+
+/// The disk of the images; of a runtime that says so with what they take of it.
+fn image_disk(signals: &Signals, images: Option<&ImageFilesystem>, now: Timestamp) -> Value {
+    let mut out = disk(signals.image_disk, signals.image_inodes, now);
+    if let Some(images) = images {
+        out["usedBytes"] = json!(images.used_bytes);
+        out["inodesUsed"] = json!(images.inodes_used);
+    }
+    out
 }
 
 /// The disk with what one thing takes of it.
@@ -97,13 +115,13 @@ fn used(disk: &Value, bytes: u64) -> Value {
     out
 }
 
-fn container(c: &ContainerUse, disk: &Value) -> Value {
+fn container(c: &ContainerUse, disk: &Value, image_disk: &Value) -> Value {
     let limit = c.status.spec.resources.memory_limit.and_then(|m| u64::try_from(m).ok()).filter(|m| *m > 0);
     json!({
         "name": c.name,
         "startTime": c.started_at(),
         "memory": memory(&c.stats, limit, c.at),
-        "rootfs": used(disk, c.stats.rootfs_bytes),
+        "rootfs": used(image_disk, c.stats.rootfs_bytes),
         "logs": used(disk, c.log_bytes),
     })
 }

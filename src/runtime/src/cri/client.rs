@@ -11,7 +11,8 @@ use super::api::{
         ListContainersRequest, ListContainersResponse, StopContainerRequest, UpdateContainerResourcesRequest,
     },
     image::{
-        Image, ImageRequest, ImageSpec, ImageStatusResponse, ListImagesRequest, ListImagesResponse, PullImageRequest, PullImageResponse,
+        Image, ImageFsInfoResponse, ImageRequest, ImageSpec, ImageStatusResponse, ListImagesRequest, ListImagesResponse, PullImageRequest,
+        PullImageResponse,
     },
     node::{RuntimeConfigResponse, StatusRequest, StatusResponse, VersionRequest, VersionResponse},
     sandbox::{ListPodSandboxRequest, ListPodSandboxResponse, PodSandboxFilter, PodSandboxId, RunPodSandboxRequest},
@@ -164,6 +165,10 @@ impl Client {
     pub(super) async fn image(&self, name: &str) -> Result<Option<Image>, Status> {
         let answer: ImageStatusResponse = self.ask("/runtime.v1.ImageService/ImageStatus", image(name)).await?;
         Ok(answer.image)
+    }
+
+    pub(super) async fn image_filesystems(&self) -> Result<ImageFsInfoResponse, Status> {
+        self.ask("/runtime.v1.ImageService/ImageFsInfo", Empty {}).await
     }
 
     /// Without a deadline: the caller ends it by dropping the call.

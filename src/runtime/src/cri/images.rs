@@ -7,7 +7,7 @@ use super::{
     told,
 };
 use crate::{
-    Credentials, Image, PullError, RuntimeError,
+    Credentials, Image, ImageFilesystem, PullError, RuntimeError,
     grpc::{Code, Status},
     images,
 };
@@ -73,6 +73,12 @@ fn refused(status: Status) -> PullError {
 pub(super) async fn list(inner: &Inner) -> Result<Vec<Image>, RuntimeError> {
     let images = inner.client.images().await.map_err(failed("could not list the images"))?;
     Ok(images.into_iter().map(told::image).collect())
+}
+
+/// Where they are: the file system that has most of them.
+pub(super) async fn filesystem(inner: &Inner) -> Result<Option<ImageFilesystem>, RuntimeError> {
+    let told = inner.client.image_filesystems().await.map_err(failed("could not ask where the images are"))?;
+    Ok(told.image_filesystems.into_iter().filter_map(told::filesystem).max_by_key(|of| of.used_bytes))
 }
 
 /// Removes one that no container of ours uses; the runtime does not look.

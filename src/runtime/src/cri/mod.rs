@@ -38,8 +38,8 @@ use self::{
     streams::Wanted,
 };
 use crate::{
-    AttachRequest, ContainerId, ContainerSpec, ContainerStats, ContainerStatus, Credentials, ExecRequest, ExecResult, Image, Naming,
-    PodRuntime, PullError, Resources, RuntimeError, RuntimeEvent, SandboxSpec, SandboxStatus, Streams,
+    AttachRequest, ContainerId, ContainerSpec, ContainerStats, ContainerStatus, Credentials, ExecRequest, ExecResult, Handler, Image,
+    ImageFilesystem, Naming, PodRuntime, PullError, Resources, RuntimeError, RuntimeEvent, SandboxSpec, SandboxStatus, Streams,
     cgroup::{Cgroup, Hierarchies},
     grpc::{Code, Status},
 };
@@ -102,6 +102,8 @@ struct Inner {
     hierarchies: Hierarchies,
     /// Of the sandboxes' own process, where the runtime says it.
     sandbox_image: Option<String>,
+    /// What a sandbox may name, as the runtime told last.
+    handlers: Mutex<Vec<Handler>>,
     names: Mutex<Names>,
     events: broadcast::Sender<RuntimeEvent>,
     /// Something has begun whose end is to be told.
@@ -111,6 +113,10 @@ struct Inner {
 impl Inner {
     fn names(&self) -> MutexGuard<'_, Names> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn handlers(&self) -> MutexGuard<'_, Vec<Handler>> {
+        self.handlers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tell(&self, event: RuntimeEvent) {
@@ -161,6 +167,7 @@ impl CriRuntime {
             client,
             hierarchies,
             sandbox_image,
+            handlers: Mutex::new(told::handlers(&status.runtime_handlers)),
             names: Mutex::default(),
             events: broadcast::channel(EVENTS).0,
             begun: Arc::default(),
@@ -280,8 +287,14 @@ impl PodRuntime for CriRuntime {
         Some(self)
     }
 
+    fn handlers(&self) -> Vec<Handler> {
+        self.inner.handlers().clone()
+    }
+
     async fn trouble(&self) -> Result<Option<String>, RuntimeError> {
         let answer = self.inner.client.conditions().await.map_err(failed("could not ask for its conditions"))?;
+        // A runtime that was started anew may have others.
+        *self.inner.handlers() = told::handlers(&answer.runtime_handlers);
         Ok(told::trouble(&answer.status.unwrap_or_default()))
     }
 
@@ -289,6 +302,9 @@ impl PodRuntime for CriRuntime {
         let made = self.inner.names().sandbox(&spec.id).is_some_and(|known| known.theirs.is_some());
         if made {
             return Ok(());
+        }
+        if let Some(why) = told::refusal(&self.inner.handlers(), spec) {
+            return Err(RuntimeError::Invalid(why));
         }
         let shared = Arc::new(spec.clone());
         // Known from here on: one that does not come up is removed as one that did.
@@ -489,6 +505,10 @@ impl PodRuntime for CriRuntime {
 
     async fn images(&self) -> Result<Vec<Image>, RuntimeError> {
         images::list(&self.inner).await
+    }
+
+    async fn image_filesystem(&self) -> Result<Option<ImageFilesystem>, RuntimeError> {
+        images::filesystem(&self.inner).await
     }
 
     async fn remove_image(&self, reference: &str) -> Result<(), RuntimeError> {

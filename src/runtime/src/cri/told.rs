@@ -6,12 +6,12 @@ use super::{
     api::{
         container::{ContainerState as CriState, ContainerStatus as CriStatus, Resources as CriResources},
         image::Image as CriImage,
-        node::{RuntimeCondition, RuntimeStatus},
-        stats::ContainerStats as CriStats,
+        node::{RuntimeCondition, RuntimeHandler, RuntimeStatus},
+        stats::{ContainerStats as CriStats, FilesystemUsage},
     },
     ask,
 };
-use crate::{ContainerSpec, ContainerState, ContainerStats, ContainerStatus, Image, Resources};
+use crate::{ContainerSpec, ContainerState, ContainerStats, ContainerStatus, Handler, Image, ImageFilesystem, Resources, SandboxSpec};
 
 /// A moment in nanoseconds since 1970; `None` is never.
 pub(super) fn moment(nanoseconds: i64) -> Option<Timestamp> {
@@ -122,6 +122,34 @@ pub(super) fn image(image: CriImage) -> Image {
     }
 }
 
+/// A file system of images, where the runtime says which it is.
+pub(super) fn filesystem(of: FilesystemUsage) -> Option<ImageFilesystem> {
+    let mountpoint = of.fs_id.map(|id| id.mountpoint).filter(|path| !path.is_empty())?;
+    let count = |value: Option<super::api::UInt64Value>| value.map_or(0, |value| value.value);
+    Some(ImageFilesystem { mountpoint: mountpoint.into(), used_bytes: count(of.used_bytes), inodes_used: count(of.inodes_used) })
+}
+
+/// The handlers. No pod has users of its own there: a runtime that can do so makes the pod's network namespace as those users', and ours is
+/// made before, as the node's, so that the container could not mount what shows it (docs/adr/0007).
+pub(super) fn handlers(told: &[RuntimeHandler]) -> Vec<Handler> {
+    let handler = |told: &RuntimeHandler| Handler {
+        name: told.name.clone(),
+        recursive_read_only: told.features.is_some_and(|features| features.recursive_read_only_mounts),
+        user_namespaces: false,
+    };
+    told.iter().map(handler).collect()
+}
+
+/// Why a sandbox cannot be what it asks for. A runtime that names no handlers is asked, and says so itself.
+pub(super) fn refusal(handlers: &[Handler], spec: &SandboxSpec) -> Option<String> {
+    let found = handlers.iter().find(|handler| handler.name == spec.handler);
+    if found.is_none() && !handlers.is_empty() {
+        return Some(format!("failed to get sandbox runtime: no runtime for {:?} is configured", spec.handler));
+    }
+    let refused = spec.user_namespace.is_some() && !found.is_some_and(|handler| handler.user_namespaces);
+    refused.then(|| format!("RuntimeClass handler {:?} does not support user namespaces", spec.handler))
+}
+
 /// Use of resources.
 pub(super) fn stats(stats: &CriStats) -> ContainerStats {
     let of = |value: Option<super::api::UInt64Value>| value.map_or(0, |value| value.value);
@@ -132,7 +160,7 @@ pub(super) fn stats(stats: &CriStats) -> ContainerStats {
         memory_usage: of(memory.usage_bytes),
         memory_rss: of(memory.rss_bytes),
         pids: 0,
-        rootfs_bytes: of(stats.writable_layer.and_then(|layer| layer.used_bytes)),
+        rootfs_bytes: of(stats.writable_layer.as_ref().and_then(|layer| layer.used_bytes)),
     }
 }
 
@@ -163,6 +191,44 @@ mod tests {
         check(&[("RuntimeReady", true), ("NetworkReady", false)], Some(network));
         let both = format!("container runtime not ready: RuntimeReady=false reason:Why message:so, {network}");
         check(&[("RuntimeReady", false), ("NetworkReady", false)], Some(&both));
+    }
+
+    #[test]
+    fn a_sandbox_asks_for_what_there_is() {
+        use super::super::api::node::RuntimeHandlerFeatures;
+        let features = |recursive_read_only_mounts| Some(RuntimeHandlerFeatures { recursive_read_only_mounts, user_namespaces: true });
+        let told = [("", features(true)), ("runc", features(true)), ("other", features(false)), ("old", None)];
+        let told = told.map(|(name, features)| RuntimeHandler { name: name.to_owned(), features });
+        let known = handlers(&told);
+        assert_eq!(known.iter().map(|h| h.recursive_read_only).collect::<Vec<_>>(), [true, true, false, false]);
+        let check = |known: &[Handler], handler: &str, users: bool, want: Option<&str>| {
+            let user_namespace = users.then_some(crate::UserRange { first: 1 << 16, length: 1 << 16 });
+            let spec = SandboxSpec { handler: handler.to_owned(), user_namespace, ..SandboxSpec::default() };
+            let refused = refusal(known, &spec);
+            assert_eq!(refused.is_some(), want.is_some(), "{handler} {refused:?}");
+            assert!(refused.unwrap_or_default().contains(want.unwrap_or_default()));
+        };
+        check(&known, "", false, None);
+        check(&known, "runc", false, None);
+        check(&known, "no-such", false, Some("no runtime for \"no-such\" is configured"));
+        check(&known, "runc", true, Some("does not support user namespaces"));
+        // An older runtime does not say what it has.
+        check(&[], "no-such", false, None);
+        check(&[], "", true, Some("does not support user namespaces"));
+    }
+
+    #[test]
+    fn a_file_system_of_images_has_a_name() {
+        use super::super::api::{UInt64Value, stats::FilesystemIdentifier};
+        let usage = |mountpoint: &str| FilesystemUsage {
+            fs_id: Some(FilesystemIdentifier { mountpoint: mountpoint.to_owned() }),
+            used_bytes: Some(UInt64Value { value: 5 }),
+            inodes_used: None,
+        };
+        assert_eq!(filesystem(usage("")), None);
+        assert_eq!(filesystem(FilesystemUsage::default()), None);
+        let want = ImageFilesystem { mountpoint: "/images".into(), used_bytes: 5, inodes_used: 0 };
+        assert_eq!(filesystem(usage("/images")), Some(want));
     }
 
     fn at(second: i64) -> Timestamp {

@@ -27,7 +27,7 @@ fn pod(generation: i64, cpu: &str, policy: &str) -> Pod {
 fn running(pod: &Pod) -> Life {
     let mut life = Life::new(pod, None, at(0));
     life.volumes = Stage::Done;
-    life.sandbox = Sandbox::Ready(SandboxFacts { id: "s".into(), attempt: 0, addresses: vec![] });
+    life.sandbox = Sandbox::Ready(SandboxFacts { id: "s".into(), attempt: 0, addresses: vec![], recursive_read_only: true });
     life.initialized = true;
     let spec = pod.spec.as_ref().expect("a spec");
     let member = life.members.get_mut("a").expect("it is there");
@@ -150,7 +150,7 @@ fn running_with_one_limit(pod: &Pod) -> Life {
     let mut life = Life::new(pod, None, at(0));
     life.volumes = Stage::Done;
     make(pod, &mut life);
-    life.sandbox = Sandbox::Ready(SandboxFacts { id: "s".into(), attempt: 0, addresses: vec![] });
+    life.sandbox = Sandbox::Ready(SandboxFacts { id: "s".into(), attempt: 0, addresses: vec![], recursive_read_only: true });
     life.initialized = true;
     let spec = pod.spec.as_ref().expect("a spec");
     for container in &spec.containers {
@@ -262,7 +262,7 @@ fn a_new_agent_finds_a_pod_in_the_middle_of_its_resize() {
     make(&pod, &mut life);
     assert_eq!(life.whole.limits.as_ref().and_then(|l| l.cpu_quota), Some(20_000));
     life.volumes = Stage::Done;
-    life.sandbox = Sandbox::Ready(SandboxFacts { id: "s".into(), attempt: 0, addresses: vec![] });
+    life.sandbox = Sandbox::Ready(SandboxFacts { id: "s".into(), attempt: 0, addresses: vec![], recursive_read_only: true });
     assert_eq!(names(&plan::step(&pod, &mut life, Event::Look, at(1)))[0], "Allocate");
     // One that is done is no wish, however the API writes its amounts.
     let same = json!({ "cpu": "0.3", "memory": "64Mi" });

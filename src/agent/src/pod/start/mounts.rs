@@ -19,9 +19,13 @@ use crate::{
 
 pub(super) async fn mounts(start: &Start, get: &(dyn Fn(&str) -> Option<String> + Sync)) -> Result<Vec<Mount>, String> {
     let mut planned = Vec::new();
+    let can = start.sandbox.recursive_read_only;
     let volumes = start.pod.spec.as_ref().and_then(|s| s.volumes.as_deref()).unwrap_or_default();
     let of_image = |name: &str| volumes.iter().any(|v| v.name == name && v.image.is_some());
     for mount in start.part.spec.volume_mounts.iter().flatten().filter(|m| !of_image(&m.name)) {
+        if !can && mount.recursive_read_only.as_deref() == Some("Enabled") {
+            return Err(format!("volume mount {:?} is to be read-only with all below it, which its runtime does not do", mount.name));
+        }
         let sub = match mount.sub_path_expr.as_deref().filter(|s| !s.is_empty()) {
             Some(expression) => match env::expand(expression, get) {
                 (_, Some(unknown)) => return Err(format!("missing value for {unknown:?} in the subPathExpr of {}", mount.mount_path)),
@@ -29,7 +33,8 @@ pub(super) async fn mounts(start: &Start, get: &(dyn Fn(&str) -> Option<String> 
             },
             None => mount.sub_path.clone().unwrap_or_default(),
         };
-        planned.push((mount.clone(), sub));
+        let recursive = mount.read_only == Some(true) && status::recursive(mount, can) == "Enabled";
+        planned.push((mount.clone(), sub, recursive));
     }
     let (pod, dir, name, attempt) = (start.pod.clone(), start.ctx.pod_dir(&start.pod), start.part.spec.name.clone(), start.attempt);
     let container = start.part.spec.clone();
@@ -44,11 +49,11 @@ fn place(
     container: &Container,
     name: &str,
     attempt: u32,
-    planned: &[(VolumeMount, String)],
+    planned: &[(VolumeMount, String, bool)],
 ) -> Result<Vec<Mount>, String> {
     let volumes = pod.spec.as_ref().and_then(|s| s.volumes.as_deref()).unwrap_or_default();
     let mut out = Vec::new();
-    for (at, (mount, sub)) in planned.iter().enumerate() {
+    for (at, (mount, sub, recursive)) in planned.iter().enumerate() {
         let volume = volumes.iter().find(|v| v.name == mount.name).ok_or_else(|| format!("there is no volume {:?}", mount.name))?;
         let mut source = volume::mount::path(dir, volume);
         if !sub.is_empty() {
@@ -62,7 +67,7 @@ fn place(
             source,
             destination: PathBuf::from(&mount.mount_path),
             read_only,
-            recursive_read_only: mount.read_only == Some(true) && status::recursive(mount) == "Enabled",
+            recursive_read_only: *recursive,
             propagation: propagation(mount.mount_propagation.as_deref()).to_owned(),
         });
     }

@@ -1,6 +1,6 @@
 //! Images.
 
-use super::Int64Value;
+use super::{Int64Value, stats::FilesystemUsage};
 
 /// Names an image.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -65,6 +65,14 @@ pub struct ImageStatusResponse {
     /// It.
     #[prost(message, optional, tag = "1")]
     pub image: Option<Image>,
+}
+
+/// Where images are.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ImageFsInfoResponse {
+    /// The file systems that have them.
+    #[prost(message, repeated, tag = "1")]
+    pub image_filesystems: Vec<FilesystemUsage>,
 }
 
 /// What opens a registry. Not `Debug` by derive: it would be logged some day.

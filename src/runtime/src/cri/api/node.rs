@@ -41,6 +41,31 @@ pub struct StatusResponse {
     /// What only this one says, as JSON.
     #[prost(btree_map = "string, string", tag = "2")]
     pub info: BTreeMap<String, String>,
+    /// What a sandbox may name as its handler; nothing from older runtimes.
+    #[prost(message, repeated, tag = "3")]
+    pub runtime_handlers: Vec<RuntimeHandler>,
+}
+
+/// A handler.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RuntimeHandler {
+    /// Empty for the default.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// What it can do.
+    #[prost(message, optional, tag = "2")]
+    pub features: Option<RuntimeHandlerFeatures>,
+}
+
+/// What a handler can do.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct RuntimeHandlerFeatures {
+    /// Mounts that are read-only with all below.
+    #[prost(bool, tag = "1")]
+    pub recursive_read_only_mounts: bool,
+    /// Pods with users of their own.
+    #[prost(bool, tag = "2")]
+    pub user_namespaces: bool,
 }
 
 /// Its conditions.

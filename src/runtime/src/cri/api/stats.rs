@@ -47,9 +47,23 @@ pub struct MemoryUsage {
 }
 
 /// Of a file system.
-#[derive(Clone, Copy, PartialEq, prost::Message)]
+#[derive(Clone, PartialEq, prost::Message)]
 pub struct FilesystemUsage {
+    /// Which.
+    #[prost(message, optional, tag = "2")]
+    pub fs_id: Option<FilesystemIdentifier>,
     /// Bytes.
     #[prost(message, optional, tag = "3")]
     pub used_bytes: Option<UInt64Value>,
+    /// Inodes.
+    #[prost(message, optional, tag = "4")]
+    pub inodes_used: Option<UInt64Value>,
+}
+
+/// Names a file system.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct FilesystemIdentifier {
+    /// A directory on it.
+    #[prost(string, tag = "1")]
+    pub mountpoint: String,
 }
