@@ -85,8 +85,8 @@ impl fmt::Debug for Pods {
 enum Admission {
     Taken,
     Refused(Refusal),
-    /// When these pods have ended, whose place it takes on a node with these facts.
-    Preempts(Vec<Arc<Pod>>, NodeFacts),
+    /// When these pods have ended, whose place it takes on a node with these facts; and what is lacking.
+    Preempts(Vec<Arc<Pod>>, NodeFacts, String),
 }
 
 /// What a restarted agent finds, by uid.
@@ -211,7 +211,7 @@ impl Pods {
             return Admission::Refused(refusal);
         }
         match self.ctx.ledger.victims(pod, &sight) {
-            Ok(victims) => Admission::Preempts(victims, sight),
+            Ok(victims) => Admission::Preempts(victims, sight, refusal.lacking().to_owned()),
             Err(error) => Admission::Refused(Refusal { reason: "UnexpectedAdmissionError".to_owned(), message: error.to_string() }),
         }
     }
@@ -227,7 +227,7 @@ impl Pods {
         let refused = match if stays { Admission::Taken } else { self.admit(&pod).await } {
             Admission::Taken => None,
             Admission::Refused(refusal) => Some(refusal),
-            Admission::Preempts(victims, node) => return self.preempt(pod, victims, node).await,
+            Admission::Preempts(victims, node, lacking) => return self.preempt(pod, victims, node, &lacking).await,
         };
         let found = newest.map(|s| self.found(&pod, s, remains));
         self.start(pod, uid, refused, found);

@@ -18,6 +18,8 @@ use crate::eviction::Eviction;
 pub const RETRY_FIRST: Duration = Duration::from_millis(500);
 /// The longest such pause.
 pub const RETRY_LONGEST: Duration = Duration::from_secs(60);
+/// How the reason of a shortage begins; the name of the resource follows.
+const SHORTAGE: &str = "OutOf";
 
 /// All that is known of a pod beside its object.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,7 +70,12 @@ pub struct Refusal {
 impl Refusal {
     /// There is too little of something.
     pub fn is_shortage(&self) -> bool {
-        self.reason.starts_with("OutOf")
+        self.reason.starts_with(SHORTAGE)
+    }
+
+    /// Of what there is too little; empty where that is not why.
+    pub fn lacking(&self) -> &str {
+        self.reason.strip_prefix(SHORTAGE).unwrap_or_default()
     }
 }
 

@@ -17,6 +17,7 @@ pub mod sandbox;
 pub mod shown;
 pub mod spec;
 pub mod start;
+pub mod startup;
 pub mod status;
 pub mod stop;
 pub mod volumes;

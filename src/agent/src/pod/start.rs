@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Service};
 use kube::{Api, api::ListParams};
 use tokio_util::sync::CancellationToken;
 
+use super::startup::Pulls;
 use super::{
     life::{Ended, Life, Run, RunState, SandboxFacts},
     message,
@@ -57,6 +58,8 @@ pub struct Start {
     pub used: Arc<Used>,
     /// Service variables.
     pub services: ServiceVariables,
+    /// Where pulls of its images are noted.
+    pub pulls: Pulls,
 }
 
 /// Why a start came to nothing: state.waiting.

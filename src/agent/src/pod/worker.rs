@@ -29,6 +29,7 @@ use super::{
     plan::{self, Event},
     spec,
     start::ServiceVariables,
+    startup::{self, Pulls},
     volumes,
 };
 use crate::{
@@ -36,7 +37,7 @@ use crate::{
     devices,
     objects::{Seen, Used},
     statics,
-    stats::meters::{POD_START_DURATION, POD_START_TOTAL, POD_WORKER, seconds_since},
+    stats::meters::{POD_START_DURATION, POD_START_SLI, POD_START_TOTAL, POD_WORKER, seconds_since},
     volume::references,
 };
 
@@ -101,6 +102,7 @@ pub struct Worker {
     seen: Seen,
     tokens: volumes::Tokens,
     services: ServiceVariables,
+    pulls: Pulls,
     refresh_at: Option<Timestamp>,
     early: EarlyExits,
     images_came: bool,
@@ -149,6 +151,7 @@ impl Worker {
             seen: Seen::default(),
             tokens: Arc::default(),
             services: Arc::new(Mutex::default()),
+            pulls: Pulls::default(),
             refresh_at: adopted.then(Timestamp::now),
             early: EarlyExits::default(),
             images_came: false,
@@ -305,6 +308,9 @@ impl Worker {
             meters.observe(&POD_START_DURATION, &[], seconds_since(seen_at, now));
             if let Some(created) = &self.pod.metadata.creation_timestamp {
                 meters.observe(&POD_START_TOTAL, &[], seconds_since(created.0, now));
+            }
+            if let Some(seconds) = startup::seconds(&self.pod, &self.life, &self.pulls, now) {
+                meters.observe(&POD_START_SLI, &[], seconds);
             }
         }
     }

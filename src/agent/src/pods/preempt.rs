@@ -8,19 +8,22 @@ use super::{Pods, PoisonError};
 use crate::{
     pod::{admit::NodeFacts, life::Refusal, plan::Event, preempt::PREEMPTED, spec, worker::Message},
     resources::ledger::Ledger,
+    stats::meters::PREEMPTIONS,
 };
 
 /// A pod that ends has at least so long before it is given up: the runtime needs time, too.
 const LEAST_WAIT: Duration = Duration::from_secs(10);
 
 impl Pods {
-    /// Ends `victims`; when they have given back what they took, `pod` begins, and is refused if they do not in time.
-    pub(super) async fn preempt(&self, pod: Arc<Pod>, victims: Vec<Arc<Pod>>, node: NodeFacts) {
+    /// Ends `victims`, since there is too little of `lacking`; when they have given back what they took, `pod` begins, and is refused if they do
+    /// not in time.
+    pub(super) async fn preempt(&self, pod: Arc<Pod>, victims: Vec<Arc<Pod>>, node: NodeFacts, lacking: &str) {
         let uid = spec::uid(&pod).to_owned();
         self.preempting.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.clone(), pod.clone());
         let mut limit = LEAST_WAIT;
         for victim in victims {
             limit = limit.max(spec::grace(&victim) * 3 / 2);
+            self.ctx.meters.count(&PREEMPTIONS, &[lacking]);
             self.ctx.tell(&victim, None, true, PREEMPTED.reason, PREEMPTED.message);
             self.tell(spec::uid(&victim), Message::Event(Event::Terminate(PREEMPTED))).await;
         }

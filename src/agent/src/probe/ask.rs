@@ -54,21 +54,24 @@ fn unwell(text: impl std::fmt::Display) -> Unwell {
     Unwell::Failed(text.to_string())
 }
 
+/// What is to be told of a container that is well.
+pub type Warning = Option<String>;
+
 /// One look.
-pub async fn ask(runtime: &Arc<dyn PodRuntime>, target: &Target, probe: &Probe, timeout: Duration) -> Result<(), Unwell> {
+pub async fn ask(runtime: &Arc<dyn PodRuntime>, target: &Target, probe: &Probe, timeout: Duration) -> Result<Warning, Unwell> {
     if let Some(exec) = &probe.exec {
-        return command(runtime, target, exec.command.as_deref().unwrap_or_default(), timeout).await;
+        return command(runtime, target, exec.command.as_deref().unwrap_or_default(), timeout).await.map(|()| None);
     }
     let look = async {
         if let Some(get) = &probe.http_get {
             http_get(target, get).await
         } else if let Some(tcp) = &probe.tcp_socket {
             let host = host(target, tcp.host.as_deref())?;
-            TcpStream::connect((host.as_str(), port(target, &tcp.port)?)).await.map(drop).map_err(|e| unwell(format!("connect: {e}")))
+            TcpStream::connect((host.as_str(), port(target, &tcp.port)?)).await.map(|_| None).map_err(|e| unwell(format!("connect: {e}")))
         } else if let Some(grpc) = &probe.grpc {
-            health(target, grpc).await
+            health(target, grpc).await.map(|()| None)
         } else {
-            Ok(())
+            Ok(None)
         }
     };
     tokio::time::timeout(timeout, look).await.unwrap_or_else(|_| Err(unwell(format!("no answer within {} s", timeout.as_secs()))))
@@ -119,8 +122,8 @@ fn path_of(get: &HTTPGetAction) -> String {
     if path.starts_with('/') { path } else { format!("/{path}") }
 }
 
-/// A GET; any status from 200 to 399 is well.
-pub async fn http_get(target: &Target, get: &HTTPGetAction) -> Result<(), Unwell> {
+/// A GET; any status from 200 to 399 is well. Of one that leads to another host it is told that nobody followed.
+pub async fn http_get(target: &Target, get: &HTTPGetAction) -> Result<Warning, Unwell> {
     let host = host(target, get.host.as_deref())?;
     let port = port(target, &get.port)?;
     let (tls, mut path) = (is_tls(get), path_of(get));
@@ -130,9 +133,9 @@ pub async fn http_get(target: &Target, get: &HTTPGetAction) -> Result<(), Unwell
             (300..=399, Some(location)) => match same_host(&location, &host, port) {
                 Some(next) => path = next,
                 // Somebody else's answer would say nothing of this container.
-                None => return Ok(()),
+                None => return Ok(Some(format!("the answer leads to another host, {location}, which is not asked"))),
             },
-            (200..=399, _) => return Ok(()),
+            (200..=399, _) => return Ok(None),
             _ => return Err(unwell(format!("HTTP probe failed with statuscode: {status} {}", body.trim()))),
         }
     }
@@ -214,4 +217,42 @@ fn any_certificate() -> Arc<rustls::ClientConfig> {
         Arc::new(config.expect("protocol versions of ring"))
     });
     Arc::clone(&CONFIG)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// A server that answers once, and what a probe makes of it.
+    async fn check(answer: &str) -> Result<Warning, Unwell> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("bound");
+        let port = listener.local_addr().expect("an address").port();
+        let answer = answer.to_owned();
+        let served = tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.expect("a caller");
+            let mut request = [0; 1024];
+            let _ = socket.read(&mut request).await.expect("a request");
+            socket.write_all(answer.as_bytes()).await.expect("written");
+        });
+        let get = HTTPGetAction { port: IntOrString::Int(port.into()), ..HTTPGetAction::default() };
+        let id = ContainerId { sandbox: String::new(), id: String::new() };
+        let target = Target { id, address: "127.0.0.1".parse().ok(), container: Container::default() };
+        let result = http_get(&target, &get).await;
+        served.await.expect("it served");
+        result
+    }
+
+    #[tokio::test]
+    async fn who_leads_to_another_host_is_well_and_told_of() {
+        let answer = |head: &str| format!("HTTP/1.1 {head}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        assert_eq!(check(&answer("200 OK")).await, Ok(None));
+        let warning = check(&answer("302 Found\r\nlocation: http://192.0.2.1/elsewhere")).await.expect("it is well").expect("a warning");
+        assert!(warning.contains("http://192.0.2.1/elsewhere"), "{warning}");
+        assert!(check(&answer("500 Broken")).await.is_err());
+    }
 }

@@ -100,6 +100,9 @@ metrics! {
     /// From first sight to the first start.
     POD_START_DURATION = histogram("kubelet_pod_start_duration_seconds", &[], POD_START,
         "From the first sight of a pod to the start of its containers");
+    /// Without what nobody but the pod can help.
+    POD_START_SLI = histogram("kubelet_pod_start_sli_duration_seconds", &[], POD_START,
+        "From the creation of a pod without volumes that last to the sight of its running containers, less pulls of images and init containers");
     /// From creation on.
     POD_START_TOTAL = histogram("kubelet_pod_start_total_duration_seconds", &[], POD_START,
         "From the creation of a pod to the sight of its running containers");
@@ -108,6 +111,8 @@ metrics! {
         "From a change of a pod's status to its write");
     /// By what happened.
     POD_WORKER = histogram("kubelet_pod_worker_duration_seconds", &["operation_type"], SECONDS, "How long one step of a pod took");
+    /// By the resource that was lacking.
+    PREEMPTIONS = counter("kubelet_preemptions", &["preemption_signal"], "Pods that were ended to make room for a critical one");
     /// By handler.
     SANDBOX_DURATION = histogram("kubelet_run_podsandbox_duration_seconds", &["runtime_handler"], SECONDS, "How long sandboxes took to start");
     /// By handler.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use coracle_runtime::{Image, ImageMount, PullError, RuntimeError};
+use jiff::Timestamp;
 
 use super::{Start, Waiting, failed};
 use crate::{context::chain, images::keys::Key};
@@ -50,7 +51,7 @@ pub(super) async fn local(start: &Start, name: &str, policy: &str) -> Result<Ima
         return Err(Waiting { reason: "ErrImageNeverPull", message });
     }
     start.tell(false, "Pulling", format!("Pulling image {name:?}"));
-    let began = Instant::now();
+    let (began, began_at) = (Instant::now(), Timestamp::now());
     let pull = async {
         let keys = match known {
             Some(keys) => keys,
@@ -64,6 +65,7 @@ pub(super) async fn local(start: &Start, name: &str, policy: &str) -> Result<Ima
         pulled = pull => pulled,
         () = start.cancel.cancelled() => return Err(Waiting { reason: "ContainerCreating", message: "the pod ends".to_owned() }),
     };
+    start.pulls.add(began_at, Timestamp::now());
     match pulled {
         Ok((image, own)) => {
             let (own, all, bytes) = (shown(own), shown(began.elapsed()), image.size);

@@ -161,6 +161,7 @@ impl Worker {
             cancel,
             used: self.used.clone(),
             services: self.services.clone(),
+            pulls: self.pulls.clone(),
         };
         self.answer(start::start(start));
     }

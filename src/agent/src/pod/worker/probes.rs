@@ -112,8 +112,10 @@ async fn watch_probe(
             continue;
         }
         ctx.probes.count(&counted, result.is_ok());
-        if let Err(why) = &result {
-            ctx.tell(&pod, Some(&name), true, "Unhealthy", format!("{} probe failed: {why}", counted.probe));
+        match &result {
+            Ok(None) => {}
+            Ok(Some(warning)) => ctx.tell(&pod, Some(&name), true, "ProbeWarning", format!("{} probe warning: {warning}", counted.probe)),
+            Err(why) => ctx.tell(&pod, Some(&name), true, "Unhealthy", format!("{} probe failed: {why}", counted.probe)),
         }
         if let Some(ok) = streak.result(&schedule, result.is_ok(), kind != Probe::Readiness) {
             let event = Event::Probed { name: name.clone(), id: target.id.id.clone(), probe: kind, ok };
