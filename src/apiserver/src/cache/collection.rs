@@ -5,7 +5,7 @@ use std::{
     ops::Bound,
     sync::{
         Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -35,6 +35,15 @@ impl Default for Bounds {
 
 /// Changes older than this go, whatever the bounds allow: an idle cluster holds no history. Upstream's etcd keeps five minutes.
 pub(super) const HISTORY_AGE: Duration = Duration::from_secs(300);
+
+/// What it takes to tell one watcher, on the server's side and on the client's.
+const TELLING: Duration = Duration::from_micros(20);
+/// From so many watchers on, their rounds are kept apart: with fewer, one is over before a timer could tell.
+const CROWD: usize = 100;
+/// However many they are, they do not wait longer for the next round.
+const LONGEST_ROUND: Duration = Duration::from_millis(100);
+/// All changes may be told.
+const ALL: u64 = u64::MAX;
 
 /// One change of one object.
 #[derive(Debug)]
@@ -85,6 +94,8 @@ pub struct Collection {
     state: RwLock<State>,
     pub(super) changed: Notify,
     pub(super) watchers: AtomicUsize,
+    /// Changes above this revision wait for the next round.
+    told: AtomicU64,
 }
 
 /// Why the store's value of an object cannot be read, by the object's key.
@@ -103,12 +114,21 @@ struct State {
     forgotten: u64,
     /// Of the last change.
     newest: u64,
+    /// Until then the watchers are busy with the last round.
+    round_ends: tokio::time::Instant,
 }
 
 impl Collection {
     pub(super) fn new(kind: &str, floor: u64, bounds: Bounds) -> Self {
         let state = State::new(Arc::new(View::of(kind)), BTreeMap::new(), Unreadable::new(), floor);
-        Self { kind: kind.into(), bounds, state: RwLock::new(state), changed: Notify::new(), watchers: AtomicUsize::new(0) }
+        Self {
+            kind: kind.into(),
+            bounds,
+            state: RwLock::new(state),
+            changed: Notify::new(),
+            watchers: AtomicUsize::new(0),
+            told: AtomicU64::new(ALL),
+        }
     }
 
     /// How objects are shown.
@@ -196,7 +216,11 @@ impl Collection {
     }
 
     /// Takes one change in; the object of a deletion is its last state. It was read for `view`.
-    pub(super) fn apply(&self, object: Object, view: &Arc<View>, deleted: bool) {
+    ///
+    /// A crowd of watchers hears of it at once when it is not busy. Otherwise with all that comes before the instant that is given, when
+    /// [`Self::tell`] is to be called: told one by one, a burst would cost each of them a wake, a TLS record and a system call a change.
+    #[must_use]
+    pub(super) fn apply(&self, object: Object, view: &Arc<View>, deleted: bool) -> Option<tokio::time::Instant> {
         let (key, revision): (Arc<str>, u64) = (object.key().into(), object.revision());
         let mut state = self.write();
         state.unreadable.remove(&*key);
@@ -212,8 +236,33 @@ impl Collection {
         state.history_bytes += change.size();
         state.history.push_back(change);
         state.trim(Instant::now(), self.bounds);
+        let watchers = self.watchers();
+        if watchers >= CROWD {
+            let (now, round_ends) = (tokio::time::Instant::now(), state.round_ends);
+            if now < round_ends {
+                // Who is first has the round told at its end.
+                let first = self.told.fetch_min(revision - 1, Ordering::Relaxed) == ALL;
+                return first.then_some(round_ends);
+            }
+            state.round_ends = now + round(watchers);
+        }
         drop(state);
         self.changed.notify_waiters();
+        None
+    }
+
+    /// Tells what was held back.
+    pub(super) fn tell(&self) {
+        let mut state = self.write();
+        state.round_ends = tokio::time::Instant::now() + round(self.watchers());
+        self.told.store(ALL, Ordering::Relaxed);
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Whether a watcher that has heard of everything up to `position` is to look for more now.
+    pub(super) fn tells(&self, position: u64) -> bool {
+        position < self.told.load(Ordering::Relaxed)
     }
 
     /// Takes in that the store's value of an object cannot be read; `None`: it is gone.
@@ -229,6 +278,7 @@ impl Collection {
     pub(super) fn reset(&self, objects: BTreeMap<Arc<str>, Arc<Object>>, unreadable: Unreadable, revision: u64) {
         let mut state = self.write();
         *state = State::new(Arc::clone(&state.view), objects, unreadable, revision);
+        self.told.store(ALL, Ordering::Relaxed);
         drop(state);
         self.changed.notify_waiters();
     }
@@ -279,7 +329,8 @@ impl Collection {
 impl State {
     fn new(view: Arc<View>, objects: BTreeMap<Arc<str>, Arc<Object>>, unreadable: Unreadable, floor: u64) -> Self {
         let newest = objects.values().map(|object| object.revision()).max().unwrap_or(0);
-        Self { view, objects, unreadable, history: VecDeque::new(), history_bytes: 0, floor, forgotten: 0, newest }
+        let round_ends = tokio::time::Instant::now();
+        Self { view, objects, unreadable, history: VecDeque::new(), history_bytes: 0, floor, forgotten: 0, newest, round_ends }
     }
 
     fn since(&self, revision: u64) -> impl Iterator<Item = &Arc<Change>> {
@@ -298,6 +349,11 @@ impl State {
         }
         self.history.shrink_to(64);
     }
+}
+
+/// How long so many are busy with what they were told.
+fn round(watchers: usize) -> Duration {
+    TELLING.saturating_mul(u32::try_from(watchers).unwrap_or(u32::MAX)).min(LONGEST_ROUND)
 }
 
 fn within<'m>(

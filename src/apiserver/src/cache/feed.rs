@@ -12,7 +12,7 @@ use tracing::{error, warn};
 
 use super::{
     OpenError, PREFIX, Shared,
-    collection::{HISTORY_AGE, Unreadable},
+    collection::{Collection, HISTORY_AGE, Unreadable},
     object::{Action, Object, ObjectError},
 };
 
@@ -64,9 +64,15 @@ pub(super) async fn run(shared: Arc<Shared>, store: Arc<dyn Store>, mut changes:
     let mut aging = tokio::time::interval(AGING);
     aging.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut ages = Ages::default();
+    let mut rounds = Vec::new();
     loop {
         let next = tokio::select! {
             next = changes.next() => next,
+            () = due(&rounds) => {
+                let now = tokio::time::Instant::now();
+                rounds.extract_if(.., |(at, _)| *at <= now).for_each(|(_, collection): (_, Arc<Collection>)| collection.tell());
+                continue;
+            }
             _ = aging.tick() => {
                 let now = Instant::now();
                 let forgotten = ages.forgotten(now, shared.applied());
@@ -75,7 +81,7 @@ pub(super) async fn run(shared: Arc<Shared>, store: Arc<dyn Store>, mut changes:
             }
         };
         match next {
-            Some(Ok(event)) => apply(&shared, &event),
+            Some(Ok(event)) => rounds.extend(apply(&shared, &event)),
             lost => {
                 if let Some(Err(error)) = lost {
                     warn!(%error, "the cache lost its place in the store and reads it anew");
@@ -83,6 +89,14 @@ pub(super) async fn run(shared: Arc<Shared>, store: Arc<dyn Store>, mut changes:
                 changes = again(&shared, &*store).await;
             }
         }
+    }
+}
+
+/// Waits for the first of the rounds that changes are held back for; for ever when there is none.
+async fn due(rounds: &[(tokio::time::Instant, Arc<Collection>)]) {
+    match rounds.iter().map(|(at, _)| *at).min() {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -115,22 +129,25 @@ async fn again(shared: &Shared, store: &dyn Store) -> Changes {
     }
 }
 
-fn apply(shared: &Shared, event: &Event) {
+/// Takes an event in; gives the collection whose watchers are to be told later, and when.
+fn apply(shared: &Shared, event: &Event) -> Option<(tokio::time::Instant, Arc<Collection>)> {
     let (entry, action): (&Entry, Action) = match &event.change {
         Change::Put(entry) if entry.created == entry.modified => (entry, Action::Added),
         Change::Put(entry) => (entry, Action::Modified),
         Change::Delete(entry) => (entry, Action::Deleted),
     };
+    let mut later = None;
     if let Some((kind, key)) = split(&entry.key) {
         let collection = shared.collection(kind);
         let view = collection.view();
         match Object::take_in(entry, key, event.revision, action, &view) {
-            Ok(object) => collection.apply(object, &view, action == Action::Deleted),
+            Ok(object) => later = collection.apply(object, &view, action == Action::Deleted).map(|at| (at, collection)),
             Err(_) if action == Action::Deleted => collection.mark(key, None),
             Err(error) => collection.mark(key, Some(told(&error))),
         }
     }
     shared.advance(event.revision);
+    later
 }
 
 /// Why an object is left out: the log has it, and who asks for the object hears it.

@@ -1,9 +1,12 @@
 //! Whatever the order in which writes and watchers take their turns, all come to the same end.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
-use coracle_store::Entry;
+use coracle_store::{
+    Durability, Entry, Expect,
+    embedded::{EmbeddedStore, Options},
+};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -64,13 +67,15 @@ impl Client {
     }
 }
 
-fn write(shared: &Shared, collection: &Collection, key: &str, revision: u64, deleted: bool) {
+/// Gives when the watchers are to be told, if not now.
+fn write(shared: &Shared, collection: &Collection, key: &str, revision: u64, deleted: bool) -> Option<tokio::time::Instant> {
     let value: Bytes = encode(&json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": key}}), None).unwrap();
     let entry = Entry { key: format!("/registry/configmaps/{key}").into(), value, created: 1, modified: revision };
     let action = if deleted { Action::Deleted } else { Action::Modified };
     let view = collection.view();
-    collection.apply(Object::take_in(&entry, key, revision, action, &view).unwrap(), &view, deleted);
+    let later = collection.apply(Object::take_in(&entry, key, revision, action, &view).unwrap(), &view, deleted);
     shared.advance(revision);
+    later
 }
 
 proptest! {
@@ -131,4 +136,53 @@ async fn a_waiting_watcher_wakes_for_a_change() {
     tokio::task::yield_now().await;
     write(&shared, &collection, "a", 1, false);
     assert_eq!(waiting.await.unwrap(), Ok(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_hears_of_the_first_change_at_once_and_of_a_burst_in_one_piece() {
+    let shared = Arc::new(Shared::default());
+    let collection = shared.collection("configmaps");
+    let mut crowd: Vec<Client> = (0..500).map(|_| Client::join(&shared, &collection)).collect();
+    let heard = async |client: &mut Client| {
+        let changes = tokio::time::timeout(Duration::from_secs(1), client.watcher.next()).await.ok()?.unwrap();
+        Some(changes.iter().map(|change| change.revision).collect::<Vec<_>>())
+    };
+    assert_eq!(write(&shared, &collection, "a", 1, false), None);
+    assert_eq!(heard(&mut crowd[0]).await, Some(vec![1]));
+    // The clock stood still: two more come while they are busy.
+    let later = write(&shared, &collection, "b", 2, false);
+    assert_eq!(later, Some(tokio::time::Instant::now() + Duration::from_millis(10)));
+    assert_eq!(write(&shared, &collection, "c", 3, false), None, "one round is enough");
+    assert_eq!(heard(&mut crowd[0]).await, None);
+    // Who has not heard of the first is not held back.
+    assert_eq!(heard(&mut crowd[1]).await, Some(vec![1, 2, 3]));
+    collection.tell();
+    assert_eq!(heard(&mut crowd[0]).await, Some(vec![2, 3]));
+    // The patience of a second ago was a second of this clock: nobody is busy any more.
+    tokio::time::advance(Duration::from_millis(10)).await;
+    assert_eq!(write(&shared, &collection, "d", 4, false), None);
+    assert_eq!(heard(&mut crowd[0]).await, Some(vec![4]));
+}
+
+#[tokio::test]
+async fn the_feed_tells_a_crowd_what_was_held_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(dir.path(), Options::default()).unwrap());
+    let cache = Cache::open(Arc::clone(&store), Bounds::default()).await.unwrap();
+    let listens = |mut watcher: Watcher| async move {
+        let mut heard = 0;
+        while heard < 20 {
+            heard += watcher.next().await.unwrap().len();
+        }
+        heard
+    };
+    let crowd: Vec<_> = (0..200).map(|_| tokio::spawn(listens(cache.watch("", "configmaps", 0)))).collect();
+    let value: Bytes = encode(&json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "a"}}), None).unwrap();
+    for _ in 0..20 {
+        store.put("/registry/configmaps/a", value.clone(), Expect::Any, Durability::Sync).await.unwrap();
+    }
+    for watcher in crowd {
+        let heard = tokio::time::timeout(Duration::from_secs(60), watcher).await.expect("a change is never told");
+        assert_eq!(heard.unwrap(), 20);
+    }
 }

@@ -43,9 +43,11 @@ impl Watcher {
             tokio::pin!(changed);
             // Registered before the look, so a change in between wakes.
             changed.as_mut().enable();
-            let changes = self.ready()?;
-            if !changes.is_empty() {
-                return Ok(changes);
+            if collection.tells(self.position) {
+                let changes = self.ready()?;
+                if !changes.is_empty() {
+                    return Ok(changes);
+                }
             }
             changed.await;
         }
