@@ -56,6 +56,7 @@ impl Cluster {
             bootstrap_token: None,
             authentication: Default::default(),
             audit: Default::default(),
+            admission: None,
         };
         let server = ApiServer::start(config, store).await.unwrap();
         let user = User { name: "test".into(), groups: vec!["system:masters".into()], ..User::default() };

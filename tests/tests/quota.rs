@@ -202,3 +202,72 @@ fn what_a_namespace_may_take_and_who_keeps_it_so() {
     roles_are_summed_up(&kubectl);
     ranges_of_services_come_and_go(&kubectl);
 }
+
+const ADMISSION: &str = r#"
+apiVersion: apiserver.config.k8s.io/v1
+kind: AdmissionConfiguration
+plugins:
+- name: ResourceQuota
+  configuration:
+    apiVersion: apiserver.config.k8s.io/v1
+    kind: ResourceQuotaConfiguration
+    limitedResources:
+    - {resource: pods, matchScopes: [{scopeName: PriorityClass, operator: In, values: [high]}]}
+    - {resource: services, matchContains: [loadbalancers]}
+- name: PodSecurity
+  configuration:
+    apiVersion: pod-security.admission.config.k8s.io/v1
+    kind: PodSecurityConfiguration
+    defaults: {enforce: baseline}
+    exemptions: {namespaces: [free], usernames: [alice]}
+"#;
+
+const HIGH: &str = r#"
+apiVersion: v1
+kind: ResourceQuota
+metadata: {name: high}
+spec:
+  hard: {pods: "1"}
+  scopeSelector: {matchExpressions: [{scopeName: PriorityClass, operator: In, values: [high]}]}
+"#;
+
+#[test]
+fn an_operator_says_what_is_limited_and_what_pods_keep_to() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("admission.yaml");
+    std::fs::write(&file, ADMISSION).expect("written");
+    let server = Server::start(&["--disable-agent", "--admission-control-config-file", file.to_str().expect("UTF-8")]);
+    let kubectl = server.kubectl();
+    for namespace in ["quota", "free"] {
+        kubectl.ok(&["create", "namespace", namespace]);
+        kubectl.ok(&["-n", namespace, "wait", "--for=create", "serviceaccount/default", "--timeout=60s"]);
+    }
+    let pod = |name: &str, spec: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec: {{containers: [{{name: c, image: example.com/none}}], {spec}}}\n"
+        )
+    };
+    let create = |namespace: &str, user: &str, manifest: &str| {
+        let user = format!("--as={user}");
+        kubectl.stdin(&["-n", namespace, user.as_str(), "--as-group=system:masters", "create", "-f", "-"], manifest)
+    };
+    kubectl.ok(&["create", "priorityclass", "high", "--value=7"]);
+    create("quota", "bob", &pod("low", ""));
+    let text = refused(&kubectl, &pod("first", "priorityClassName: high"));
+    assert!(text.contains("insufficient quota to match these scopes: [{PriorityClass In [high]}]"), "{text}");
+    let text = kubectl.fails(&["-n", "quota", "create", "service", "loadbalancer", "s", "--tcp=80"]);
+    assert!(text.contains("insufficient quota to consume: services.loadbalancers"), "{text}");
+    kubectl.ok(&["-n", "quota", "create", "service", "clusterip", "s", "--tcp=80"]);
+    kubectl.stdin(&["-n", "quota", "apply", "-f", "-"], HIGH);
+    becomes(&kubectl, "quota/high", ".status.used.pods", "0");
+    create("quota", "bob", &pod("first", "priorityClassName: high"));
+    let text = refused(&kubectl, &pod("second", "priorityClassName: high"));
+    assert!(text.contains("exceeded quota: high, requested: pods=1, used: pods=1, limited: pods=1"), "{text}");
+
+    let text = refused(&kubectl, &pod("host", "hostNetwork: true"));
+    assert!(text.contains("violates PodSecurity \"baseline:latest\": host namespaces (hostNetwork=true)"), "{text}");
+    create("free", "bob", &pod("host", "hostNetwork: true"));
+    create("quota", "alice", &pod("host", "hostNetwork: true"));
+    kubectl.ok(&["label", "namespace", "quota", "pod-security.kubernetes.io/enforce=privileged"]);
+    create("quota", "bob", &pod("labelled", "hostNetwork: true"));
+}

@@ -46,6 +46,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         bootstrap_token: None,
         authentication: Default::default(),
         audit: Default::default(),
+        admission: None,
     };
     let server = ApiServer::start(config, store).await?;
     let local = server.local(User { name: "admin".into(), groups: vec!["system:masters".into()], ..User::default() });

@@ -30,6 +30,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         bootstrap_token: None,
         authentication: Default::default(),
         audit: Default::default(),
+        admission: None,
     };
     let server = ApiServer::start(config, store).await?;
     println!("ready after {:?}", begin.elapsed());

@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -75,6 +76,8 @@ pub struct Config {
     pub authentication: authentication::Settings,
     /// Where requests are recorded, and which.
     pub audit: audit::Config,
+    /// An AdmissionConfiguration: what plugins of admission are told.
+    pub admission: Option<PathBuf>,
 }
 
 /// Why the server did not start.
@@ -95,6 +98,9 @@ pub enum StartError {
     /// The store's objects cannot be served.
     #[error("cannot open the registry")]
     Registry(#[source] registry::OpenError),
+    /// What the operator says of admission.
+    #[error("the admission configuration cannot be used")]
+    Admission(#[source] admission::configuration::ConfigurationError),
     /// Requests cannot be recorded.
     #[error("cannot open the audit log")]
     Audit(#[source] AuditError),
@@ -182,13 +188,15 @@ impl ApiServer {
         let identity = Renewing::client(Arc::clone(&config.authority), "kube-apiserver-kubelet-client", &[masters::GROUP.into()]);
         let identity = Arc::new(identity.map_err(StartError::Certificate)?);
 
+        let admission = config.admission.as_deref().map(admission::configuration::Configuration::read).transpose();
+        let told = admission.map_err(StartError::Admission)?.unwrap_or_default();
         let mut authorizers = None;
         let plugins = |cache: &cache::Cache| {
             let objects: Arc<dyn crate::objects::Objects> = Arc::new(cache.clone());
             let both = Authorizers { node: NodeAuthorizer::new(Arc::clone(&objects)), rbac: RbacAuthorizer::new(Arc::clone(&objects)) };
             let both = Arc::clone(authorizers.insert(Arc::new(both)));
-            let mut plugins = admission::plugins(&objects, &both);
-            plugins.push(admission::resource_quota::ResourceQuota::new(cache.clone(), Arc::clone(&store)));
+            let mut plugins = admission::plugins(&objects, &both, told.pod_security);
+            plugins.push(admission::resource_quota::ResourceQuota::new(cache.clone(), Arc::clone(&store), told.limited));
             plugins
         };
         let registry_config = registry::Config {

@@ -45,9 +45,9 @@ pub enum Refusal {
 /// A write as quotas see it.
 #[derive(Debug)]
 pub struct Ask<'a> {
-    kind: &'a Kind,
+    pub(super) kind: &'a Kind,
     object: &'a Value,
-    after: Measure,
+    pub(super) after: Measure,
     before: Option<Measure>,
 }
 
@@ -56,7 +56,7 @@ pub struct Ask<'a> {
 pub struct Limits {
     /// Of the quota.
     pub name: String,
-    scopes: Vec<Scope>,
+    pub(super) scopes: Vec<Scope>,
     hard: Map,
     /// As the status says.
     pub used: Map,

@@ -2,12 +2,14 @@
 
 mod admit;
 mod claims;
+mod limited;
 mod pods;
 mod scope;
 #[cfg(test)]
 mod tests;
 
 pub use admit::{Ask, Charge, Limits, Refusal, total};
+pub use limited::{Limited, Uncovered};
 pub use pods::forgiven_at;
 pub use scope::Scope;
 

@@ -1,5 +1,7 @@
 //! Scopes: the part of the objects that a quota is about.
 
+use std::fmt;
+
 use serde_json::Value;
 
 use super::{Measure, Traits, texts};
@@ -48,13 +50,26 @@ impl Scope {
     }
 }
 
+impl fmt::Display for Scope {
+    /// As Go prints it, which is how clients are told of it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (operator, values): (&str, &[String]) = match &self.operator {
+            Operator::In(values) => ("In", values),
+            Operator::NotIn(values) => ("NotIn", values),
+            Operator::Exists => ("Exists", &[]),
+            Operator::DoesNotExist => ("DoesNotExist", &[]),
+        };
+        write!(f, "{{{} {operator} [{}]}}", self.name, values.join(" "))
+    }
+}
+
 impl Measure {
     /// Whether the object is in all of the scopes.
     pub fn is_in(&self, scopes: &[Scope]) -> bool {
         scopes.iter().all(|scope| self.is_in_one(scope))
     }
 
-    fn is_in_one(&self, scope: &Scope) -> bool {
+    pub(super) fn is_in_one(&self, scope: &Scope) -> bool {
         match (&self.traits, scope.name.as_str()) {
             (Traits::Pod { terminating, .. }, "Terminating") => *terminating,
             (Traits::Pod { terminating, .. }, "NotTerminating") => !*terminating,

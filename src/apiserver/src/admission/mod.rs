@@ -4,6 +4,7 @@ mod asked;
 mod certificate_requester;
 mod certificate_signers;
 mod certificate_subject;
+pub mod configuration;
 mod create_on_update;
 mod default_class;
 mod default_toleration_seconds;
@@ -11,7 +12,7 @@ pub mod expressions;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
-mod pod_security;
+pub mod pod_security;
 mod policies;
 mod priority;
 pub mod resource_quota;
@@ -141,7 +142,7 @@ pub trait Reserved: Send + std::fmt::Debug {
 }
 
 /// The plugins of a server, in upstream's order.
-pub fn plugins(objects: &Arc<dyn Objects>, authorizers: &Arc<Authorizers>) -> Vec<Arc<dyn Plugin>> {
+pub fn plugins(objects: &Arc<dyn Objects>, authorizers: &Arc<Authorizers>, pod_security: pod_security::Settings) -> Vec<Arc<dyn Plugin>> {
     let objects = || Arc::clone(objects);
     vec![
         Arc::new(create_on_update::CreateOnUpdate { authorizers: Arc::clone(authorizers) }),
@@ -150,7 +151,7 @@ pub fn plugins(objects: &Arc<dyn Objects>, authorizers: &Arc<Authorizers>) -> Ve
         Arc::new(service_account::ServiceAccount { objects: objects() }),
         Arc::new(node_restriction::NodeRestriction { objects: objects() }),
         Arc::new(taint_new_nodes::TaintNodesByCondition),
-        Arc::new(pod_security::PodSecurity { objects: objects() }),
+        Arc::new(pod_security::PodSecurity { objects: objects(), settings: pod_security }),
         Arc::new(priority::Priority { objects: objects() }),
         Arc::new(default_toleration_seconds::DefaultTolerationSeconds),
         Arc::new(default_class::DefaultStorageClass { objects: objects() }),

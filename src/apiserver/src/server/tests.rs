@@ -34,6 +34,7 @@ async fn start(dir: &Path) -> (Arc<Authority>, ApiServer) {
         bootstrap_token: Some("let-me-in".into()),
         authentication: Default::default(),
         audit: Default::default(),
+        admission: None,
     };
     (authority, ApiServer::start(config, store).await.unwrap())
 }

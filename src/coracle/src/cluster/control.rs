@@ -56,6 +56,7 @@ pub async fn api(config: &ServerConfig, advertise: IpAddr, node_ips: &[IpAddr], 
         bootstrap_token: None,
         authentication: config.authentication.clone(),
         audit: config.audit.clone(),
+        admission: config.admission.clone(),
     };
     let server = ApiServer::start(config, store.clone()).await.map_err(StartError::Api)?;
     steps.done(format_args!("API server ready on {}", server.address()));

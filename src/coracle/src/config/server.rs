@@ -112,6 +112,8 @@ pub struct ServerConfig {
     pub authentication: authentication::Settings,
     /// Where requests are recorded, and which.
     pub audit: audit::Config,
+    /// What plugins of admission are told.
+    pub admission: Option<PathBuf>,
     /// Where images come from.
     pub images: ImageFlags,
     /// What the node does about them.
@@ -213,6 +215,7 @@ impl ServerConfig {
             tls_sans: flags.tls_san.clone(),
             authentication: authentication(flags)?,
             audit: audit(flags, &defaults.data_dir),
+            admission: flags.admission_control_config_file.clone().filter(|path| !path.as_os_str().is_empty()),
             images: flags.images.clone(),
             image_settings: flags.images.settings().map_err(|(flag, value, want)| FlagError {
                 flag,

@@ -3,6 +3,7 @@
 mod baseline;
 mod policy;
 mod restricted;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod visit;
@@ -16,6 +17,7 @@ use serde_json::Value;
 use super::{Attributes, Operation, Plugin, Say, refuse};
 use crate::objects::Objects;
 use policy::{Level, Policy, Standard};
+pub use settings::{Defaults, Exemptions, Settings};
 use visit::Pod;
 
 /// Pods of a namespace that are looked at when its level rises; upstream's bound.
@@ -28,6 +30,8 @@ const HARMLESS: [&str; 8] = ["attach", "binding", "eviction", "exec", "log", "po
 pub struct PodSecurity {
     /// Where namespaces and their pods are looked up.
     pub objects: Arc<dyn Objects>,
+    /// What the operator says.
+    pub settings: Settings,
 }
 
 /// Something that a level does not allow: in short, and who does it.
@@ -109,13 +113,23 @@ fn template<'a>(group: &str, resource: &str, object: &'a Value) -> Option<&'a Va
 impl PodSecurity {
     fn policy_of(&self, namespace: &str) -> Option<Policy> {
         let namespace = self.objects.get("", "namespaces", "", namespace)?;
-        Some(Policy::read(&namespace["metadata"]["labels"]).0)
+        Some(Policy::read(&namespace["metadata"]["labels"], self.settings.defaults).0)
+    }
+
+    /// Whether the operator lets this pass, whatever it is; that stands in the audit log.
+    fn is_exempt(&self, write: &Attributes<'_>, pod: &Value) -> bool {
+        let class = pod["spec"]["runtimeClassName"].as_str();
+        let reason = self.settings.exemptions.reason(&write.info.namespace, &write.user.name, class);
+        if let Some(reason) = reason {
+            write.audit.add("pod-security.kubernetes.io/exempt", reason);
+        }
+        reason.is_some()
     }
 
     fn pod(&self, write: &Attributes<'_>, pod: &Value) -> Result<(), Status> {
         // A namespace that is gone is NamespaceLifecycle's concern.
         let Some(policy) = self.policy_of(&write.info.namespace).filter(|policy| !policy.is_open()) else { return Ok(()) };
-        if write.old.is_some_and(|old| write.operation == Operation::Update && !is_significant(pod, old)) {
+        if write.old.is_some_and(|old| write.operation == Operation::Update && !is_significant(pod, old)) || self.is_exempt(write, pod) {
             return Ok(());
         }
         let pod = Pod::of(pod);
@@ -132,15 +146,18 @@ impl PodSecurity {
 
     /// What makes pods is let pass, as its pods are judged one by one, but its author is told.
     fn workload(&self, write: &Attributes<'_>, template: &Value) {
-        if let Some(policy) = self.policy_of(&write.info.namespace) {
+        if let Some(policy) = self.policy_of(&write.info.namespace)
+            && !policy.is_open()
+            && !self.is_exempt(write, template)
+        {
             warn(write, &policy, &Pod::of(template));
         }
     }
 
     fn namespace(&self, write: &Attributes<'_>, namespace: &Value) -> Result<(), Status> {
-        let (policy, errors) = Policy::read(&namespace["metadata"]["labels"]);
+        let (policy, errors) = Policy::read(&namespace["metadata"]["labels"], self.settings.defaults);
         let old = write.old.filter(|_| write.operation == Operation::Update);
-        let before = old.map(|old| Policy::read(&old["metadata"]["labels"]));
+        let before = old.map(|old| Policy::read(&old["metadata"]["labels"], self.settings.defaults));
         // What was wrong before may stay.
         if !errors.is_empty() && before.as_ref().is_none_or(|(_, old)| *old != errors) {
             let cause = |(field, value, why): policy::LabelError| Cause {
@@ -149,6 +166,9 @@ impl PodSecurity {
                 message: format!("Invalid value: {value:?}: {why}"),
             };
             return Err(Status::invalid("", "Namespace", &write.info.name, errors.into_iter().map(cause).collect()));
+        }
+        if self.settings.exemptions.namespaces.contains(&write.info.name) {
+            return Ok(());
         }
         if let Some((before, _)) = before
             && policy.enforce.tightens(before.enforce)

@@ -51,9 +51,13 @@ impl fmt::Display for Standard {
     }
 }
 
-impl Standard {
-    const OPEN: Self = Self { level: Level::Privileged, version: Version(None) };
+impl Default for Standard {
+    fn default() -> Self {
+        Self { level: Level::Privileged, version: Version(None) }
+    }
+}
 
+impl Standard {
     /// Whether pods that were fine under `before` may not be any more.
     pub fn tightens(self, before: Self) -> bool {
         self != before && self.level != Level::Privileged && !(self.version == before.version && self.level <= before.level)
@@ -61,7 +65,7 @@ impl Standard {
 }
 
 /// What a namespace asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     /// Pods that violate it are refused.
     pub enforce: Standard,
@@ -75,8 +79,9 @@ pub struct Policy {
 pub type LabelError = (String, String, &'static str);
 
 impl Policy {
-    /// Of the labels of a namespace. A level that nobody knows is the strictest one for enforce, none for the others.
-    pub fn read(labels: &Value) -> (Self, Vec<LabelError>) {
+    /// Of the labels of a namespace, and what counts without them. A level that nobody knows is the strictest one for enforce, none for the
+    /// others.
+    pub fn read(labels: &Value, defaults: Self) -> (Self, Vec<LabelError>) {
         let mut errors = Vec::new();
         let mut label = |name: &str| -> (Option<Option<Level>>, Option<Version>) {
             let mut take = |key: String, why: &'static str, valid: bool| {
@@ -86,19 +91,14 @@ impl Policy {
                 }
             };
             let key = format!("{PREFIX}{name}");
-            let level = labels.get(&key).map(|value| match value.as_str().unwrap_or_default() {
-                "privileged" => Some(Level::Privileged),
-                "baseline" => Some(Level::Baseline),
-                "restricted" => Some(Level::Restricted),
-                _ => None,
-            });
+            let level = labels.get(&key).map(|value| parse_level(value.as_str().unwrap_or_default()));
             take(key, "must be one of privileged, baseline, restricted", level != Some(None));
             let key = format!("{PREFIX}{name}-version");
             let version = labels.get(&key).map(|value| parse_version(value.as_str().unwrap_or_default()));
             take(key, "must be \"latest\" or \"v1.x\"", version != Some(None));
             (level, version.map(|version| version.unwrap_or(Version(None))))
         };
-        let mut policy = Self { enforce: Standard::OPEN, warn: Standard::OPEN, audit: Standard::OPEN };
+        let mut policy = defaults;
         let (enforce, enforce_version) = label("enforce");
         let (audit, audit_version) = label("audit");
         let (warn, warn_version) = label("warn");
@@ -106,12 +106,12 @@ impl Policy {
             policy.enforce.level = level.unwrap_or(Level::Restricted);
         }
         for (standard, level) in [(&mut policy.audit, audit), (&mut policy.warn, warn)] {
-            standard.level = level.flatten().unwrap_or(Level::Privileged);
+            standard.level = level.map_or(standard.level, |level| level.unwrap_or(Level::Privileged));
         }
         for (standard, version) in
             [(&mut policy.enforce, enforce_version), (&mut policy.audit, audit_version), (&mut policy.warn, warn_version)]
         {
-            standard.version = version.unwrap_or(Version(None));
+            standard.version = version.unwrap_or(standard.version);
         }
         // Whoever is held to a level is told about it as well.
         if warn.is_none() && enforce.flatten().is_some_and(|level| level > policy.warn.level) {
@@ -129,7 +129,16 @@ impl Policy {
     }
 }
 
-fn parse_version(text: &str) -> Option<Version> {
+pub(super) fn parse_level(text: &str) -> Option<Level> {
+    match text {
+        "privileged" => Some(Level::Privileged),
+        "baseline" => Some(Level::Baseline),
+        "restricted" => Some(Level::Restricted),
+        _ => None,
+    }
+}
+
+pub(super) fn parse_version(text: &str) -> Option<Version> {
     if text == "latest" {
         return Some(Version(None));
     }

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 
 fn policy(labels: Value) -> Policy {
-    let (policy, errors) = Policy::read(&labels);
+    let (policy, errors) = Policy::read(&labels, Policy::default());
     assert_eq!(errors, [], "{labels}");
     policy
 }
@@ -109,7 +109,7 @@ fn labels_say_what_holds() {
         (json!({"pod-security.kubernetes.io/warn-version": "1.30"}), "metadata.labels[pod-security.kubernetes.io/warn-version]"),
         (json!({"pod-security.kubernetes.io/warn-version": "v1.030"}), "metadata.labels[pod-security.kubernetes.io/warn-version]"),
     ] {
-        let (policy, errors) = Policy::read(&labels);
+        let (policy, errors) = Policy::read(&labels, Policy::default());
         assert_eq!(errors.iter().map(|(field, _, _)| field.as_str()).collect::<Vec<_>>(), [field]);
         assert_eq!(policy.warn.level, Level::Privileged);
     }

@@ -17,7 +17,7 @@ use std::{
 use async_trait::async_trait;
 use coracle_api::{
     amounts::Map,
-    quota::{Ask, Charge, Kind, Limits, total},
+    quota::{Ask, Charge, Kind, Limited, Limits, Uncovered, total},
     status::Status,
 };
 use coracle_store::{Durability, Expect, Store, WriteError};
@@ -41,6 +41,8 @@ const MAX_ATTEMPTS: usize = 16;
 pub struct ResourceQuota {
     cache: Cache,
     store: Arc<dyn Store>,
+    /// What may be taken only where a quota says how much.
+    limited: Arc<[Limited]>,
     spaces: Arc<Mutex<HashMap<String, Arc<Space>>>>,
 }
 
@@ -62,7 +64,7 @@ impl Plugin for ResourceQuota {
 
     async fn reserve(&self, write: &Attributes<'_>, object: &Value) -> Result<Option<Box<dyn Reserved>>, Status> {
         let info = write.info;
-        if info.namespace.is_empty() || write.is("", "namespaces") || self.quotas(&info.namespace).is_empty() {
+        if info.namespace.is_empty() || write.is("", "namespaces") || (self.limited.is_empty() && self.quotas(&info.namespace).is_empty()) {
             return Ok(None);
         }
         let Some(kind) = Kind::of(&info.group, &info.resource) else { return Ok(None) };
@@ -95,8 +97,21 @@ enum Step {
 
 impl ResourceQuota {
     /// Over the cache, and the store that it is fed by.
-    pub fn new(cache: Cache, store: Arc<dyn Store>) -> Arc<Self> {
-        Arc::new(Self { cache, store, spaces: Arc::default() })
+    pub fn new(cache: Cache, store: Arc<dyn Store>, limited: Vec<Limited>) -> Arc<Self> {
+        Arc::new(Self { cache, store, limited: limited.into(), spaces: Arc::default() })
+    }
+
+    /// Refuses what is limited, and no quota of the namespace is about.
+    fn covered(&self, write: &Attributes<'_>, ask: &Ask<'_>) -> Result<(), Status> {
+        if self.limited.is_empty() {
+            return Ok(());
+        }
+        let quotas: Vec<Limits> = self.quotas(&write.info.namespace).iter().map(|held| Limits::of(&held.value())).collect();
+        ask.check((&write.info.group, &write.info.resource), &self.limited, &quotas).map_err(|uncovered| match uncovered {
+            Uncovered::Names(_) => refuse(write, &uncovered.to_string()),
+            // Upstream's plain error.
+            Uncovered::Scopes(_) => Status::new(500, "", uncovered.to_string()),
+        })
     }
 
     fn quotas(&self, namespace: &str) -> Vec<Arc<Object>> {
@@ -127,6 +142,7 @@ impl ResourceQuota {
             let sum = charge.add_to(&limits, &used, enforce).map_err(|refusal| refuse(write, &refusal.to_string()))?;
             due.push((held, quota, charge, sum));
         }
+        self.covered(write, ask)?;
         if write.dry_run {
             return Ok(Step::Done);
         }

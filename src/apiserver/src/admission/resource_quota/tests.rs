@@ -21,10 +21,14 @@ struct Server {
 }
 
 async fn server() -> Arc<Server> {
+    limiting(Vec::new()).await
+}
+
+async fn limiting(limited: Vec<Limited>) -> Arc<Server> {
     let dir = tempfile::tempdir().unwrap();
     let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(dir.path(), Options::default()).unwrap());
     let config = Config { service_cidr: "10.43.0.0/24".into(), node_ports: 30000..=30099, history: Bounds::default() };
-    let plugins = |cache: &Cache| vec![ResourceQuota::new(cache.clone(), Arc::clone(&store)) as Arc<dyn Plugin>];
+    let plugins = |cache: &Cache| vec![ResourceQuota::new(cache.clone(), Arc::clone(&store), limited) as Arc<dyn Plugin>];
     let registry = Registry::open(Arc::clone(&store), plugins, config).await.unwrap();
     Arc::new(Server { registry, _dir: dir })
 }
@@ -174,4 +178,20 @@ async fn a_service_that_changes_its_type_is_charged_the_difference() {
     let two = json!({"spec": {"ports": [{"name": "a", "port": 80}, {"name": "b", "port": 81}]}});
     let (code, answer) = server.send("patch", "services/s", two).await;
     assert!(code == 403 && answer["message"].as_str().unwrap().contains("requested: services.nodeports=1"), "{answer}");
+}
+
+#[tokio::test]
+async fn what_is_limited_may_be_taken_where_a_quota_says_how_much() {
+    let secrets = Limited { resource: "secrets".into(), contains: vec!["secrets".into()], ..Limited::default() };
+    let server = limiting(vec![secrets]).await;
+    let secret = |name: &str| json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}});
+    let (code, status) = server.send("create", "secrets", secret("a")).await;
+    assert_eq!(code, 403, "{status}");
+    assert_eq!(status["message"], "secrets \"a\" is forbidden: insufficient quota to consume: count/secrets,secrets");
+    server.quota(json!({"hard": {"secrets": "1", "count/secrets": "1"}})).await;
+    let counted = json!({"status": {"hard": {"secrets": "1", "count/secrets": "1"}, "used": {"secrets": "0", "count/secrets": "0"}}});
+    assert_eq!(server.send("patch", "resourcequotas/q/status", counted).await.0, 200);
+    assert_eq!(server.send("create", "secrets", secret("a")).await.0, 201);
+    let (code, status) = server.send("create", "secrets", secret("b")).await;
+    assert!(code == 403 && status["message"].as_str().is_some_and(|why| why.contains("exceeded quota")), "{status}");
 }
