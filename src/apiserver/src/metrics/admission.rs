@@ -23,6 +23,8 @@ const DURATIONS: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
 const WEBHOOK_DURATIONS: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 25.0];
 const CONDITION_DURATIONS: &[f64] = &[0.001, 0.005, 0.01, 0.025, 0.1, 0.2, 0.25];
 const CHECK_DURATIONS: &[f64] = &[0.000_000_5, 0.001, 0.01, 0.1, 1.0];
+/// The first of [`DURATIONS`].
+const FIRST_BOUND: Duration = Duration::from_millis(5);
 /// Codes above are told as this one: a webhook chooses them.
 const MAX_CODE: u16 = 600;
 const STEPS: [Step; 2] = [Step::Admit, Step::Validate];
@@ -85,6 +87,14 @@ pub struct Check<'a> {
     pub took: Duration,
 }
 
+/// Says of a plugin that refused nothing and took less than the first bound, as nearly all do. They lie side by side: what every write counts in is
+/// in a few lines of the processor's cache, which its cores take from one another less often than a histogram of each plugin.
+#[derive(Debug, Default)]
+struct Short {
+    count: AtomicU64,
+    nanos: AtomicU64,
+}
+
 /// The counters.
 #[derive(Debug)]
 pub struct Admission {
@@ -92,6 +102,8 @@ pub struct Admission {
     steps: Each<(Histogram, Summary)>,
     /// In the order of the plugins.
     plugins: Vec<(&'static str, Each<Histogram>)>,
+    /// What is not in those yet: see [`Short`]. By step and operation, in the order of the plugins.
+    short: [Box<[Short]>; STEPS.len() * OPERATIONS.len()],
     /// By name, type, operation and rejected.
     webhooks: Family<4, Histogram>,
     /// By name, type, operation, code and rejected.
@@ -113,10 +125,13 @@ pub struct Admission {
 impl Admission {
     /// Of these plugins.
     pub fn of(plugins: impl Iterator<Item = &'static str>) -> Self {
+        let plugins: Vec<(&'static str, Each<Histogram>)> = plugins.map(|name| (name, Each::default())).collect();
+        let short = |_| plugins.iter().map(|_| Short::default()).collect();
         Self {
             began: Instant::now(),
             steps: Each::default(),
-            plugins: plugins.map(|name| (name, Each::default())).collect(),
+            short: std::array::from_fn(short),
+            plugins,
             webhooks: Family::default(),
             webhook_requests: Family::default(),
             webhook_rejections: Family::default(),
@@ -140,10 +155,29 @@ impl Admission {
     /// A plugin has had its say, which began at `start`; the next one's begins at what is returned.
     pub fn plugin(&self, at: usize, outcome: Outcome, start: Instant) -> Instant {
         let now = Instant::now();
-        if let Some((_, each)) = self.plugins.get(at) {
-            each.get(outcome, || Histogram::seconds(DURATIONS)).took(now.saturating_duration_since(start));
+        let took = now.saturating_duration_since(start);
+        if !outcome.refused
+            && took < FIRST_BOUND
+            && let Some(short) = self.short[outcome.place() / 2].get(at)
+        {
+            short.count.fetch_add(1, Ordering::Relaxed);
+            short.nanos.fetch_add(u64::from(took.subsec_nanos()), Ordering::Relaxed);
+        } else if let Some((_, each)) = self.plugins.get(at) {
+            each.get(outcome, || Histogram::seconds(DURATIONS)).took(took);
         }
         now
+    }
+
+    /// Brings what was short where the rest is.
+    fn settle(&self) {
+        for outcome in Outcome::all().filter(|outcome| !outcome.refused) {
+            for ((_, each), short) in self.plugins.iter().zip(&self.short[outcome.place() / 2]) {
+                let (count, nanos) = (short.count.swap(0, Ordering::Relaxed), short.nanos.swap(0, Ordering::Relaxed));
+                if count > 0 {
+                    each.get(outcome, || Histogram::seconds(DURATIONS)).observe_short(count, nanos);
+                }
+            }
+        }
     }
 
     /// A webhook was asked.
@@ -214,6 +248,7 @@ impl Admission {
 
     /// All samples.
     pub fn write(&self, page: &mut Page) {
+        self.settle();
         self.write_steps(page);
         self.write_webhooks(page);
         self.write_conditions(page);
@@ -432,10 +467,16 @@ mod tests {
         let start = Instant::now();
         let next = admission.plugin(1, outcome, start);
         assert!(next >= start);
+        let passed = Outcome { refused: false, ..outcome };
+        admission.plugin(1, passed, Instant::now());
+        admission.plugin(1, passed, start.checked_sub(FIRST_BOUND * 2).expect("the machine is up for a while"));
         admission.step(outcome, start);
         let page = page(&admission);
         let labels = "operation=\"DELETE\",rejected=\"true\",type=\"validate\"";
         has(&page, &format!("apiserver_admission_controller_admission_duration_seconds_count{{name=\"B\",{labels}}} 1"));
+        let (family, passed) = ("apiserver_admission_controller_admission_duration_seconds", labels.replace("\"true\"", "\"false\""));
+        has(&page, &format!("{family}_bucket{{name=\"B\",{passed},le=\"0.005\"}} 1"));
+        has(&page, &format!("{family}_count{{name=\"B\",{passed}}} 2"));
         has(&page, &format!("apiserver_admission_step_admission_duration_seconds_bucket{{{labels},le=\"2.5\"}} 1"));
         has(&page, &format!("apiserver_admission_step_admission_duration_seconds_summary_count{{{labels}}} 1"));
         assert!(!page.contains("name=\"A\""), "who was not asked is not told of");

@@ -45,6 +45,12 @@ impl Histogram {
         self.sum.fetch_add(value, Ordering::Relaxed);
     }
 
+    /// Takes in so many values up to the first bound, with this sum.
+    pub fn observe_short(&self, count: u64, sum: u64) {
+        self.counts[0].fetch_add(count, Ordering::Relaxed);
+        self.sum.fetch_add(sum, Ordering::Relaxed);
+    }
+
     /// How many values there were.
     pub fn count(&self) -> u64 {
         self.counts.iter().map(|count| count.load(Ordering::Relaxed)).sum()
