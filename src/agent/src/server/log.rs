@@ -33,14 +33,8 @@ pub async fn answer(State(Node { ctx, pods }): State<Node>, name: Name, query: Q
     };
     let newest = facts.borrow().runs.get(&container).map(|(_, attempt, alive)| (*attempt, *alive)).or_else(|| of_status(&pod, &container));
     let previous = query.flag(&["previous"]);
-    let run = match newest {
-        Some((attempt, _)) if previous => attempt.checked_sub(1).map(|a| (a, false)),
-        other => other,
-    };
-    let Some((attempt, alive)) = run else {
-        let what = if previous { "previous terminated container" } else { "container" };
-        let reason = waiting(&pod, &container).unwrap_or_else(|| NOT_WRITTEN.to_owned());
-        return text(StatusCode::BAD_REQUEST, format!("{what} {container:?} in pod {name:?} is waiting to start: {reason}"));
+    let Some((attempt, alive)) = run(newest, previous) else {
+        return text(StatusCode::BAD_REQUEST, no_run(&pod, &name, &container, previous));
     };
     let log = ctx.log_dir(&pod).join(&container).join(format!("{attempt}.log"));
     let (sender, chunks) = mpsc::channel::<Bytes>(QUEUE_CHUNKS);
@@ -56,6 +50,23 @@ pub async fn answer(State(Node { ctx, pods }): State<Node>, name: Name, query: Q
         }
     });
     streamed(Body::from_stream(ReceiverStream::new(chunks).map(Ok::<_, Infallible>)))
+}
+
+/// Which run's log is meant, and whether it still writes.
+fn run(newest: Option<(u32, bool)>, previous: bool) -> Option<(u32, bool)> {
+    match newest {
+        Some((attempt, _)) if previous => attempt.checked_sub(1).map(|a| (a, false)),
+        other => other,
+    }
+}
+
+/// Why there is none. One that runs for the first time waits for nothing.
+fn no_run(pod: &Pod, name: &str, container: &str, previous: bool) -> String {
+    if previous {
+        return format!("previous terminated container {container:?} in pod {name:?} not found");
+    }
+    let reason = waiting(pod, container).unwrap_or_else(|| NOT_WRITTEN.to_owned());
+    format!("container {container:?} in pod {name:?} is waiting to start: {reason}")
 }
 
 fn request(query: &Query, now: Timestamp) -> Result<LogRequest, String> {
@@ -96,4 +107,24 @@ fn of_status(pod: &Pod, container: &str) -> Option<(u32, bool)> {
 fn waiting(pod: &Pod, container: &str) -> Option<String> {
     let status = statuses(pod).find(|s| s.name == container)?;
     status.state.as_ref()?.waiting.as_ref()?.reason.clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_run_before_is_the_one_that_ended() {
+        assert_eq!(run(Some((2, true)), false), Some((2, true)));
+        assert_eq!(run(Some((2, true)), true), Some((1, false)));
+        assert_eq!(run(Some((0, true)), true), None);
+        assert_eq!(run(None, true), None);
+    }
+
+    #[test]
+    fn a_first_run_has_none_before_it_and_waits_for_nothing() {
+        let pod = Pod::default();
+        assert_eq!(no_run(&pod, "p", "c", true), "previous terminated container \"c\" in pod \"p\" not found");
+        assert_eq!(no_run(&pod, "p", "c", false), "container \"c\" in pod \"p\" is waiting to start: ContainerCreating");
+    }
 }
