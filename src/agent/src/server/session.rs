@@ -123,7 +123,15 @@ pub fn failed(message: &str) -> Bytes {
 }
 
 fn failure(message: &str) -> Value {
-    json!({ "metadata": {}, "status": "Failure", "message": message, "reason": "InternalError", "code": 500 })
+    json!({
+        "metadata": {},
+        "status": "Failure",
+        "message": message,
+        "reason": "InternalError",
+        // Clients look here for why, as they do for an exit code: the Python client falls over without.
+        "details": { "causes": [{ "message": message }] },
+        "code": 500,
+    })
 }
 
 #[cfg(test)]
@@ -131,6 +139,14 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
+
+    #[test]
+    fn every_failure_has_a_cause() {
+        for (status, cause) in [(ended(Some(7)), "7"), (failed("no such program"), "no such program")] {
+            let status: Value = serde_json::from_slice(&status).expect("a Status");
+            assert_eq!(status["details"]["causes"][0]["message"], cause, "{status}");
+        }
+    }
 
     #[tokio::test]
     async fn outputs_come_before_the_end_and_stdin_is_closed() {
