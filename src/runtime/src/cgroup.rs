@@ -275,6 +275,8 @@ impl Cgroup {
         } else {
             self.with("cpuacct").and_then(|dir| number(&dir, "cpuacct.usage")).unwrap_or(0)
         };
+        let throttled = self.with("cpu").map(|dir| fs::read_to_string(dir.join("cpu.stat")).unwrap_or_default()).unwrap_or_default();
+        let (cpu_periods, cpu_throttled_periods, cpu_throttled_nanoseconds) = throttling(&throttled);
         let (usage, inactive, rss) = if self.is_v2() {
             (number(&memory, "memory.current"), field(&memory, "memory.stat", "inactive_file"), field(&memory, "memory.stat", "anon"))
         } else {
@@ -287,6 +289,9 @@ impl Cgroup {
         let usage = usage.ok_or_else(missing)?;
         Ok(ContainerStats {
             cpu_nanoseconds: cpu,
+            cpu_periods,
+            cpu_throttled_periods,
+            cpu_throttled_nanoseconds,
             memory_usage: usage,
             memory_working_set: usage.saturating_sub(inactive.unwrap_or(0)),
             memory_rss: rss.unwrap_or(0),
@@ -421,8 +426,18 @@ fn number(dir: &Path, file: &str) -> Option<u64> {
 }
 
 fn field(dir: &Path, file: &str, name: &str) -> Option<u64> {
-    let text = fs::read_to_string(dir.join(file)).ok()?;
+    named(&fs::read_to_string(dir.join(file)).ok()?, name)
+}
+
+fn named(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+/// Of a `cpu.stat`: periods, those that were throttled, and nanoseconds of waiting. v2 tells these in microseconds.
+fn throttling(stat: &str) -> (u64, u64, u64) {
+    let of = |name| named(stat, name);
+    let waited = of("throttled_time").or_else(|| Some(of("throttled_usec")? * 1000));
+    (of("nr_periods").unwrap_or(0), of("nr_throttled").unwrap_or(0), waited.unwrap_or(0))
 }
 
 fn collect(dir: &Path, into: &mut Vec<u32>) {
@@ -463,6 +478,14 @@ mod tests {
             unified: Some("/sys/fs/cgroup/unified".into()),
         };
         assert_eq!(Hierarchies::parse(hybrid), expected);
+    }
+
+    #[test]
+    fn throttling_is_read_in_both_versions() {
+        assert_eq!(throttling("nr_periods 9\nnr_throttled 4\nthrottled_time 5000\n"), (9, 4, 5000));
+        let v2 = "usage_usec 1\nnr_periods 9\nnr_throttled 4\nthrottled_usec 5\nnr_bursts 0\n";
+        assert_eq!(throttling(v2), (9, 4, 5000));
+        assert_eq!(throttling(""), (0, 0, 0));
     }
 
     #[test]

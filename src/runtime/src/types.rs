@@ -170,7 +170,7 @@ pub struct ContainerSpec {
     pub stdin_once: bool,
     /// With a terminal.
     pub tty: bool,
-    /// `STOPSIGNAL` override; `None` is the image's or SIGTERM.
+    /// What asks it to end; `None` is SIGTERM, or what another runtime finds in the image.
     pub stop_signal: Option<i32>,
     /// Kept and given back, never read.
     pub labels: BTreeMap<String, String>,
@@ -457,6 +457,12 @@ impl std::fmt::Debug for Streams {
 pub struct ContainerStats {
     /// Nanoseconds of CPU since start.
     pub cpu_nanoseconds: u64,
+    /// Periods of its CPU limit in which it ran.
+    pub cpu_periods: u64,
+    /// Those of them in which it had to wait.
+    pub cpu_throttled_periods: u64,
+    /// Nanoseconds that it waited.
+    pub cpu_throttled_nanoseconds: u64,
     /// Bytes, with caches that are in use.
     pub memory_working_set: u64,
     /// Bytes, all.
@@ -490,6 +496,8 @@ pub struct Image {
     pub working_dir: String,
     /// `Env`.
     pub env: Vec<(String, String)>,
+    /// `StopSignal`, by name or number; empty when it has none, or another runtime keeps it to itself.
+    pub stop_signal: String,
 }
 
 /// What opens a registry.

@@ -212,7 +212,7 @@ async fn configure(start: &Start, image: &Image, id: &ContainerId, image_mounts:
         stdin: container.stdin == Some(true),
         stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),
-        stop_signal: stop_signal(container),
+        stop_signal: stop_signal(container, image),
         labels: Default::default(),
         annotations: given.annotations,
         // What the pod says of a name counts more than what a plugin does.
@@ -244,10 +244,28 @@ fn non_root(security: &coracle_runtime::Security, image: &Image) -> Result<(), S
     }
 }
 
-/// `lifecycle.stopSignal` as a number.
-pub fn stop_signal(container: &Container) -> Option<i32> {
-    let name = container.lifecycle.as_ref()?.stop_signal.as_deref()?;
-    name.parse::<nix::sys::signal::Signal>().ok().map(|s| s as i32)
+/// What asks a container to end: `lifecycle.stopSignal`, or its image's word.
+fn stop_signal(container: &Container, image: &Image) -> Option<i32> {
+    let asked = container.lifecycle.as_ref().and_then(|l| l.stop_signal.as_deref());
+    numbered(asked.unwrap_or(&image.stop_signal))
+}
+
+/// A signal by its number or its name, of which images may leave out the first letters; nobody knows another.
+fn numbered(signal: &str) -> Option<i32> {
+    let known = 1..=libc::SIGRTMAX();
+    if let Ok(number) = signal.parse::<i32>() {
+        return Some(number).filter(|n| known.contains(n));
+    }
+    let upper = signal.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let beyond = |from: &str, sign| Some(name.strip_prefix(from)?.strip_prefix(sign)?.parse::<i32>().ok().filter(|n| (0..=30).contains(n)));
+    if let Some(more) = beyond("RTMIN", '+') {
+        return more.map(|n| libc::SIGRTMIN() + n).filter(|n| known.contains(n));
+    }
+    if let Some(less) = beyond("RTMAX", '-') {
+        return less.map(|n| libc::SIGRTMAX() - n).filter(|n| known.contains(n));
+    }
+    format!("SIG{name}").parse::<nix::sys::signal::Signal>().ok().map(|s| s as i32)
 }
 
 async fn services(start: &Start) -> Vec<(String, String)> {
@@ -289,4 +307,28 @@ async fn forget_old(start: &Start) {
     }
     crate::logs::remove_run(&start.ctx.log_dir(&start.pod).join(name), old);
     let _ = fs::remove_file(message::file(&start.ctx.pod_dir(&start.pod), name, old));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::numbered;
+
+    #[test]
+    fn signals_are_known_by_name_and_number() {
+        for (signal, number) in [
+            ("SIGINT", Some(2)),
+            ("sigquit", Some(3)),
+            ("TERM", Some(15)),
+            ("9", Some(9)),
+            ("SIGRTMIN+3", Some(libc::SIGRTMIN() + 3)),
+            ("RTMAX-1", Some(libc::SIGRTMAX() - 1)),
+            ("", None),
+            ("0", None),
+            ("-1", None),
+            ("SIGRTMIN+99", None),
+            ("SIGNOTHING", None),
+        ] {
+            assert_eq!(numbered(signal), number, "{signal}");
+        }
+    }
 }

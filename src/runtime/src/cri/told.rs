@@ -119,6 +119,7 @@ pub(super) fn image(image: CriImage) -> Image {
         cmd: Vec::new(),
         working_dir: String::new(),
         env: Vec::new(),
+        stop_signal: String::new(),
     }
 }
 
@@ -156,6 +157,10 @@ pub(super) fn stats(stats: &CriStats) -> ContainerStats {
     let memory = stats.memory.unwrap_or_default();
     ContainerStats {
         cpu_nanoseconds: of(stats.cpu.and_then(|cpu| cpu.usage_core_nano_seconds)),
+        // CRI has no word for them.
+        cpu_periods: 0,
+        cpu_throttled_periods: 0,
+        cpu_throttled_nanoseconds: 0,
         memory_working_set: of(memory.working_set_bytes),
         memory_usage: of(memory.usage_bytes),
         memory_rss: of(memory.rss_bytes),

@@ -406,5 +406,6 @@ fn image(id: &Digest, record: &Record) -> Image {
             .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
             .map(|(k, v)| (k.to_owned(), v.to_owned()))
             .collect(),
+        stop_signal: record.defaults.stop_signal.clone(),
     }
 }

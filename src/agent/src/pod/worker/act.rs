@@ -198,10 +198,14 @@ impl Worker {
     }
 
     fn signal(&self, name: &str, kill: bool) {
-        let Some((target, part)) = self.target(name) else { return };
-        let signal = if kill { libc::SIGKILL } else { start::stop_signal(&part.spec).unwrap_or(libc::SIGTERM) };
+        let Some((target, _)) = self.target(name) else { return };
         let (ctx, outbox) = (self.ctx.clone(), self.outbox.clone());
         tokio::spawn(async move {
+            let signal = match kill {
+                true => libc::SIGKILL,
+                // The container knows what was agreed on when it was made: its image may be gone by now.
+                false => ctx.runtime.container(&target.id).await.ok().and_then(|c| c.spec.stop_signal).unwrap_or(libc::SIGTERM),
+            };
             if let Err(error) = ctx.runtime.signal_container(&target.id, signal).await {
                 tracing::debug!(%error, container = target.id.id, signal, "the signal did not arrive");
                 // It may be gone already.
