@@ -30,7 +30,7 @@ pub async fn resource(ctx: &Context, pods: &Pods) -> String {
 pub async fn cadvisor(ctx: &Context, pods: &Pods) -> String {
     let cores = std::thread::available_parallelism().map_or(1, |n| i64::try_from(n.get()).unwrap_or(1));
     let machine = cadvisor::Machine { cores, memory_bytes: ctx.memory_bytes };
-    cadvisor::text(&ctx.config.version, machine, &stats::read(ctx, pods).await)
+    cadvisor::text(&ctx.config.version, machine, &node::read(), &stats::read(ctx, pods).await, jiff::Timestamp::now().as_millisecond())
 }
 
 /// `/metrics/probes`.

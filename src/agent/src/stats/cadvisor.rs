@@ -3,6 +3,7 @@
 use super::{
     ContainerUse, PodUse,
     network::{INTERFACE, Traffic},
+    node::NodeUse,
     text::{Kind, Text, seconds},
 };
 use crate::pod::spec;
@@ -54,6 +55,20 @@ fn limited(container: &ContainerUse) -> &coracle_runtime::Resources {
     &container.status.spec.resources
 }
 
+type Waited = (&'static str, &'static str, fn(&coracle_runtime::ContainerStats) -> f64);
+
+/// Of containers whose CPU is limited.
+const THROTTLING: [Waited; 3] = [
+    ("container_cpu_cfs_periods_total", "Number of elapsed enforcement period intervals.", |s| s.cpu_periods as f64),
+    ("container_cpu_cfs_throttled_periods_total", "Number of throttled period intervals.", |s| s.cpu_throttled_periods as f64),
+    ("container_cpu_cfs_throttled_seconds_total", "Total time duration the container has been throttled.", |s| {
+        seconds(s.cpu_throttled_nanoseconds)
+    }),
+];
+
+/// The labels of the machine as a whole.
+const WHOLE: [(&str, &str); 1] = [("id", "/")];
+
 type Figure = (&'static str, &'static str, fn(&Traffic) -> u64);
 
 const NETWORK: [Figure; 8] = [
@@ -68,7 +83,7 @@ const NETWORK: [Figure; 8] = [
 ];
 
 /// The text.
-pub fn text(version: &str, machine: Machine, pods: &[PodUse]) -> String {
+pub fn text(version: &str, machine: Machine, node: &NodeUse, pods: &[PodUse], now_milliseconds: i64) -> String {
     let mut out = Text::default();
     out.metric("cadvisor_version_info", Kind::Gauge, "A metric with a constant '1' value labeled by the version of what measures.");
     out.sample("cadvisor_version_info", &[("cadvisorVersion", version)], 1);
@@ -78,6 +93,7 @@ pub fn text(version: &str, machine: Machine, pods: &[PodUse]) -> String {
     out.sample("machine_memory_bytes", &[], machine.memory_bytes);
     let cpu = "container_cpu_usage_seconds_total";
     out.metric(cpu, Kind::Counter, "Cumulative cpu time consumed in seconds.");
+    out.sample_at(cpu, &[("cpu", "total"), ("id", "/")], seconds(node.cpu_nanoseconds), now_milliseconds);
     for (pod, container) in all(pods) {
         let mut labels = vec![("cpu", "total")];
         labels.extend(labels_of(pod, container));
@@ -86,10 +102,21 @@ pub fn text(version: &str, machine: Machine, pods: &[PodUse]) -> String {
     }
     for (name, kind, help, value) in CONTAINER {
         out.metric(name, kind, help);
+        match name {
+            "container_memory_working_set_bytes" => out.sample_at(name, &WHOLE, node.memory_working_set, now_milliseconds),
+            "container_memory_rss" => out.sample_at(name, &WHOLE, node.memory_rss, now_milliseconds),
+            _ => {}
+        }
         for (pod, container) in all(pods) {
             if let Some(value) = value(container) {
                 out.sample_at(name, &labels_of(pod, container), value, container.at.as_millisecond());
             }
+        }
+    }
+    for (name, help, value) in THROTTLING {
+        out.metric(name, Kind::Counter, help);
+        for (pod, container) in all(pods).filter(|(_, c)| limited(c).cpu_quota.is_some_and(|q| q > 0)) {
+            out.sample_at(name, &labels_of(pod, container), value(&container.stats), container.at.as_millisecond());
         }
     }
     for (name, help, value) in NETWORK {
