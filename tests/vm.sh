@@ -86,6 +86,7 @@ qemu-system-x86_64 -accel "${VM_ACCEL:-tcg,thread=multi}" -cpu max -smp 2 -m 204
     -device virtio-net-pci,netdev=net &
 qemu=$!
 
+. tests/judge.subr
 . tests/vm/guest/judge.subr
 until_within 120 "the machine boots" vm true
 echo "== Linux $(vm 'uname -r'), cgroup v2: $(vm 'cat /sys/fs/cgroup/cgroup.controllers'); up after $(($(date +%s) - began)) s"
