@@ -150,6 +150,11 @@ impl Rotating {
         *self.put.lock().unwrap_or_else(PoisonError::into_inner) = Some(identity);
     }
 
+    /// Whether what was put is shown, and not our own.
+    pub fn is_put(&self, now: Timestamp) -> bool {
+        self.put.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|identity| now < identity.ends)
+    }
+
     /// From when to when what is shown is good.
     pub fn life(&self, now: Timestamp) -> Option<(Timestamp, Timestamp)> {
         let put = self.put.lock().unwrap_or_else(PoisonError::into_inner);

@@ -25,20 +25,24 @@ pub fn of_clients(
     authority: &CertificateDer<'static>,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, VerifierError> {
-    WebPkiClientVerifier::builder_with_provider(roots(authority)?, Arc::clone(provider)).build().map_err(VerifierError::Build)
+    WebPkiClientVerifier::builder_with_provider(roots(std::slice::from_ref(authority))?, Arc::clone(provider))
+        .build()
+        .map_err(VerifierError::Build)
 }
 
-/// The same for a server whose clients may show none: those say otherwise who they are.
+/// The same, of several authorities, for a server whose clients may show none: those say otherwise who they are.
 pub fn of_clients_if_any(
-    authority: &CertificateDer<'static>,
+    authorities: &[CertificateDer<'static>],
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, VerifierError> {
-    let builder = WebPkiClientVerifier::builder_with_provider(roots(authority)?, Arc::clone(provider));
+    let builder = WebPkiClientVerifier::builder_with_provider(roots(authorities)?, Arc::clone(provider));
     builder.allow_unauthenticated().build().map_err(VerifierError::Build)
 }
 
-fn roots(authority: &CertificateDer<'static>) -> Result<Arc<RootCertStore>, VerifierError> {
+fn roots(authorities: &[CertificateDer<'static>]) -> Result<Arc<RootCertStore>, VerifierError> {
     let mut roots = RootCertStore::empty();
-    roots.add(authority.clone()).map_err(VerifierError::Root)?;
+    for authority in authorities {
+        roots.add(authority.clone()).map_err(VerifierError::Root)?;
+    }
     Ok(Arc::new(roots))
 }

@@ -83,6 +83,8 @@ pub struct Certificate {
     pub file: Option<PathBuf>,
     /// What speaks with it.
     pub speaks: Option<Arc<Renewed>>,
+    /// What is shown until the first answer nobody trusts: that one is asked for at once.
+    pub at_once: bool,
 }
 
 /// Why there is no new certificate.
@@ -148,13 +150,14 @@ impl Certificate {
         loop {
             let now = Timestamp::now();
             let life = self.shown.life(now);
-            if failures == 0 {
+            let urgent = self.at_once && !self.shown.is_put(now);
+            if failures == 0 && !urgent {
                 sleep_until(life.map_or(now, |(begins, ends)| plan::due(begins, ends, chance()))).await;
             }
             match self.renew(node, client).await {
                 Ok(()) => {
                     failures = 0;
-                    if let (Purpose::Serving { .. }, Some((begins, _))) = (&self.purpose, life) {
+                    if let (Purpose::Serving { .. }, Some((begins, _)), false) = (&self.purpose, life, urgent) {
                         meters.observe(&SERVER_ROTATION, &[], seconds_since(begins, Timestamp::now()));
                     }
                 }

@@ -16,6 +16,7 @@ use coracle_pki::{authority::Authority, renewal::Renewing, rotation::Rotating, v
 use coracle_runtime::{embedded, handlers::Handlers};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Taint;
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::start::StartError;
@@ -91,6 +92,7 @@ pub async fn join(node: &Node, config: &ServerConfig, bootstrap: &Path) -> Resul
         shown: Arc::new(Rotating::new(None)),
         file: Some(config.data_dir.join("agent/pki/kubelet-client-current.pem")),
         speaks: Some(speaks.clone()),
+        at_once: false,
     };
     if !certificate.resume() {
         let newcomer = coracle_client::from_kubeconfig(bootstrap).await.map_err(StartError::Client)?;
@@ -110,7 +112,11 @@ fn agent_config(
     // Ready needs a certificate, and a certificate by request needs the API: the first one is made here, the next ones are asked for.
     let first = Renewing::held(authority.clone(), names.clone(), ips.clone(), config.certificates.signing_duration);
     let serving = Arc::new(Rotating::new(Some(first.map_err(StartError::Certificate)?)));
-    let tls = tls(serving.clone(), authority)?;
+    let clients = match &config.certificates.client_ca {
+        Some(path) if !config.has(Role::Apiserver) => authorities(path)?,
+        _ => vec![authority.client_ca().clone()],
+    };
+    let tls = tls(serving.clone(), &clients)?;
     let taints = config.node_taints.iter().map(|(key, value, effect)| Taint {
         key: key.clone(),
         value: Some(value.clone()).filter(|v| !v.is_empty()),
@@ -118,8 +124,13 @@ fn agent_config(
         ..Taint::default()
     });
     let mut agent = coracle_agent::Config::new(node.name.clone(), node.ips.clone(), place.data_dir.clone(), tls);
-    if config.has(Role::Apiserver) {
-        agent.certificates.push(Certificate { purpose: Purpose::Serving { names, ips }, shown: serving, file: None, speaks: None });
+    let here = config.has(Role::Apiserver);
+    if here || config.certificates.serving {
+        // Of a node elsewhere the cluster knows nothing that it has made itself: it asks at once, and keeps what it was given.
+        let file = (!here).then(|| config.data_dir.join("agent/pki/kubelet-server-current.pem"));
+        let certificate = Certificate { purpose: Purpose::Serving { names, ips }, shown: serving, file, speaks: None, at_once: !here };
+        certificate.resume();
+        agent.certificates.push(certificate);
     }
     agent.certificates.extend(joined);
     agent.pod_cidr = Some(node.pod_cidr.to_string());
@@ -144,10 +155,18 @@ fn agent_config(
     Ok(agent)
 }
 
-/// The node's server shows a certificate of the cluster. Who shows none of its client authority must have a token.
-fn tls(serving: Arc<Rotating>, authority: &Authority) -> Result<Arc<rustls::ServerConfig>, StartError> {
+/// The authorities in a file.
+fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, StartError> {
+    let none = |source| StartError::ClientAuthorities { path: path.to_owned(), source };
+    let all: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(|error| none(Some(error)))?.collect();
+    let all = all.map_err(|error| none(Some(error)))?;
+    if all.is_empty() { Err(none(None)) } else { Ok(all) }
+}
+
+/// The node's server shows a certificate of the cluster. Who shows none of its client authorities must have a token.
+fn tls(serving: Arc<Rotating>, clients: &[CertificateDer<'static>]) -> Result<Arc<rustls::ServerConfig>, StartError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let clients = verifier::of_clients_if_any(authority.client_ca(), &provider).map_err(StartError::Clients)?;
+    let clients = verifier::of_clients_if_any(clients, &provider).map_err(StartError::Clients)?;
     let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(StartError::Tls)?;
     let mut tls = builder.with_client_cert_verifier(clients).with_cert_resolver(serving);
     // Exec, attach and port-forward upgrade the connection, which HTTP/2 cannot.

@@ -52,6 +52,15 @@ pub enum StartError {
     /// the node cannot verify its callers
     #[error("the node cannot verify its callers")]
     Clients(#[source] coracle_pki::verifier::VerifierError),
+    /// {path} has no authorities by which the node could know its callers
+    #[error("{path} has no authorities by which the node could know its callers")]
+    ClientAuthorities {
+        /// Which.
+        path: PathBuf,
+        /// Why, if it is no certificate in it.
+        #[source]
+        source: Option<rustls::pki_types::pem::Error>,
+    },
     /// the node's TLS cannot be set up
     #[error("the node's TLS cannot be set up")]
     Tls(#[source] rustls::Error),

@@ -16,6 +16,12 @@ pub struct CertificateFlags {
     /// Kubeconfig by which a node without a control plane asks for a client certificate of its own, such as one with a bootstrap token
     #[arg(long, env = "CORACLE_BOOTSTRAP_KUBECONFIG", value_name = "FILE")]
     pub bootstrap_kubeconfig: Option<PathBuf>,
+    /// Ask the API for the certificate of the server of a node without a control plane, which somebody must approve
+    #[arg(long, env = "CORACLE_ROTATE_SERVER_CERTIFICATES")]
+    pub rotate_server_certificates: bool,
+    /// Authorities by which the server of a node without a control plane knows its callers, in PEM [default: one of its own]
+    #[arg(long, env = "CORACLE_CLIENT_CA_FILE", value_name = "FILE")]
+    pub client_ca_file: Option<PathBuf>,
 }
 
 /// What they say, checked.
@@ -25,6 +31,10 @@ pub struct Certificates {
     pub signing_duration: Duration,
     /// By which a node asks for its client certificate.
     pub bootstrap: Option<PathBuf>,
+    /// Whether a node asks for its serving certificate.
+    pub serving: bool,
+    /// By which its server knows its callers.
+    pub client_ca: Option<PathBuf>,
 }
 
 impl Certificates {
@@ -37,6 +47,12 @@ impl Certificates {
                 duration(text).filter(|d| *d >= Duration::from_secs(1)).ok_or_else(bad)?
             }
         };
-        Ok(Self { signing_duration, bootstrap: flags.bootstrap_kubeconfig.clone().filter(|path| !path.as_os_str().is_empty()) })
+        let file = |path: &Option<PathBuf>| path.clone().filter(|path| !path.as_os_str().is_empty());
+        Ok(Self {
+            signing_duration,
+            bootstrap: file(&flags.bootstrap_kubeconfig),
+            serving: flags.rotate_server_certificates,
+            client_ca: file(&flags.client_ca_file),
+        })
     }
 }
