@@ -65,6 +65,12 @@ fn attach(kubectl: &Kubectl, word: &str) {
     child.kill().and_then(|()| child.wait()).expect("it ends");
 }
 
+/// A pod for one pipe: the end of what is said to it is the end of its input, and its own end kubectl's.
+fn pipe(kubectl: &Kubectl) {
+    let head = ["run", "once", "--image=busybox:test", "--image-pull-policy=Never", "--restart=Never", "-i", "--rm", "--quiet", "--"];
+    assert_eq!(kubectl.stdin(&[&head[..], &["cat"]].concat(), "said\n"), "said\n");
+}
+
 fn forward(kubectl: &Kubectl) {
     let mut forward = kubectl.follow(&["port-forward", "pod/talk", ":8080"]);
     forward.see("127.0.0.1:");
@@ -95,6 +101,7 @@ fn streams_reach_the_container_in_both_protocols() {
         terminal(kubectl);
         copy(kubectl);
         attach(kubectl, word);
+        pipe(kubectl);
         forward(kubectl);
     }
 }

@@ -300,14 +300,13 @@ impl Shim {
             let (Some(pipe), Some(output)) = (descriptors.next(), container.outputs.get_mut(index)) else { continue };
             output.attach(connection, pipe).map_err(system)?;
         }
-        let input = container
-            .terminal
-            .as_ref()
-            .or(container.stdin.as_ref())
-            .filter(|_| stdin)
-            .map(|fd| fd.try_clone())
-            .transpose()
-            .map_err(system)?;
+        let input = match &container.terminal {
+            Some(terminal) if stdin => Some(terminal.try_clone().map_err(system)?),
+            // Only who attaches first holds it then, and its end is the container's.
+            None if stdin && container.record.spec.stdin_once => container.stdin.take(),
+            None if stdin => container.stdin.as_ref().map(OwnedFd::try_clone).transpose().map_err(system)?,
+            _ => None,
+        };
         self.set_role(connection, Role::Attached(id));
         self.answer(connection, &Reply::Done, &input.iter().collect::<Vec<_>>());
         Ok(())

@@ -228,9 +228,6 @@ impl Shim {
             Role::Attached(container) => {
                 if let Some(container) = self.containers.get_mut(&container) {
                     container.outputs.iter_mut().for_each(|output| output.detach(id));
-                    if container.record.spec.stdin_once {
-                        container.stdin = None;
-                    }
                 }
             }
             Role::New | Role::Waiting | Role::Watching => {}

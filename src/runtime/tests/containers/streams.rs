@@ -115,6 +115,15 @@ async fn stdin_once_ends_with_the_first_attach() {
     drop(streams);
     assert_eq!(house.exit(&id).await.0, 0);
     assert_eq!(house.log(&id), "line\nover");
+    // Who only looks ends nothing; who has said all stays for the answer.
+    let id = house.run(&pod, "cat; echo over; exit 3", |spec| (spec.stdin, spec.stdin_once) = (true, true)).await;
+    drop(house.runtime.attach(&id, &AttachRequest { stdin: false, stdout: true, stderr: false }).await.unwrap());
+    let mut streams = house.runtime.attach(&id, &AttachRequest { stdin: true, stdout: true, stderr: false }).await.unwrap();
+    let mut stdin = streams.stdin.take().unwrap();
+    stdin.write_all(b"line\n").await.unwrap();
+    drop(stdin);
+    let answer = tokio::time::timeout(PATIENCE, finish(streams)).await.expect("its end is the container's");
+    assert_eq!(answer, ("line\nover\n".into(), 3));
     house.close().await;
 }
 
