@@ -3,6 +3,7 @@
 //! What may run where is decided by [`decide::decide`], a plain function over [`cluster::Cluster`]; [`run()`] feeds it from informers and
 //! carries out what it says. The rules are those of upstream's default plugins (kube-scheduler 1.36).
 
+mod claims;
 pub mod cluster;
 pub mod decide;
 pub mod filter;

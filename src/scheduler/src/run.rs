@@ -3,7 +3,7 @@
 use coracle_client::{EventType, Informers, Key, Lister, Recorder, events::reference, pod::Pod};
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::core::v1::{Binding, Node, ObjectReference, PodCondition},
+    api::core::v1::{Binding, Node, ObjectReference, PersistentVolumeClaim, PodCondition},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 use kube::{
@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    claims,
     cluster::{self, Cluster},
     decide::{Decision, decide},
     queue::Queue,
@@ -38,14 +39,21 @@ impl Default for Config {
 
 /// Binds pods until `shutdown`.
 pub async fn run(client: Client, informers: Informers, config: Config, shutdown: CancellationToken) {
-    let (nodes, pods) = (informers.of::<Node>(), informers.of::<Pod>());
-    let (mut node_changes, mut pod_changes) = (nodes.changes(), pods.changes());
-    let synced = async { tokio::join!(nodes.synced(), pods.synced()) };
+    let (nodes, pods, claims) = (informers.of::<Node>(), informers.of::<Pod>(), informers.of::<PersistentVolumeClaim>());
+    let (mut node_changes, mut pod_changes, mut claim_changes) = (nodes.changes(), pods.changes(), claims.changes());
+    let synced = async { tokio::join!(nodes.synced(), pods.synced(), claims.synced()) };
     if shutdown.run_until_cancelled(synced).await.is_none() {
         return;
     }
     let recorder = Recorder::new(client.clone(), config.scheduler_name.clone(), "");
-    let mut this = Scheduler { nodes: nodes.lister(), pods: pods.lister(), cluster: Cluster::default(), queue: Queue::default(), config };
+    let mut this = Scheduler {
+        nodes: nodes.lister(),
+        pods: pods.lister(),
+        claims: claims.lister(),
+        cluster: Cluster::default(),
+        queue: Queue::default(),
+        config,
+    };
     let mut bindings = tokio::task::JoinSet::new();
     loop {
         // Everything that is known goes in before the next decision.
@@ -54,6 +62,9 @@ pub async fn run(client: Client, informers: Informers, config: Config, shutdown:
         }
         while let Some(key) = pod_changes.try_next() {
             this.pod_changed(&key);
+        }
+        while claim_changes.try_next().is_some() {
+            this.queue.cluster_changed();
         }
         while bindings.len() < MAX_BINDINGS
             && let Some((pod, decision)) = this.next(Instant::now())
@@ -65,6 +76,7 @@ pub async fn run(client: Client, informers: Informers, config: Config, shutdown:
             () = shutdown.cancelled() => return,
             key = node_changes.next() => this.node_changed(&key),
             key = pod_changes.next() => this.pod_changed(&key),
+            _ = claim_changes.next() => this.queue.cluster_changed(),
             Some(done) = bindings.join_next() => if let Ok((key, outcome)) = done { this.carried_out(&key, outcome) },
             () = tokio::time::sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() && bindings.len() < MAX_BINDINGS => {}
         }
@@ -74,6 +86,7 @@ pub async fn run(client: Client, informers: Informers, config: Config, shutdown:
 struct Scheduler {
     nodes: Lister<Node>,
     pods: Lister<Pod>,
+    claims: Lister<PersistentVolumeClaim>,
     cluster: Cluster,
     queue: Queue,
     config: Config,
@@ -130,7 +143,8 @@ impl Scheduler {
                 self.queue.remove(&key);
                 continue;
             };
-            let decision = decide(&self.cluster, &pod);
+            let refusal = claims::refusal(&pod, |name| self.claims.get(&Key::new(key.namespace.clone(), name)));
+            let decision = decide(&self.cluster, &pod, refusal);
             match &decision {
                 Decision::Bind(node) => self.cluster.assume(&key, node, &pod),
                 Decision::Unschedulable(_) => self.queue.park(&key, now),

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Node;
 
 use crate::{
     cluster::{Cluster, NodeState},
-    filter,
+    filter::{self, Reason},
     needs::needs,
     score,
 };
@@ -21,8 +21,12 @@ pub enum Decision {
     Unschedulable(String),
 }
 
-/// Chooses the node with the best score; among equals the one with the fewest pods, then the first by name.
-pub fn decide(cluster: &Cluster, pod: &Pod) -> Decision {
+/// Chooses the node with the best score; among equals the one with the fewest pods, then the first by name. `refusal` is what speaks
+/// against the pod on every node.
+pub fn decide(cluster: &Cluster, pod: &Pod, refusal: Option<Reason>) -> Decision {
+    if let (Some(reason), total @ 1..) = (refusal, cluster.nodes().count()) {
+        return Decision::Unschedulable(format!("0/{total} nodes are available: {reason}."));
+    }
     let needs = needs(pod);
     let mut total = 0;
     let mut against: BTreeMap<String, usize> = BTreeMap::new();

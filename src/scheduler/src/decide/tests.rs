@@ -50,7 +50,7 @@ fn cluster(nodes: &[Arc<Node>], placed: &[(&str, Pod)]) -> Cluster {
 }
 
 fn check(cluster: &Cluster, spec: Value, want: Result<&str, &str>) {
-    let decision = decide(cluster, &pod("p", spec.clone()));
+    let decision = decide(cluster, &pod("p", spec.clone()), None);
     let want = match want {
         Ok(node) => Decision::Bind(node.into()),
         Err(why) => Decision::Unschedulable(why.into()),
@@ -61,6 +61,14 @@ fn check(cluster: &Cluster, spec: Value, want: Result<&str, &str>) {
 #[test]
 fn no_nodes_is_said_so() {
     check(&cluster(&[], &[]), json!({}), Err("no nodes available to schedule pods"));
+}
+
+#[test]
+fn what_speaks_against_every_node_is_said_once() {
+    let refused = |nodes: &[Arc<Node>]| decide(&cluster(nodes, &[]), &pod("p", json!({})), Some("its claim is missing".into()));
+    let two = refused(&[node("a", json!({})), node("b", json!({}))]);
+    assert_eq!(two, Decision::Unschedulable("0/2 nodes are available: its claim is missing.".into()));
+    assert_eq!(refused(&[]), Decision::Unschedulable("no nodes available to schedule pods".into()));
 }
 
 #[test]
@@ -136,7 +144,7 @@ fn the_emptier_node_wins_and_siblings_spread() {
     };
     // b is fuller, but has no sibling.
     let cluster = cluster(&nodes, &[("a", owned("x", "100m")), ("b", pod("y", cpu("500m")))]);
-    assert_eq!(decide(&cluster, &owned("p", "100m")), Decision::Bind("b".into()));
+    assert_eq!(decide(&cluster, &owned("p", "100m"), None), Decision::Bind("b".into()));
 }
 
 #[test]
@@ -158,7 +166,7 @@ proptest! {
         let mut bound = Vec::new();
         for (i, millis) in requests.iter().enumerate() {
             let pod = pod(&format!("p{i}"), cpu(&format!("{millis}m")));
-            if let Decision::Bind(node) = decide(&cluster, &pod) {
+            if let Decision::Bind(node) = decide(&cluster, &pod, None) {
                 cluster.assume(&Key::of(&pod), &node, &pod);
                 bound.push(pod);
             }
