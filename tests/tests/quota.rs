@@ -220,6 +220,11 @@ plugins:
     kind: PodSecurityConfiguration
     defaults: {enforce: baseline}
     exemptions: {namespaces: [free], usernames: [alice]}
+- name: EventRateLimit
+  configuration:
+    apiVersion: eventratelimit.admission.k8s.io/v1alpha1
+    kind: Configuration
+    limits: [{type: SourceAndObject, qps: 1, burst: 1}]
 "#;
 
 const HIGH: &str = r#"
@@ -232,7 +237,7 @@ spec:
 "#;
 
 #[test]
-fn an_operator_says_what_is_limited_and_what_pods_keep_to() {
+fn an_operator_says_what_is_limited_what_pods_keep_to_and_how_many_events_pass() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("admission.yaml");
     std::fs::write(&file, ADMISSION).expect("written");
@@ -270,4 +275,20 @@ fn an_operator_says_what_is_limited_and_what_pods_keep_to() {
     create("quota", "alice", &pod("host", "hostNetwork: true"));
     kubectl.ok(&["label", "namespace", "quota", "pod-security.kubernetes.io/enforce=privileged"]);
     create("quota", "bob", &pod("labelled", "hostNetwork: true"));
+
+    let event = |number: u32, object: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Event\nmetadata: {{name: e{number}}}\nsource: {{component: c}}\ninvolvedObject: {{kind: Pod, namespace: free, name: {object}}}\n"
+        )
+    };
+    // A token comes a second: of so many at once, some find none.
+    let flood: String = (0..12).map(|number| event(number, "loud")).chain([event(12, "quiet")]).collect();
+    kubectl.stdin(&["-n", "free", "create", "--dry-run=server", "-f", "-"], &flood);
+    let text = kubectl.stdin_fails(&["-n", "free", "create", "-f", "-"], &flood);
+    assert!(
+        text.contains("(TooManyRequests)") && text.contains("the limit of type SourceAndObject is reached for \"cPodfreeloud"),
+        "{text}"
+    );
+    assert!(!text.contains("quiet"), "{text}");
+    kubectl.ok(&["-n", "free", "get", "event", "e0", "e12"]);
 }

@@ -195,7 +195,7 @@ impl ApiServer {
             let objects: Arc<dyn crate::objects::Objects> = Arc::new(cache.clone());
             let both = Authorizers { node: NodeAuthorizer::new(Arc::clone(&objects)), rbac: RbacAuthorizer::new(Arc::clone(&objects)) };
             let both = Arc::clone(authorizers.insert(Arc::new(both)));
-            let mut plugins = admission::plugins(&objects, &both, told.pod_security);
+            let mut plugins = admission::plugins(&objects, &both, &told);
             plugins.push(admission::resource_quota::ResourceQuota::new(cache.clone(), Arc::clone(&store), told.limited));
             plugins
         };

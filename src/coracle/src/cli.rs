@@ -172,7 +172,7 @@ pub struct ServerFlags {
     /// How long the webhook's verdicts count [default: 2m]
     #[arg(long, env = "CORACLE_AUTHENTICATION_TOKEN_WEBHOOK_CACHE_TTL", value_name = "DURATION")]
     pub authentication_token_webhook_cache_ttl: Option<String>,
-    /// AdmissionConfiguration of the API server: what ResourceQuota and PodSecurity are told
+    /// AdmissionConfiguration of the API server: what ResourceQuota, PodSecurity and EventRateLimit are told
     #[arg(long, env = "CORACLE_ADMISSION_CONTROL_CONFIG_FILE", value_name = "FILE")]
     pub admission_control_config_file: Option<PathBuf>,
     /// What the audit log records [default: who wrote what]

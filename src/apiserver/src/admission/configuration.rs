@@ -9,7 +9,10 @@ use coracle_api::quota::{Limited, Scope};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use super::pod_security::{self, Defaults};
+use super::{
+    event_rate_limit,
+    pod_security::{self, Defaults},
+};
 
 /// Longer files are refused.
 const MAX_BYTES: u64 = 1 << 20;
@@ -17,6 +20,7 @@ const KIND: &str = "AdmissionConfiguration";
 const GROUP: &str = "apiserver.config.k8s.io/";
 const VERSIONS: [&str; 2] = ["v1", "v1alpha1"];
 const QUOTA_VERSIONS: [&str; 3] = ["v1", "v1beta1", "v1alpha1"];
+const EVENTS_GROUP: &str = "eventratelimit.admission.k8s.io/";
 const SECURITY_GROUP: &str = "pod-security.admission.config.k8s.io/";
 const SCOPES: [&str; 7] =
     ["Terminating", "NotTerminating", "BestEffort", "NotBestEffort", "PriorityClass", "CrossNamespacePodAffinity", "VolumeAttributesClass"];
@@ -53,6 +57,8 @@ pub struct Configuration {
     pub limited: Vec<Limited>,
     /// Of PodSecurity.
     pub pod_security: pod_security::Settings,
+    /// Of EventRateLimit, which is there only where it is told something.
+    pub events: Vec<event_rate_limit::Limit>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -106,6 +112,14 @@ struct PodSecurity {
     exemptions: pod_security::Exemptions,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+struct Events {
+    api_version: String,
+    kind: String,
+    limits: Vec<event_rate_limit::Written>,
+}
+
 impl Configuration {
     /// Of a file, and of those that it names.
     pub fn read(path: &Path) -> Result<Self, ConfigurationError> {
@@ -129,6 +143,8 @@ impl Configuration {
             let mut own_wrong = Vec::new();
             match plugin.name.as_str() {
                 _ if document.plugins[..at].iter().any(|other| other.name == plugin.name) => own_wrong.push("it comes twice".to_owned()),
+                "EventRateLimit" if own.is_null() => own_wrong.push("it has no limits without a configuration".to_owned()),
+                "EventRateLimit" => configuration.events = events(own, &mut own_wrong),
                 _ if own.is_null() => {}
                 "ResourceQuota" => configuration.limited = quota(own, &mut own_wrong),
                 "PodSecurity" => configuration.pod_security = security(own, &mut own_wrong),
@@ -164,7 +180,7 @@ fn part<T: DeserializeOwned + Default>(value: Value, wrong: &mut Vec<String>) ->
 fn known(api_version: &str, kind: &str, (group, versions, wanted): (&str, &[&str], &str), wrong: &mut Vec<String>) {
     let version = api_version.strip_prefix(group).filter(|version| versions.contains(version));
     if version.is_none() || kind != wanted {
-        wrong.push(format!("it holds {kind:?} of {api_version:?}, not {wanted} of {group}v1"));
+        wrong.push(format!("it holds {kind:?} of {api_version:?}, not {wanted} of {group}{}", versions[0]));
     }
 }
 
@@ -227,6 +243,19 @@ fn security(value: Value, wrong: &mut Vec<String>) -> pod_security::Settings {
     pod_security::Settings { defaults, exemptions }
 }
 
+fn events(value: Value, wrong: &mut Vec<String>) -> Vec<event_rate_limit::Limit> {
+    let before = wrong.len();
+    let Events { api_version, kind, limits } = part(value, wrong);
+    if wrong.len() > before {
+        return Vec::new();
+    }
+    known(&api_version, &kind, (EVENTS_GROUP, &["v1alpha1"], "Configuration"), wrong);
+    event_rate_limit::read(&limits).unwrap_or_else(|why| {
+        wrong.extend(why);
+        Vec::new()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -262,6 +291,11 @@ mod tests {
             (read.defaults.enforce.to_string().as_str(), &read.exemptions.namespaces[..]),
             ("baseline:v1.29", &["kube-system".to_owned()][..])
         );
+        let events = "- name: EventRateLimit\n  configuration:\n    apiVersion: eventratelimit.admission.k8s.io/v1alpha1\n    kind: Configuration\n    \
+            limits: [{type: Server, qps: 50, burst: 100}, {type: User, qps: 5, burst: 10, cacheSize: 7}, {type: Namespace, qps: 1, burst: 1}]\n";
+        let read = check(&plugins(events)).expect("good").events;
+        let told: Vec<_> = read.iter().map(|limit| (limit.kind.to_string(), limit.qps, limit.burst, limit.cache_size)).collect();
+        assert_eq!(told, [("Server".into(), 50, 100, 1), ("User".into(), 5, 10, 7), ("Namespace".into(), 1, 1, 4096)]);
         assert_eq!(check(&plugins("- name: PodSecurity\n")).expect("good"), Configuration::default());
     }
 
@@ -277,6 +311,7 @@ mod tests {
                 "- name: PodSecurity\n  configuration: {{apiVersion: pod-security.admission.config.k8s.io/v1, kind: PodSecurityConfiguration, {rest}}}\n"
             ))
         };
+        let events = |rest: &str| plugins(&format!("- name: EventRateLimit\n  configuration: {{kind: Configuration, {rest}}}\n"));
         for (text, what) in [
             ("kind: Pod\n".to_owned(), "it holds \"Pod\" of \"\""),
             ("plugin: []\n".to_owned(), "plugin"),
@@ -285,6 +320,10 @@ mod tests {
             (plugins("- name: ResourceQuota\n- name: ResourceQuota\n"), "it comes twice"),
             (plugins("- name: ResourceQuota\n  path: nowhere.yaml\n"), "nowhere.yaml"),
             (plugins("- name: ResourceQuota\n  path: quota.yaml\n  configuration: {a: b}\n"), "exclude each other"),
+            (plugins("- name: EventRateLimit\n"), "plugins[0] (EventRateLimit): it has no limits"),
+            (events("apiVersion: eventratelimit.admission.k8s.io/v1"), "not Configuration of eventratelimit.admission.k8s.io/v1alpha1"),
+            (events("apiVersion: eventratelimit.admission.k8s.io/v1alpha1"), "limits: there must be one"),
+            (events("limits: [{type: User, qps: many}]"), "plugins[0] (EventRateLimit): "),
             (quota("limitedResources: [{matchContains: [a]}]"), "limitedResources[0].resource: Required value"),
             (quota("limitedResources: [{resource: pods, matchScopes: [{scopeName: Nope, operator: Exists}]}]"), "\"Nope\" is no scope"),
             (quota("limitedResources: [{resource: pods, matchScopes: [{scopeName: PriorityClass, operator: In}]}]"), "need values"),

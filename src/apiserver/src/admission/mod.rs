@@ -8,6 +8,7 @@ pub mod configuration;
 mod create_on_update;
 mod default_class;
 mod default_toleration_seconds;
+pub mod event_rate_limit;
 pub mod expressions;
 mod limit_ranger;
 mod namespace_lifecycle;
@@ -142,18 +143,23 @@ pub trait Reserved: Send + std::fmt::Debug {
 }
 
 /// The plugins of a server, in upstream's order.
-pub fn plugins(objects: &Arc<dyn Objects>, authorizers: &Arc<Authorizers>, pod_security: pod_security::Settings) -> Vec<Arc<dyn Plugin>> {
+pub fn plugins(objects: &Arc<dyn Objects>, authorizers: &Arc<Authorizers>, told: &configuration::Configuration) -> Vec<Arc<dyn Plugin>> {
     let objects = || Arc::clone(objects);
-    vec![
+    let mut plugins: Vec<Arc<dyn Plugin>> = vec![
         Arc::new(create_on_update::CreateOnUpdate { authorizers: Arc::clone(authorizers) }),
         Arc::new(namespace_lifecycle::NamespaceLifecycle { objects: objects() }),
         Arc::new(limit_ranger::LimitRanger { objects: objects() }),
         Arc::new(service_account::ServiceAccount { objects: objects() }),
         Arc::new(node_restriction::NodeRestriction { objects: objects() }),
         Arc::new(taint_new_nodes::TaintNodesByCondition),
-        Arc::new(pod_security::PodSecurity { objects: objects(), settings: pod_security }),
+        Arc::new(pod_security::PodSecurity { objects: objects(), settings: told.pod_security.clone() }),
         Arc::new(priority::Priority { objects: objects() }),
         Arc::new(default_toleration_seconds::DefaultTolerationSeconds),
+    ];
+    if !told.events.is_empty() {
+        plugins.push(Arc::new(event_rate_limit::EventRateLimit::new(&told.events)));
+    }
+    let rest: [Arc<dyn Plugin>; 12] = [
         Arc::new(default_class::DefaultStorageClass { objects: objects() }),
         Arc::new(runtime_class::RuntimeClass { objects: objects() }),
         Arc::new(certificate_requester::CertificateRequester),
@@ -166,7 +172,9 @@ pub fn plugins(objects: &Arc<dyn Objects>, authorizers: &Arc<Authorizers>, pod_s
         Arc::new(webhook::MutatingAdmissionWebhook::new(objects(), Arc::clone(authorizers))),
         Arc::new(policies::validating::ValidatingAdmissionPolicy::new(objects(), Arc::clone(authorizers))),
         Arc::new(webhook::ValidatingAdmissionWebhook::new(objects(), Arc::clone(authorizers))),
-    ]
+    ];
+    plugins.extend(rest);
+    plugins
 }
 
 impl Attributes<'_> {

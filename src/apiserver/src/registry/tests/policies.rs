@@ -20,7 +20,7 @@ async fn guarded() -> Server {
     let plugins = |cache: &Cache| {
         let objects: Arc<dyn Objects> = Arc::new(cache.clone());
         let both = Authorizers { node: NodeAuthorizer::new(Arc::clone(&objects)), rbac: RbacAuthorizer::new(Arc::clone(&objects)) };
-        admission::plugins(&objects, &Arc::new(both), Default::default())
+        admission::plugins(&objects, &Arc::new(both), &Default::default())
     };
     let registry = Registry::open(store, plugins, config).await.unwrap();
     let server = Server { registry, _dir: dir };
