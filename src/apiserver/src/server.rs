@@ -37,6 +37,7 @@ use crate::{
     handlers::{self, Documents},
     listener,
     local::Local,
+    metrics::slis::Slis,
     names::{self, CidrError},
     node_proxy::NodeClient,
     registry::{self, Registry},
@@ -133,6 +134,7 @@ pub(crate) struct Shared {
     pub nodes: NodeClient,
     pub aggregation: Arc<Aggregation>,
     pub resource_metrics: ResourceMetrics,
+    pub slis: Slis,
     pub tokens: Arc<Tokens>,
     /// Ends streams.
     pub stop: CancellationToken,
@@ -224,6 +226,7 @@ impl ApiServer {
             authenticator: authenticator.map_err(StartError::Authentication)?,
             aggregation: Arc::new(aggregation),
             resource_metrics: ResourceMetrics::default(),
+            slis: Slis::default(),
             nodes: NodeClient::new(&config.authority, identity, &provider).map_err(StartError::Tls)?,
             registry,
             authorizers,

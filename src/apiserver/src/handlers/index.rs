@@ -9,13 +9,14 @@ use serde_json::json;
 use crate::{answer, server::Shared};
 
 /// What is served besides groups and versions.
-const PATHS: [&str; 11] = [
+const PATHS: [&str; 12] = [
     "/.well-known/openid-configuration",
     "/api",
     "/apis",
     "/healthz",
     "/livez",
     "/metrics",
+    "/metrics/slis",
     "/openapi/v2",
     "/openapi/v3",
     "/openid/v1/jwks",

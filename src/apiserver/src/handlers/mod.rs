@@ -38,6 +38,7 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Router {
         .merge(openid::routes())
         .merge(encryption::routes())
         .route("/metrics", any(metrics))
+        .route("/metrics/slis", any(slis))
         .fallback(resource::answer)
         .layer(middleware::from_fn_with_state(Arc::clone(shared), pipeline::pass))
         .with_state(Arc::clone(shared))
@@ -45,4 +46,8 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Router {
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     answer::bytes(StatusCode::OK, METRICS, metrics::page(&shared))
+}
+
+async fn slis(State(shared): State<Arc<Shared>>) -> Response {
+    answer::bytes(StatusCode::OK, METRICS, shared.slis.page())
 }

@@ -7,6 +7,7 @@ mod family;
 pub(crate) mod histogram;
 pub(crate) mod page;
 mod process;
+pub(crate) mod slis;
 mod summary;
 
 use std::{

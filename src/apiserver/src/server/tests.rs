@@ -95,6 +95,8 @@ async fn who_may_ask_what() {
         (Who::Nobody, "/readyz", 200, "ok"),
         (Who::Nobody, "/version", 200, "v1.36.3+coracle1"),
         (Who::Nobody, "/versions", 401, "Unauthorized"),
+        (Who::Nobody, "/metrics/slis", 401, "Unauthorized"),
+        (Who::Token(&token), "/metrics/slis", 403, "cannot get path"),
         (Who::Nobody, pods, 401, "Unauthorized"),
         (Who::Token("let-me-in"), pods, 200, "PodList"),
         (Who::Token("let-me-out"), pods, 401, "Unauthorized"),

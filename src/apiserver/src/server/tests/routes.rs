@@ -43,6 +43,8 @@ async fn paths_and_methods() {
         ("GET", "/readyz/nope", 404, NOT_FOUND),
         ("GET", "/metrics", 200, "apiserver_request_total"),
         ("GET", "/metrics/", 404, NOT_FOUND),
+        ("HEAD", "/readyz?exclude=ping", 200, ""),
+        ("GET", "/metrics/slis", 200, "kubernetes_healthcheck{name=\"etcd\",type=\"readyz\"} 1"),
         ("GET", "/openapi/v3", 200, "apis/apps/v1"),
         ("GET", "/openapi/v3/", 404, NOT_FOUND),
         ("GET", "/openapi/v3/apis/storage.k8s.io/v1", 200, "StorageClass"),
