@@ -140,6 +140,16 @@ fn pods_have_their_own_users_and_runtimes_and_are_measured() {
         let answer = ask(&kubectl, &address, path, &scraper);
         assert!(answer.is_ok(), "{path}: {answer:?}");
     }
+    let page = ask(&kubectl, &address, "/metrics/cadvisor", &scraper).expect("it was there before");
+    let rows = |name: &str, container: &str| {
+        let begins = format!("{name}{{container=\"{container}\",");
+        page.lines().filter(|line| line.starts_with(&begins) && line.contains("pod=\"own\"")).count()
+    };
+    for name in ["cpu_usage_seconds_total", "cpu_user_seconds_total", "cpu_system_seconds_total", "memory_swap", "memory_failcnt"] {
+        let name = format!("container_{name}");
+        assert_eq!((rows(&name, "main"), rows(&name, "")), (1, 1), "{name} of the container and of its pod: {page}");
+    }
+    assert_eq!((rows("container_oom_events_total", "main"), rows("container_network_receive_bytes_total", "")), (1, 1), "{page}");
     let refused = |path: &str, token: &str| ask(&kubectl, &address, path, token).expect_err(path);
     assert!(refused("/stats/summary", &scraper).contains("subresource(s)=[stats]"));
     let why = refused("/metrics", &nobody);

@@ -12,7 +12,7 @@ use std::{
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::{ContainerStats, Resources};
+use crate::{CgroupDetail, ContainerStats, Resources};
 
 /// Tries to remove a cgroup whose last process is being reaped, each twice as long after the one before: about two seconds in all.
 const REMOVE_TRIES: u32 = 11;
@@ -297,7 +297,27 @@ impl Cgroup {
             memory_rss: rss.unwrap_or(0),
             pids: self.with("pids").and_then(|dir| number(&dir, "pids.current")).unwrap_or(0),
             rootfs_bytes: 0,
+            detail: Some(self.detail(&memory)),
         })
+    }
+
+    /// What is left to tell, of its memory's directory and others; a kernel without swap has no figure of it.
+    fn detail(&self, memory: &Path) -> CgroupDetail {
+        let cpu = |v1: &str, v2: &str| match self.is_v2() {
+            true => field(memory, "cpu.stat", v2).map(|microseconds| microseconds * 1000),
+            false => self.with("cpuacct").and_then(|dir| number(&dir, v1)),
+        };
+        let (swap, failures) = match self.is_v2() {
+            true => (number(memory, "memory.swap.current"), field(memory, "memory.events", "max")),
+            false => (field(memory, "memory.stat", "total_swap"), number(memory, "memory.failcnt")),
+        };
+        CgroupDetail {
+            cpu_user_nanoseconds: cpu("cpuacct.usage_user", "user_usec").unwrap_or(0),
+            cpu_system_nanoseconds: cpu("cpuacct.usage_sys", "system_usec").unwrap_or(0),
+            memory_swap: swap.unwrap_or(0),
+            memory_failures: failures.unwrap_or(0),
+            oom_kills: self.oom_kills(),
+        }
     }
 
     /// All processes in it and below.

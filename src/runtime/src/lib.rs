@@ -90,6 +90,10 @@ pub trait PodRuntime: Send + Sync + fmt::Debug + 'static {
     fn events(&self) -> BoxStream<'static, RuntimeEvent>;
     /// Memory and CPU now.
     async fn stats(&self, id: &ContainerId) -> Result<ContainerStats, RuntimeError>;
+    /// The same of a whole sandbox, with all that ran in it before; `None` of a runtime that is asked for containers only.
+    async fn sandbox_stats(&self, _sandbox: &str) -> Result<Option<ContainerStats>, RuntimeError> {
+        Ok(None)
+    }
 
     /// A local image by name (normalised: `busybox` is `docker.io/library/busybox:latest`), digest or id.
     async fn image(&self, reference: &str) -> Result<Option<Image>, RuntimeError>;

@@ -452,6 +452,21 @@ impl std::fmt::Debug for Streams {
     }
 }
 
+/// Use of resources as cgroups know it, beyond what every runtime does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CgroupDetail {
+    /// Nanoseconds of CPU outside the kernel.
+    pub cpu_user_nanoseconds: u64,
+    /// Nanoseconds of CPU in the kernel.
+    pub cpu_system_nanoseconds: u64,
+    /// Bytes that are swapped out.
+    pub memory_swap: u64,
+    /// How often its memory was at its limit.
+    pub memory_failures: u64,
+    /// Processes killed for want of memory.
+    pub oom_kills: u64,
+}
+
 /// Use of resources now.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ContainerStats {
@@ -473,6 +488,8 @@ pub struct ContainerStats {
     pub pids: u64,
     /// Bytes written to the writable layer.
     pub rootfs_bytes: u64,
+    /// What only cgroups tell: another runtime keeps it to itself.
+    pub detail: Option<CgroupDetail>,
 }
 
 /// A local image.

@@ -135,6 +135,11 @@ impl PodRuntime for Measured {
         self.told("container_stats", since, self.runtime.stats(id).await)
     }
 
+    async fn sandbox_stats(&self, sandbox: &str) -> Result<Option<ContainerStats>, RuntimeError> {
+        let since = Instant::now();
+        self.told("podsandbox_stats", since, self.runtime.sandbox_stats(sandbox).await)
+    }
+
     async fn image(&self, reference: &str) -> Result<Option<Image>, RuntimeError> {
         let since = Instant::now();
         self.told("image_status", since, self.runtime.image(reference).await)

@@ -17,7 +17,7 @@ use coracle_runtime::{ContainerState, ContainerStats, ContainerStatus};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::{context::Context, pods::Pods};
+use crate::{context::Context, pods::Pods, resources::limits};
 
 /// A container that runs.
 #[derive(Debug)]
@@ -44,6 +44,19 @@ impl ContainerUse {
     }
 }
 
+/// What all of a pod runs in.
+#[derive(Debug)]
+pub struct SandboxUse {
+    /// Its id.
+    pub id: String,
+    /// Its cgroup, as a path below the root of the hierarchies.
+    pub cgroup: String,
+    /// What it uses, with all that ran in it before; not every runtime says.
+    pub stats: Option<ContainerStats>,
+    /// When that was read.
+    pub at: Timestamp,
+}
+
 /// A pod with what runs of it.
 #[derive(Debug)]
 pub struct PodUse {
@@ -51,6 +64,8 @@ pub struct PodUse {
     pub pod: Arc<Pod>,
     /// Its containers that run.
     pub containers: Vec<ContainerUse>,
+    /// What they run in.
+    pub sandbox: Option<SandboxUse>,
     /// What went over its interface; nothing is known of one in the node's network.
     pub network: Option<network::Traffic>,
 }
@@ -82,7 +97,16 @@ pub async fn read(ctx: &Context, pods: &Pods) -> Vec<PodUse> {
             containers.push(ContainerUse { name, status, stats, log_bytes, at: Timestamp::now() });
         }
         let inside = containers.iter().find_map(|c| c.status.pid).filter(|_| !crate::pod::spec::host_network(&pod));
-        out.push(PodUse { pod, network: inside.and_then(network::of_process), containers });
+        let sandbox = match facts.sandbox {
+            Some(sandbox) => Some(SandboxUse {
+                cgroup: limits::pod_cgroup(&ctx.config.cgroup_root, pod.spec.as_ref(), crate::pod::spec::uid(&pod)),
+                stats: ctx.runtime.sandbox_stats(&sandbox.id).await.ok().flatten(),
+                at: Timestamp::now(),
+                id: sandbox.id,
+            }),
+            None => None,
+        };
+        out.push(PodUse { pod, network: inside.and_then(network::of_process), containers, sandbox });
     }
     out.sort_by_key(|p| (p.pod.metadata.namespace.clone(), p.pod.metadata.name.clone()));
     out

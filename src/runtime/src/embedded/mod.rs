@@ -571,6 +571,12 @@ impl PodRuntime for EmbeddedRuntime {
         read.map_err(system("could not read the container's use of resources"))
     }
 
+    async fn sandbox_stats(&self, sandbox: &str) -> Result<Option<ContainerStats>, RuntimeError> {
+        let cgroup = self.pod_cgroup(&self.sandbox(sandbox)?.record.spec)?;
+        let read = tokio::task::spawn_blocking(move || cgroup.stats()).await.map_err(io::Error::other).flatten();
+        read.map(Some).map_err(system("could not read the pod's use of resources"))
+    }
+
     async fn image(&self, reference: &str) -> Result<Option<Image>, RuntimeError> {
         self.images.get(reference).map_err(store)
     }

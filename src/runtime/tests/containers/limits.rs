@@ -41,6 +41,10 @@ async fn limits_can_be_changed_and_use_is_told() {
     }
     let stats = house.runtime.stats(&id).await.unwrap();
     assert!(stats.cpu_nanoseconds > 0 && stats.pids >= 1 && stats.memory_usage > 0 && stats.memory_usage < 64 << 20, "{stats:?}");
+    let detail = stats.detail.expect("cgroups tell it");
+    assert!(detail.cpu_user_nanoseconds + detail.cpu_system_nanoseconds > 0 && detail.oom_kills == 0, "{detail:?}");
+    let whole = house.runtime.sandbox_stats(&pod.id).await.unwrap().expect("cgroups tell it");
+    assert!(whole.cpu_nanoseconds >= stats.cpu_nanoseconds && whole.pids >= stats.pids && whole.detail.is_some(), "{whole:?}");
     for memory in [128i64 << 20, 32 << 20] {
         house.runtime.update_container(&id, &Resources { memory_limit: Some(memory), ..limit.clone() }).await.unwrap();
         let dirs = cgroups(&format!("{}/{}", pod.cgroup, id.id));
