@@ -37,7 +37,11 @@ fn written(directory: &Path, file: &str, names: &[&str], command: &[&str], user:
         "config": {"Env": ["PATH=/bin"], "Cmd": command, "User": user},
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", hex(&layer))]},
     });
-    let config = config.to_string().into_bytes();
+    put(directory, file, names, config.to_string().into_bytes(), layer)
+}
+
+/// Writes an archive of that name with an image that has these names, this configuration and this one layer, whatever they are.
+pub fn put(directory: &Path, file: &str, names: &[&str], config: Vec<u8>, layer: Vec<u8>) -> PathBuf {
     let manifest = json!([{"Config": "config.json", "RepoTags": names, "Layers": ["layer.tar"]}]);
     let path = directory.join(file);
     let mut archive = tar::Builder::new(File::create(&path).expect("a file"));

@@ -32,6 +32,15 @@ impl Registry {
 
     /// The same for those only who send this `Authorization`.
     pub fn locked(archive: &Path, repository: &str, tag: &str, directory: &Path, wanted: Option<&'static str>) -> Self {
+        Self::serving(bodies(archive, repository, tag), directory, wanted)
+    }
+
+    /// The same of several archives, each with the name of its repository.
+    pub fn several(archives: &[(PathBuf, &str)], tag: &str, directory: &Path) -> Self {
+        Self::serving(archives.iter().flat_map(|(archive, repository)| bodies(archive, repository, tag)).collect(), directory, None)
+    }
+
+    fn serving(bodies: Bodies, directory: &Path, wanted: Option<&'static str>) -> Self {
         let key = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
         let authority = directory.join("authority.pem");
         std::fs::write(&authority, key.cert.pem()).expect("written");
@@ -39,7 +48,7 @@ impl Registry {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
         let tls = Arc::new(tls.with_no_client_auth().with_single_cert(vec![key.cert.der().clone()], private).expect("a pair"));
-        let bodies = Arc::new(bodies(archive, repository, tag));
+        let bodies = Arc::new(bodies);
         let listener = TcpListener::bind("127.0.0.1:0").expect("a socket");
         let host = listener.local_addr().expect("bound").to_string();
         std::thread::spawn(move || {
