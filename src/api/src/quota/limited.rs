@@ -89,7 +89,7 @@ mod tests {
         assert_eq!(check(&limited, &[], "pods", &cpu()), Err(both.into()));
         assert_eq!(check(&limited, &[quota(json!({}), json!({"memory": "9Gi"}))], "pods", &cpu()), Err(both.into()));
         let half = quota(json!({}), json!({"cpu": "9"}));
-        assert_eq!(check(&limited, &[half.clone()], "pods", &cpu()), Err("insufficient quota to consume: requests.cpu".into()));
+        assert_eq!(check(&limited, std::slice::from_ref(&half), "pods", &cpu()), Err("insufficient quota to consume: requests.cpu".into()));
         let other = quota(json!({}), json!({"requests.cpu": "9"}));
         assert_eq!(check(&limited, &[half, other], "pods", &cpu()), Ok(()), "two together");
         let elsewhere = quota(json!({"scopes": ["BestEffort"]}), json!({"cpu": "9", "requests.cpu": "9"}));
