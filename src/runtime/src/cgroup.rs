@@ -202,9 +202,9 @@ impl Cgroup {
                 set("memory", "memory.max", or_max(memory))?;
             }
             if whole {
-                // A kernel without swap has no such file.
+                // A kernel without swap has no such file, and none of them where the firmware has switched the memory controller off.
                 ignore_missing(set("memory", "memory.swap.max", "0".to_owned()))?;
-                set("memory", "memory.oom.group", "1".to_owned())?;
+                ignore_missing(set("memory", "memory.oom.group", "1".to_owned()))?;
             }
         } else {
             if let Some(shares) = resources.cpu_shares {
