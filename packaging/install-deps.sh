@@ -31,6 +31,7 @@ for part in "$@"; do
     programs)
         want pip3 python3-pip
         want curl curl
+        want go golang-go
         ;;
     ebpf)
         file /usr/lib/rustlib/bpfel-unknown-none libstd-rust-web-dev-bpf

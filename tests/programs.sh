@@ -1,6 +1,6 @@
 #!/bin/sh
-# Programs of other people on a node of ours: databases and a web server from Debian's packages, Prometheus, the Python client, and kubectl's own ways
-# into a pod. A cluster of its own, gone afterwards.
+# Programs of other people on a node of ours: databases and a web server from Debian's packages, Prometheus, the Python client, programs of client-go and
+# controller-runtime, and kubectl's own ways into a pod. A cluster of its own, gone afterwards.
 #
 #   sh tests/programs.sh BINARY [SUITE...]      suites are the files of tests/programs/ [all of them]; exit code 1: something is not as it must be
 #
