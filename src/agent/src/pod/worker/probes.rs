@@ -1,6 +1,10 @@
 //! Probes of a pod's containers: those run that a running container is to have now.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use coracle_runtime::ContainerId;
 use jiff::Timestamp;
@@ -100,12 +104,21 @@ async fn watch_probe(
     let schedule = Schedule::of(&probe);
     let mut streak = Streak::default();
     let age = Duration::try_from(Timestamp::now().duration_since(started_at)).unwrap_or_default();
-    tokio::time::sleep(schedule.first_wait(age)).await;
-    let mut ticks = tokio::time::interval(schedule.period);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let begun = Instant::now();
+    let mut early = Some(0);
+    let mut wait = Duration::ZERO;
     loop {
-        ticks.tick().await;
+        let first = early.map(|early| schedule.look(kind, age + begun.elapsed(), early));
+        let counts = first.is_none_or(|(_, counts)| counts);
+        tokio::time::sleep(first.map_or(wait, |(wait, _)| wait)).await;
+        let asked_at = Instant::now();
         let result = ask::ask(&ctx.runtime, &target, &probe, schedule.timeout).await;
+        if let (false, true) = (counts, result.is_err()) {
+            early = early.map(|early| early + 1);
+            continue;
+        }
+        early = None;
+        wait = schedule.period.saturating_sub(asked_at.elapsed());
         if let Err(why @ Unwell::NotAsked(_)) = &result {
             // A runtime that is away says nothing of the container: the result before holds.
             ctx.tell(&pod, Some(&name), true, "Unhealthy", format!("{} probe errored and resulted in unknown state: {why}", counted.probe));
