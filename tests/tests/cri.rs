@@ -191,6 +191,36 @@ fn image_filesystem(kubectl: &Kubectl) {
     assert_eq!(bytes("/node/runtime/imageFs/capacityBytes"), bytes("/node/fs/capacityBytes"), "they are on the same");
 }
 
+/// What its pods use is told as of our own: by the runtime, and by the cgroups, which are where the pod's is.
+fn figures(kubectl: &Kubectl, pod: &str) {
+    let node = kubectl.ok(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]);
+    let id = kubectl.ok(&["get", "pod", pod, "-o", "jsonpath={.status.containerStatuses[0].containerID}"]);
+    let id = id.strip_prefix("containerd://").expect("the runtime's");
+    let page = kubectl.ok(&["get", "--raw", &format!("/api/v1/nodes/{node}/proxy/metrics/cadvisor")]);
+    let of_pod = format!("pod=\"{pod}\"");
+    let row = |name: &str, container: &str| {
+        let begins = format!("{name}{{container=\"{container}\",");
+        page.lines()
+            .find(|line| line.starts_with(&begins) && line.contains(&of_pod))
+            .unwrap_or_else(|| panic!("no {begins} {pod} in\n{page}"))
+    };
+    let cgroup = |row: &str| row.split("id=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a cgroup").to_owned();
+    let (whole, web) = (row("container_memory_working_set_bytes", ""), row("container_cpu_user_seconds_total", "web"));
+    assert_eq!(cgroup(web), format!("{}/{id}", cgroup(whole)));
+    assert!(web.contains(&format!("name=\"{id}\"")), "{web}");
+    let processes: f64 = row("container_processes", "web").split(' ').nth(1).and_then(|value| value.parse().ok()).expect("a value");
+    assert!(processes >= 2.0, "a shell and its server");
+    let summary = kubectl.ok(&["get", "--raw", &format!("/api/v1/nodes/{node}/proxy/stats/summary")]);
+    let summary: serde_json::Value = serde_json::from_str(&summary).expect("JSON");
+    let told = summary["pods"].as_array().into_iter().flatten().find(|told| told["podRef"]["name"] == pod).expect("the pod");
+    assert!(told["process_stats"]["process_count"].as_u64() >= Some(2), "{told}");
+    let volume = told["volume"].as_array().and_then(|volumes| volumes.first()).expect("its token's volume");
+    let number = |name: &str| volume[name].as_u64().unwrap_or_else(|| panic!("no {name} in {volume}"));
+    assert!(volume["name"].as_str().is_some_and(|name| name.starts_with("kube-api-access-")), "{volume}");
+    assert!(number("usedBytes") > 0 && number("inodesUsed") > 3, "{volume}");
+    assert!(number("availableBytes") < number("capacityBytes") && number("inodesFree") < number("inodes"), "{volume}");
+}
+
 #[test]
 fn a_containerd_runs_the_pods() {
     let mut containerd = Containerd::start();
@@ -212,6 +242,7 @@ fn a_containerd_runs_the_pods() {
     ends(&kubectl);
     handlers(&kubectl);
     image_filesystem(&kubectl);
+    figures(&kubectl, first);
     pulls(&kubectl, &containerd);
 
     // The probe notices, and the container is made anew.

@@ -20,7 +20,7 @@ use crate::{
     objects::Objects,
     pod::spec,
     resources::{Amounts, ledger::Ledger},
-    stats::{meters::Meters, probes::Counts, rate::Rates},
+    stats::{meters::Meters, probes::Counts, rate::Rates, volumes::Volumes},
     volume,
 };
 
@@ -51,6 +51,8 @@ pub struct Context {
     pub probes: Arc<Counts>,
     /// How fast CPU time grew when it was asked for last.
     pub rates: Arc<Rates>,
+    /// What volumes took when it was asked for last.
+    pub volumes: Arc<Volumes>,
     /// What is counted of the agent's own work.
     pub meters: Arc<Meters>,
     /// What pods may take of the node.

@@ -129,6 +129,7 @@ impl Agent {
             devices: devices.clone(),
             probes: Arc::default(),
             rates: Arc::default(),
+            volumes: Arc::default(),
             meters,
             memory_bytes: machine.memory_bytes,
             allocatable: Arc::new(allocatable.clone()),

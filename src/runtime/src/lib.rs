@@ -90,7 +90,7 @@ pub trait PodRuntime: Send + Sync + fmt::Debug + 'static {
     fn events(&self) -> BoxStream<'static, RuntimeEvent>;
     /// Memory and CPU now.
     async fn stats(&self, id: &ContainerId) -> Result<ContainerStats, RuntimeError>;
-    /// The same of a whole sandbox, with all that ran in it before; `None` of a runtime that is asked for containers only.
+    /// The same of a whole sandbox, with all that ran in it before; `None` of a runtime that does not say.
     async fn sandbox_stats(&self, _sandbox: &str) -> Result<Option<ContainerStats>, RuntimeError> {
         Ok(None)
     }

@@ -6,7 +6,7 @@ pub mod pressure;
 pub mod rank;
 pub mod signals;
 pub mod storage;
-mod usage;
+pub mod usage;
 mod watch;
 
 use std::time::Duration;

@@ -59,8 +59,8 @@ fn device(path: &Path) -> Option<u64> {
     fs::metadata(path).ok().map(|meta| meta.dev())
 }
 
-/// Bytes and inodes. What is kept for others counts neither as used nor as there: df's way.
-fn file_system(path: &Path) -> (Level, Level) {
+/// Bytes and inodes of the file system there. What is kept for others counts neither as used nor as there: df's way.
+pub fn file_system(path: &Path) -> (Level, Level) {
     let Ok(of) = nix::sys::statvfs::statvfs(path) else { return Default::default() };
     let level = |available: u64, all: u64, free: u64, size: u64| Level {
         available: available * size,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use coracle_api::quantity::Quantity;
-use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod, PodSpec, Volume};
 
 use crate::{pod::spec, resources};
 
@@ -34,6 +34,13 @@ fn pod_limit(spec: &PodSpec) -> Option<Quantity> {
 /// Neither memory nor huge pages.
 pub fn is_on_disk(volume: &EmptyDirVolumeSource) -> bool {
     volume.medium.as_deref().is_none_or(str::is_empty)
+}
+
+/// Whether what a volume holds takes the pod's share of the node's disk. Secrets and tokens are kept in memory.
+pub fn takes_disk(volume: &Volume) -> bool {
+    let in_memory = volume.empty_dir.as_ref().is_some_and(|e| !is_on_disk(e));
+    let files = volume.empty_dir.is_some() || volume.config_map.is_some() || volume.downward_api.is_some();
+    files && !in_memory
 }
 
 /// Of an emptyDir on disk: one in memory is held to its size by its file system.

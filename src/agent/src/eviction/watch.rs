@@ -10,7 +10,7 @@ use std::{
 use coracle_client::EventType;
 use coracle_runtime::RuntimeError;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, Volume};
+use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -176,10 +176,10 @@ impl Watch {
         let (pod, dir, logs) = (pod.clone(), ctx.pod_dir(pod), ctx.log_dir(pod));
         let walked = tokio::task::spawn_blocking(move || {
             for (name, bytes) in &mut usage.containers {
-                *bytes += usage::of(&logs.join(name));
+                *bytes += usage::of(&logs.join(name)).bytes;
             }
-            let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).filter(|v| is_on_disk(v));
-            usage.volumes = volumes.map(|v| (v.name.clone(), usage::of(&volume::mount::path(Path::new(&dir), v)))).collect();
+            let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).filter(|v| storage::takes_disk(v));
+            usage.volumes = volumes.map(|v| (v.name.clone(), usage::of(&volume::mount::path(Path::new(&dir), v)).bytes)).collect();
             usage
         });
         walked.await.unwrap_or_default()
@@ -217,11 +217,4 @@ impl Watch {
             self.ctx.images.forget(&here.iter().map(|image| &*image.id).collect());
         }
     }
-}
-
-fn is_on_disk(volume: &Volume) -> bool {
-    let in_memory = volume.empty_dir.as_ref().is_some_and(|e| !storage::is_on_disk(e));
-    let files = volume.empty_dir.is_some() || volume.config_map.is_some() || volume.downward_api.is_some();
-    // Secrets and tokens are kept in memory.
-    files && !in_memory
 }

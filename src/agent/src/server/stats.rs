@@ -10,6 +10,7 @@ use crate::{
     stats::{
         self, cadvisor, node, resource, summary,
         text::{Kind, Text},
+        volumes,
     },
 };
 
@@ -18,7 +19,8 @@ pub async fn summary(ctx: &Context, pods: &Pods) -> Value {
     let uses = stats::read(ctx, pods).await;
     let images = ctx.runtime.image_filesystem().await.unwrap_or_default();
     let signals = signals::read(&ctx.config.data_dir, images.as_ref().map(|of| of.mountpoint.as_path()));
-    summary::document(&ctx.config.node_name, &node::read(), &signals, images.as_ref(), &uses, &ctx.rates)
+    let volumes = volumes::of(ctx, uses.iter().map(|of| &*of.pod)).await;
+    summary::document(&ctx.config.node_name, &node::read(), &signals, images.as_ref(), &uses, &volumes, &ctx.rates)
 }
 
 /// `/metrics/resource`.

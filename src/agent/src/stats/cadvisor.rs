@@ -181,12 +181,11 @@ fn labels_of_pod(pod: &PodUse) -> Labels<'_> {
 }
 
 fn labels_of<'a>(pod: &'a PodUse, container: &'a ContainerUse) -> Labels<'a> {
-    let id = container.status.spec.id.id.as_str();
     [
         ("container", container.name.as_str()),
-        ("id", id),
+        ("id", container.cgroup.as_str()),
         ("image", container.status.image_id.as_str()),
-        ("name", id),
+        ("name", container.id.as_str()),
         ("namespace", spec::namespace(&pod.pod)),
         ("pod", spec::name(&pod.pod)),
     ]

@@ -10,6 +10,7 @@ pub mod rate;
 pub mod resource;
 pub mod summary;
 pub mod text;
+pub mod volumes;
 
 use std::sync::Arc;
 
@@ -24,6 +25,10 @@ use crate::{context::Context, pods::Pods, resources::limits};
 pub struct ContainerUse {
     /// `spec.containers[].name`.
     pub name: String,
+    /// What its runtime calls it.
+    pub id: String,
+    /// Its cgroup, as a path below the root of the hierarchies.
+    pub cgroup: String,
     /// As the runtime has it.
     pub status: ContainerStatus,
     /// What it uses.
@@ -90,16 +95,18 @@ pub async fn read(ctx: &Context, pods: &Pods) -> Vec<PodUse> {
     let mut out = Vec::new();
     for (pod, facts) in pods.list() {
         let mut containers = Vec::new();
+        let cgroup = limits::pod_cgroup(&ctx.config.cgroup_root, pod.spec.as_ref(), crate::pod::spec::uid(&pod));
         for (name, (id, ..)) in facts.runs.into_iter().filter(|(_, (.., alive))| *alive) {
             // One that ends meanwhile is not told of.
             let (Ok(status), Ok(stats)) = (ctx.runtime.container(&id).await, ctx.runtime.stats(&id).await) else { continue };
             let log_bytes = crate::logs::bytes(&ctx.log_dir(&pod).join(&name));
-            containers.push(ContainerUse { name, status, stats, log_bytes, at: Timestamp::now() });
+            let id = called(ctx, &id.id);
+            containers.push(ContainerUse { cgroup: format!("{cgroup}/{id}"), name, id, status, stats, log_bytes, at: Timestamp::now() });
         }
         let inside = containers.iter().find_map(|c| c.status.pid).filter(|_| !crate::pod::spec::host_network(&pod));
         let sandbox = match facts.sandbox {
             Some(sandbox) => Some(SandboxUse {
-                cgroup: limits::pod_cgroup(&ctx.config.cgroup_root, pod.spec.as_ref(), crate::pod::spec::uid(&pod)),
+                cgroup,
                 stats: ctx.runtime.sandbox_stats(&sandbox.id).await.ok().flatten(),
                 at: Timestamp::now(),
                 id: sandbox.id,
@@ -110,4 +117,10 @@ pub async fn read(ctx: &Context, pods: &Pods) -> Vec<PodUse> {
     }
     out.sort_by_key(|p| (p.pod.metadata.namespace.clone(), p.pod.metadata.name.clone()));
     out
+}
+
+/// What the runtime itself calls a container of ours: its cgroup has that name, too.
+fn called(ctx: &Context, id: &str) -> String {
+    let shown = ctx.runtime.naming().map(|naming| naming.shown(id));
+    shown.as_deref().and_then(|shown| Some(shown.split_once("://")?.1)).unwrap_or(id).to_owned()
 }

@@ -1,6 +1,6 @@
 //! `/stats/summary`: the kubelet's summary API.
 
-use std::time::Instant;
+use std::{collections::HashMap, time::Instant};
 
 use coracle_runtime::{ContainerStats, ImageFilesystem};
 use jiff::Timestamp;
@@ -11,6 +11,7 @@ use super::{
     network::{INTERFACE, Traffic},
     node::NodeUse,
     rate::Rates,
+    volumes::VolumeUse,
 };
 use crate::{
     eviction::signals::{Level, Signals},
@@ -24,6 +25,7 @@ pub fn document(
     signals: &Signals,
     images: Option<&ImageFilesystem>,
     pods: &[PodUse],
+    volumes: &HashMap<String, Vec<VolumeUse>>,
     rates: &Rates,
 ) -> Value {
     let (now, at) = (Timestamp::now(), Instant::now());
@@ -46,7 +48,9 @@ pub fn document(
             containers.push(value);
         }
         let sum = pod.sum();
-        let stored: u64 = pod.containers.iter().map(|c| c.stats.rootfs_bytes + c.log_bytes).sum();
+        let volumes = volumes.get(uid).map_or(&[][..], Vec::as_slice);
+        let written: u64 = pod.containers.iter().map(|c| c.stats.rootfs_bytes + c.log_bytes).sum();
+        let stored = written + volumes.iter().filter(|v| v.on_disk).map(|v| v.taken.bytes).sum::<u64>();
         let mut value = json!({
             "podRef": { "name": spec::name(&pod.pod), "namespace": spec::namespace(&pod.pod), "uid": uid },
             "startTime": pod.pod.status.as_ref().and_then(|s| s.start_time.as_ref()),
@@ -56,6 +60,9 @@ pub fn document(
             "process_stats": { "process_count": sum.pids },
             "ephemeral-storage": used(&disk, stored),
         });
+        if !volumes.is_empty() {
+            value["volume"] = volumes.iter().map(volume).collect();
+        }
         if let Some(traffic) = &pod.network {
             value["network"] = network(traffic, now);
         }
@@ -113,6 +120,19 @@ fn used(disk: &Value, bytes: u64) -> Value {
         fields.remove("inodesUsed");
     }
     out
+}
+
+fn volume(of: &VolumeUse) -> Value {
+    json!({
+        "name": of.name,
+        "time": of.at,
+        "availableBytes": of.bytes.available,
+        "capacityBytes": of.bytes.capacity,
+        "usedBytes": of.taken.bytes,
+        "inodesFree": of.inodes.available,
+        "inodes": of.inodes.capacity,
+        "inodesUsed": of.taken.inodes,
+    })
 }
 
 fn container(c: &ContainerUse, disk: &Value, image_disk: &Value) -> Value {

@@ -492,7 +492,19 @@ impl PodRuntime for CriRuntime {
     async fn stats(&self, id: &ContainerId) -> Result<ContainerStats, RuntimeError> {
         let container = self.known(id)?;
         let figures = self.inner.client.stats(&container.theirs).await.map_err(failed("could not ask for a container's figures"))?;
-        Ok(told::stats(&figures))
+        let told = told::stats(&figures);
+        let sandbox = self.inner.names().sandbox(&container.spec.id.sandbox).map(|known| known.spec.clone());
+        let Some(pod) = sandbox.and_then(|spec| self.pod_cgroup(&spec).ok()) else { return Ok(told) };
+        // CRI tells little; the rest is in the container's cgroup, which runtimes name by its id.
+        let names = [container.theirs.clone(), format!("crio-{}", container.theirs)];
+        let ours = names.iter().find_map(|name| pod.child(name).stats().ok());
+        Ok(ours.map_or(told, |ours| ContainerStats { rootfs_bytes: told.rootfs_bytes, ..ours }))
+    }
+
+    async fn sandbox_stats(&self, id: &str) -> Result<Option<ContainerStats>, RuntimeError> {
+        let spec = self.inner.names().sandbox(id).map(|known| known.spec.clone()).ok_or(RuntimeError::NotFound("sandbox"))?;
+        // The pod's cgroup is ours, whoever made what is in it.
+        self.pod_cgroup(&spec)?.stats().map(Some).map_err(system("could not read the pod's use of resources"))
     }
 
     async fn image(&self, reference: &str) -> Result<Option<Image>, RuntimeError> {
