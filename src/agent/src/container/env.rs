@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, EnvVarSource, Pod};
 
-use super::downward::{self, DownwardError, Known};
+use super::{
+    downward::{self, DownwardError, Known},
+    env_file::{FileError, Files},
+};
 
 /// Where ConfigMaps and Secrets come from. Values are bytes.
 pub trait Source {
@@ -35,6 +38,26 @@ pub enum EnvError {
         /// The key.
         key: String,
     },
+    /// couldn't find key k in the file f of volume v
+    #[error("couldn't find key {key} in the file {path} of volume {volume}")]
+    FileKey {
+        /// The volume.
+        volume: String,
+        /// In it.
+        path: String,
+        /// The key.
+        key: String,
+    },
+    /// couldn't take key k from a file of volume v: {why}
+    #[error("couldn't take key {key} from a file of volume {volume}: {why}")]
+    File {
+        /// The volume.
+        volume: String,
+        /// The key.
+        key: String,
+        /// What is wrong with the file.
+        why: FileError,
+    },
     /// the reference of variable {0} points to nothing
     #[error("the reference of variable {0} points to nothing")]
     Reference(String),
@@ -43,12 +66,13 @@ pub enum EnvError {
     Downward(#[from] DownwardError),
 }
 
-/// All variables, later ones over earlier ones: services, then `envFrom`, then `env`.
+/// All variables, later ones over earlier ones: services, then `envFrom`, then `env`. `files` has what their `fileKeyRef` name.
 pub fn environment(
     pod: &Pod,
     container: &Container,
     services: &[(String, String)],
     source: &dyn Source,
+    files: &Files,
     known: &Known,
 ) -> Result<Vec<(String, String)>, EnvError> {
     let mut out = Variables { list: services.to_vec() };
@@ -74,7 +98,7 @@ pub fn environment(
     for variable in container.env.iter().flatten() {
         let value = match (&variable.value, &variable.value_from) {
             (Some(text), _) if !text.is_empty() => Some(expand(text, &|name| out.get(name)).0),
-            (_, Some(from)) => referred(pod, container, &variable.name, from, source, known)?,
+            (_, Some(from)) => referred(pod, container, &variable.name, from, (source, files), known)?,
             _ => Some(String::new()),
         };
         if let Some(value) = value {
@@ -89,7 +113,7 @@ fn referred(
     container: &Container,
     variable: &str,
     from: &EnvVarSource,
-    source: &dyn Source,
+    (source, files): (&dyn Source, &Files),
     known: &Known,
 ) -> Result<Option<String>, EnvError> {
     if let Some(field) = &from.field_ref {
@@ -97,6 +121,15 @@ fn referred(
     }
     if let Some(resource) = &from.resource_field_ref {
         return Ok(Some(downward::resource(pod, Some(container), resource, known)?));
+    }
+    if let Some(r) = &from.file_key_ref {
+        let (volume, key, path) = (r.volume_name.clone(), r.key.clone(), r.path.clone());
+        return match files.get(&(volume.clone(), path.clone())) {
+            Some(Err(why)) => Err(EnvError::File { volume, key, why: why.clone() }),
+            Some(Ok(Some(found))) if found.contains_key(&key) => Ok(found.get(&key).cloned()),
+            _ if r.optional == Some(true) => Ok(None),
+            _ => Err(EnvError::FileKey { volume, path, key }),
+        };
     }
     let (kind, name, key, optional, data) = if let Some(r) = &from.config_map_key_ref {
         ("configmap", &r.name, &r.key, r.optional, source.config_map(&r.name))
@@ -179,13 +212,19 @@ mod tests {
         }
     }
 
+    fn files() -> Files {
+        let good = Ok(Some(BTreeMap::from([("K".to_owned(), "filed".to_owned())])));
+        let bad = Err(FileError::Syntax { path: "bad".into(), line: 2 });
+        [("good", good), ("bad", bad), ("none", Ok(None))].map(|(path, found)| (("v".to_owned(), path.to_owned()), found)).into()
+    }
+
     fn of(container: Value) -> Result<String, String> {
         let mut container = container;
         container["name"] = json!("c");
         let container: Container = serde_json::from_value(container).expect("a container");
         let pod = Pod::default();
         let services = [("SVC".to_owned(), "1".to_owned())];
-        let list = environment(&pod, &container, &services, &Objects, &Known::default()).map_err(|e| e.to_string())?;
+        let list = environment(&pod, &container, &services, &Objects, &files(), &Known::default()).map_err(|e| e.to_string())?;
         Ok(list.into_iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" "))
     }
 
@@ -194,6 +233,20 @@ mod tests {
         let got = of(json!({ "envFrom": [{ "configMapRef": { "name": "cm" } }, { "prefix": "P_", "secretRef": { "name": "s" } }],
             "env": [{ "name": "OK", "value": "own" }, { "name": "B", "value": "$(OK)-$(A)-$(NONE)-$$(A)-$" }] }));
         assert_eq!(got.as_deref(), Ok("SVC=1 A=a OK=own P_K=key B=own-a-$(NONE)-$(A)-$"));
+    }
+
+    #[test]
+    fn a_file_of_a_volume_has_variables() {
+        let of = |path: &str, key: &str, optional: bool| {
+            let from = json!({ "fileKeyRef": { "volumeName": "v", "path": path, "key": key, "optional": optional } });
+            of(json!({ "env": [{ "name": "A", "valueFrom": from }, { "name": "B", "value": "$(A)" }] }))
+        };
+        assert_eq!(of("good", "K", false).as_deref(), Ok("SVC=1 A=filed B=filed"));
+        assert_eq!(of("good", "X", false).unwrap_err(), "couldn't find key X in the file good of volume v");
+        assert_eq!(of("none", "K", false).unwrap_err(), "couldn't find key K in the file none of volume v");
+        assert_eq!(of("good", "X", true).as_deref(), Ok("SVC=1 B=$(A)"));
+        assert_eq!(of("none", "K", true).as_deref(), Ok("SVC=1 B=$(A)"));
+        assert_eq!(of("bad", "K", true).unwrap_err(), "couldn't take key K from a file of volume v: line 2 of bad is not VAR='value'");
     }
 
     #[test]

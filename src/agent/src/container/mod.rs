@@ -2,6 +2,7 @@
 
 pub mod downward;
 pub mod env;
+pub mod env_file;
 pub mod network_files;
 pub mod security;
 pub mod service_env;

@@ -23,7 +23,11 @@ use super::{
     spec::{self, Kind, Part},
 };
 use crate::{
-    container::{env, security, service_env},
+    container::{
+        env,
+        env_file::{self, Files},
+        security, service_env,
+    },
     context::{Context, chain},
     devices::{self, additions::Additions},
     objects::Used,
@@ -183,7 +187,8 @@ async fn configure(start: &Start, image: &Image, id: &ContainerId, image_mounts:
     let snapshot = start.used.snapshot().await.map_err(|e| e.to_string())?;
     let services = services(start).await;
     let known = ctx.known(&start.sandbox.addresses);
-    let env = env::environment(pod, container, &services, &snapshot, &known).map_err(|e| e.to_string())?;
+    let files = files(start).await?;
+    let env = env::environment(pod, container, &services, &snapshot, &files, &known).map_err(|e| e.to_string())?;
     let get = |name: &str| env.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
     let expand = |list: &Option<Vec<String>>| list.iter().flatten().map(|t| env::expand(t, &get).0).collect::<Vec<_>>();
     let mut mounts = mounts::mounts(start, &get).await?;
@@ -218,6 +223,16 @@ async fn configure(start: &Start, image: &Image, id: &ContainerId, image_mounts:
         // What the pod says of a name counts more than what a plugin does.
         env: given.env.into_iter().chain(env).collect(),
     })
+}
+
+/// What the files have in them that variables come from.
+async fn files(start: &Start) -> Result<Files, String> {
+    let container = start.part.spec.clone();
+    if !env_file::is_asked_for(&container) {
+        return Ok(Files::new());
+    }
+    let (pod, dir) = (start.pod.clone(), start.ctx.pod_dir(&start.pod));
+    tokio::task::spawn_blocking(move || env_file::read(&pod, &container, &dir)).await.map_err(|e| e.to_string())
 }
 
 fn resources(ctx: &Context, spec: &PodSpec, container: &Container) -> Resources {
