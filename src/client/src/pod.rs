@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::{
     NamespaceResourceScope,
     api::core::v1::{Affinity, ContainerPort, EphemeralVolumeSource, PersistentVolumeClaimVolumeSource, PodCondition, PodIP},
-    api::core::v1::{PodSchedulingGate, ResourceRequirements, Toleration},
+    api::core::v1::{PodResourceClaim, PodSchedulingGate, ResourceRequirements, Toleration},
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
 };
 use serde::{Deserialize, Deserializer, Serialize};
@@ -52,6 +52,8 @@ pub struct PodSpec {
     pub priority: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority_class_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource_claims: Option<Box<[PodResourceClaim]>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resources: Option<Box<ResourceRequirements>>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,6 +1,7 @@
 //! What a pod's volume claims say against binding it anywhere: upstream's VolumeBinding, as far as it looks at no node.
 //!
-//! Nothing here binds a claim to a volume. A pod whose claims are not bound waits until somebody else has bound them.
+//! Nothing here binds a claim to a volume. A pod whose claims are not bound waits until somebody else has bound them. Nor are devices
+//! allocated to ResourceClaims: a pod that has some waits for a scheduler that does.
 
 use std::sync::Arc;
 
@@ -15,6 +16,9 @@ const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
 /// The first reason to leave the pod without a node; `None`: it has no claims, or they are all bound. `claim` gives a claim of the pod's
 /// namespace by its name.
 pub fn refusal(pod: &Pod, claim: impl Fn(&str) -> Option<Arc<PersistentVolumeClaim>>) -> Option<Reason> {
+    if pod.spec.iter().flat_map(|spec| spec.resource_claims.iter().flatten()).next().is_some() {
+        return Some("cannot allocate all claims".into());
+    }
     let volumes = || pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     let mut unbound = false;
     for volume in volumes() {
@@ -90,6 +94,13 @@ mod tests {
         let unbound = Some("pod has unbound PersistentVolumeClaims");
         check(disk(), claim("disk", json!({"spec": {"volumeName": ""}})), unbound);
         check(disk(), claim("disk", json!({"metadata": {"annotations": {}}})), unbound);
+    }
+
+    #[test]
+    fn a_pod_that_claims_devices_is_bound_nowhere() {
+        let spec = json!({"containers": [{"name": "c"}], "resourceClaims": [{"name": "gpu", "resourceClaimName": "mine"}]});
+        let pod: Pod = serde_json::from_value(json!({"spec": spec})).expect("a pod");
+        assert_eq!(refusal(&pod, |_| None).as_deref(), Some("cannot allocate all claims"));
     }
 
     #[test]

@@ -37,6 +37,14 @@ pub struct Token {
     renew_at: Timestamp,
 }
 
+/// Devices by ResourceClaims (KEP-4381) come from drivers that this node has no socket for: a pod that claims some runs without them nowhere.
+pub fn claims(pod: &Pod) -> Result<(), String> {
+    let mut claims = pod.spec.iter().flat_map(|s| s.resource_claims.iter().flatten());
+    claims.next().map_or(Ok(()), |claim| {
+        Err(format!("Failed to prepare dynamic resources: no driver of this node prepares the claim {:?}", claim.name))
+    })
+}
+
 /// Makes or renews all volumes of `pod`; on success says when the next token must be renewed.
 pub async fn mount(ctx: &Context, pod: &Arc<Pod>, used: &Used, tokens: &Tokens, addresses: &[IpAddr]) -> Result<Option<Timestamp>, String> {
     let snapshot = used.snapshot().await.map_err(|e| e.to_string())?;

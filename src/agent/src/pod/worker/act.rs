@@ -53,6 +53,10 @@ impl Worker {
                 let (used, tokens, outbox) = (self.used.clone(), self.tokens.clone(), self.outbox.clone());
                 let addresses = self.addresses();
                 tokio::spawn(async move {
+                    if let Err(message) = volumes::claims(&pod) {
+                        ctx.tell(&pod, None, true, "FailedPrepareDynamicResources", message);
+                        return outbox.send(Message::Event(Event::VolumesMounted(false))).await;
+                    }
                     let made = volumes::mount(&ctx, &pod, &used, &tokens, &addresses).await;
                     if let Err(message) = &made {
                         ctx.tell(&pod, None, true, "FailedMount", format!("MountVolume.SetUp failed: {message}"));
