@@ -220,13 +220,16 @@ fn container(pod: &Pod, life: &Life, part: &Part, member: &Member) -> ContainerS
         container_id: run.filter(|r| !r.id.id.is_empty()).map(|r| format!("{ID_SCHEME}{}", r.id.id)),
         started: (!ephemeral).then_some(false),
         volume_mounts: mounts(life, part),
-        allocated_resources: member.granted.as_ref().and_then(|g| g.requests.clone()),
+        allocated_resources: member
+            .granted
+            .as_ref()
+            .or(part.spec.resources.as_ref())
+            .and_then(|g| g.requests.clone())
+            .filter(|r| !r.is_empty()),
         resources: resources_of(life, part, member),
         last_state: Some(ContainerState::default()),
         ..Default::default()
     };
-    let requests = part.spec.resources.as_ref().and_then(|r| r.requests.clone());
-    out.allocated_resources = requests.filter(|r| !r.is_empty());
     if let Some((uid, gid, groups)) = run.and_then(|r| r.user.clone()) {
         let linux = LinuxContainerUser { uid, gid, supplemental_groups: Some(groups) };
         out.user = Some(ContainerUser { linux: Some(linux) });
