@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use coracle_api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Taint};
 
-use super::{life::Refusal, spec};
+use super::{life::Refusal, spec, sysctls};
 use crate::{
     eviction::{pressure::Pressure, rank},
     resources::{
@@ -13,22 +13,6 @@ use crate::{
         qos::{self, Qos},
     },
 };
-
-/// Sysctls that a pod may set without being trusted: they are the pod's own and bounded by its limits.
-const SAFE_SYSCTLS: &[&str] = &[
-    "kernel.shm_rmid_forced",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_wmem",
-];
 
 /// The node as admission sees it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -99,13 +83,8 @@ fn system(pod: &Pod, spec: &PodSpec) -> Option<Refusal> {
 }
 
 fn sysctls(spec: &PodSpec, node: &NodeFacts) -> Option<Refusal> {
-    let asked = spec.security_context.as_ref()?.sysctls.as_deref()?;
-    let allowed = |name: &str| {
-        SAFE_SYSCTLS.contains(&name)
-            || node.allowed_sysctls.iter().any(|p| p.strip_suffix('*').map_or(p == name, |prefix| name.starts_with(prefix)))
-    };
-    let bad = asked.iter().find(|s| !allowed(&s.name.replace('/', ".")))?;
-    refusal("SysctlForbidden", format!("forbidden sysctl: {:?} is not on the list of allowed ones", bad.name))
+    let message = sysctls::refuse(spec, &node.allowed_sysctls)?;
+    refusal("SysctlForbidden", message)
 }
 
 fn selectors(spec: &PodSpec, node: &NodeFacts) -> Option<Refusal> {

@@ -20,6 +20,7 @@ pub mod start;
 pub mod startup;
 pub mod status;
 pub mod stop;
+pub mod sysctls;
 pub mod volumes;
 pub mod worker;
 pub mod write;

@@ -143,6 +143,7 @@ fn agent_config(
     agent.shutdown = config.pod_life.shutdown.clone();
     agent.pod_manifest_path = config.pod_life.manifests.clone().or(agent.pod_manifest_path);
     agent.longest_backoff = config.pod_life.longest_backoff.unwrap_or(agent.longest_backoff);
+    agent.allowed_sysctls = config.pod_life.allowed_sysctls.clone();
     // Plugins of a machine look in one place; a cluster beside the machine's own keeps to itself.
     let machine_wide = config.machine_wide.then(|| PathBuf::from(ROOT_DIR));
     let resources = &config.node_resources;

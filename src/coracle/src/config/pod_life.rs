@@ -1,9 +1,12 @@
-//! Flags on the life of pods, named as upstream's kubelet names its fields: static pods, graceful node shutdown, the longest backoff.
+//! Flags on the life of pods, named as upstream's kubelet names its fields: static pods, graceful node shutdown, the longest backoff, sysctls.
 
 use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
-use coracle_agent::shutdown::plan::{Grace, by_kind};
+use coracle_agent::{
+    pod::sysctls::is_of_pods,
+    shutdown::plan::{Grace, by_kind},
+};
 
 use super::server::{FlagError, duration};
 
@@ -28,6 +31,9 @@ pub struct PodLifeFlags {
     /// The longest rest between two starts of a crashing container, from 1s to 5m [default: 5m]
     #[arg(long, env = "CORACLE_MAX_CONTAINER_RESTART_PERIOD", value_name = "DURATION")]
     pub max_container_restart_period: Option<String>,
+    /// Sysctls that pods may set beside the safe ones, * at the end for all that begin so; only such as pods have of their own [default: none]
+    #[arg(long, env = "CORACLE_ALLOWED_UNSAFE_SYSCTLS", value_name = "SYSCTL", value_delimiter = ',')]
+    pub allowed_unsafe_sysctls: Vec<String>,
 }
 
 /// What they say, checked.
@@ -39,6 +45,8 @@ pub struct PodLife {
     pub shutdown: Vec<Grace>,
     /// The longest backoff.
     pub longest_backoff: Option<Duration>,
+    /// Patterns of sysctls beside the safe ones.
+    pub allowed_sysctls: Vec<String>,
 }
 
 impl PodLife {
@@ -51,7 +59,13 @@ impl PodLife {
                 Some(duration(text).filter(|d| RESTART_PERIOD.contains(d)).ok_or_else(bad)?)
             }
         };
-        Ok(Self { manifests: flags.pod_manifest_path.clone(), shutdown: shutdown(flags)?, longest_backoff })
+        // A sysctl may be written with slashes, as its file is.
+        let allowed_sysctls: Vec<String> = flags.allowed_unsafe_sysctls.iter().map(|pattern| pattern.replace('/', ".")).collect();
+        if let Some(bad) = allowed_sysctls.iter().find(|pattern| !is_of_pods(pattern)) {
+            const WANT: &str = "one that every pod has of its own: kernel.sem, kernel.shm*, kernel.msg*, fs.mqueue.* or net.*";
+            return Err(FlagError::new("allowed-unsafe-sysctls", bad, WANT));
+        }
+        Ok(Self { manifests: flags.pod_manifest_path.clone(), shutdown: shutdown(flags)?, longest_backoff, allowed_sysctls })
     }
 }
 
@@ -104,6 +118,7 @@ mod tests {
             shutdown_grace_period_critical_pods: critical.map(str::to_owned),
             shutdown_grace_period_by_pod_priority: by.iter().map(|s| (*s).to_owned()).collect(),
             max_container_restart_period: restart.map(str::to_owned),
+            allowed_unsafe_sysctls: Vec::new(),
         }
     }
 
@@ -115,6 +130,13 @@ mod tests {
         check(flags(None, None, &["1000=5", "0=10"], None), &[grace(0, 10), grace(1000, 5)]);
         let life = PodLife::resolve(&flags(None, None, &[], Some("1m"))).expect("good");
         assert_eq!(life.longest_backoff, Some(Duration::from_secs(60)));
+        let sysctls = |patterns: &[&str]| PodLifeFlags {
+            allowed_unsafe_sysctls: patterns.iter().map(|p| (*p).to_owned()).collect(),
+            ..flags(None, None, &[], None)
+        };
+        assert_eq!(PodLife::resolve(&sysctls(&["net.*", "kernel/msgmax"])).expect("good").allowed_sysctls, ["net.*", "kernel.msgmax"]);
+        let refused = PodLife::resolve(&sysctls(&["net.*", "vm.swappiness"])).expect_err("refused").to_string();
+        assert!(refused.starts_with("--allowed-unsafe-sysctls "), "{refused}");
     }
 
     #[test]
