@@ -2,10 +2,12 @@
 
 use std::{fs, io, path::Path, sync::Arc};
 
+use coracle_agent::eviction::pressure::{Least, Settings, Signal};
 use coracle_runtime::{
     PodRuntime,
     cri::{self, CriRuntime, cni},
     embedded::EmbeddedRuntime,
+    images::{Share, Spare},
 };
 use serde_json::{Value, json};
 
@@ -24,6 +26,7 @@ pub async fn open(place: &Place, config: &ServerConfig) -> Result<Arc<dyn PodRun
         let options = runtime_options(place.data_dir.clone(), place.state_dir.clone(), place.cgroup());
         let registries = config.images.registries().map_err(StartError::Registries)?;
         let mut runtime = EmbeddedRuntime::open(options).await.map_err(StartError::Runtime)?;
+        runtime.image_store().keep_free(spare(&config.node_resources.eviction));
         runtime.supply(registries, place.data_dir.join("agent/images")).await.map_err(StartError::Runtime)?;
         return Ok(Arc::new(runtime));
     };
@@ -33,6 +36,21 @@ pub async fn open(place: &Place, config: &ServerConfig) -> Result<Arc<dyn PodRun
     fs::write(place.data_dir.join(RECORD), record.to_string()).map_err(StartError::Plugin)?;
     cni::install(&directories(beside), &options.state_dir, &program).map_err(StartError::Plugin)?;
     Ok(Arc::new(CriRuntime::open(options).await.map_err(StartError::ContainerRuntime)?))
+}
+
+/// What images leave of their disk: as much as must be left before pods are ended for it.
+fn spare(eviction: &Settings) -> Spare {
+    let of = |signals: &[Signal]| {
+        let share = |least| match least {
+            Least::Of(amount) => Share::Of(amount),
+            Least::Percent(percent) => Share::Percent(percent),
+        };
+        signals.iter().filter_map(|signal| eviction.hard(*signal)).map(share).collect()
+    };
+    Spare {
+        bytes: of(&[Signal::Disk, Signal::Images, Signal::Containers]),
+        inodes: of(&[Signal::Inodes, Signal::ImageInodes, Signal::ContainerInodes]),
+    }
 }
 
 fn options(endpoint: &str, cluster: &str, state_dir: &Path) -> cri::Options {

@@ -5,10 +5,16 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
-use super::digest::{Digest, Hashed};
+use super::{
+    digest::{Digest, Hashed},
+    room::{Meter, Room},
+};
 
 /// Bytes copied at once.
 const COPY_BYTES: usize = 128 * 1024;
@@ -18,6 +24,7 @@ const COPY_BYTES: usize = 128 * 1024;
 pub(crate) struct Blobs {
     blobs: PathBuf,
     incoming: PathBuf,
+    room: Arc<Room>,
 }
 
 /// Why a blob was not stored.
@@ -43,8 +50,8 @@ pub enum BlobError {
 }
 
 impl Blobs {
-    pub(crate) fn open(root: &Path) -> io::Result<Self> {
-        let store = Self { blobs: root.join("blobs/sha256"), incoming: root.join("incoming") };
+    pub(crate) fn open(root: &Path, room: &Arc<Room>) -> io::Result<Self> {
+        let store = Self { blobs: root.join("blobs/sha256"), incoming: root.join("incoming"), room: room.clone() };
         fs::create_dir_all(&store.blobs)?;
         fs::create_dir_all(&store.incoming)?;
         Ok(store)
@@ -92,7 +99,7 @@ impl Blobs {
     pub(crate) fn writer(&self, limit: u64) -> io::Result<BlobWriter> {
         let path = self.incoming.join(unique());
         let file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
-        Ok(BlobWriter { to: self.clone(), path, file: Hashed::new(file), bytes: 0, limit })
+        Ok(BlobWriter { to: self.clone(), path, file: Hashed::new(file), bytes: 0, limit, meter: Meter::of(&self.room) })
     }
 
     /// Stores all of `source` under its digest.
@@ -122,6 +129,7 @@ pub(crate) struct BlobWriter {
     file: Hashed<File>,
     bytes: u64,
     limit: u64,
+    meter: Meter,
 }
 
 impl BlobWriter {
@@ -130,6 +138,7 @@ impl BlobWriter {
         if self.bytes > self.limit {
             return Err(BlobError::TooLarge { limit: self.limit });
         }
+        self.meter.take(bytes.len() as u64)?;
         self.file.inner().write_all(bytes)?;
         self.file.update(bytes);
         Ok(())
@@ -166,7 +175,7 @@ mod tests {
     #[test]
     fn a_blob_is_there_only_when_whole_and_true() {
         let dir = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(dir.path()).unwrap();
+        let blobs = Blobs::open(dir.path(), &Room::new(dir.path())).unwrap();
         let (digest, bytes) = blobs.store(&b"hello"[..], None, 10).unwrap();
         assert_eq!((bytes, blobs.read(&digest, 10).unwrap()), (5, b"hello".to_vec()));
         assert!(matches!(blobs.store(&b"other"[..], Some(&digest), 10), Err(BlobError::Digest { .. })));

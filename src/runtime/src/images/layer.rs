@@ -17,7 +17,11 @@ use rustix::{
 };
 use tar::{Entry, EntryType, Header, PaxExtensions};
 
-use super::{digest::Digest, pipe};
+use super::{
+    digest::Digest,
+    pipe,
+    room::{Left, Meter},
+};
 
 /// Bytes of one unpacked layer: a bound against decompression bombs, far above any real layer.
 pub(crate) const LAYER_BYTES: u64 = 64 << 30;
@@ -29,6 +33,8 @@ const NAME_BYTES: usize = 64 << 20;
 const PIECE_BYTES: usize = 64 * 1024;
 /// Bytes of one extended header (a long name, extended attributes): Linux bounds names at 4 KiB and attributes at 64 KiB.
 const EXTENDED_BYTES: u64 = 1 << 20;
+/// What an entry takes in its tar, and, whatever it is, of the disk.
+const ENTRY_BYTES: u64 = 512;
 /// Bytes of memory that a zstd window may take, as a power of two: the `--long` default of the tool.
 const ZSTD_WINDOW_LOG: u32 = 27;
 
@@ -80,24 +86,29 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Those of a disk with so much left: nine tenths of it.
-    pub(crate) fn of_disk(available: u64, inodes: Option<u64>) -> Self {
+    /// Those of a disk of which images may take so much: nine tenths of it.
+    pub(crate) fn of_disk(left: Left) -> Self {
         let all = Self::default();
         let share = |left: u64| left / 10 * 9;
-        Self { bytes: all.bytes.min(share(available)), entries: inodes.map_or(all.entries, |left| all.entries.min(share(left))), ..all }
+        Self {
+            bytes: all.bytes.min(share(left.bytes)),
+            entries: left.inodes.map_or(all.entries, |left| all.entries.min(share(left))),
+            ..all
+        }
     }
 }
 
-/// Unpacks `source` (a tar, plain, gzip or zstd) into the empty directory `target`; returns the bytes of its files. Decompression has a thread
-/// of its own, as it has beside tar.
+/// Unpacks `source` (a tar, plain, gzip or zstd) into the empty directory `target` while `meter` says that there is room; returns the bytes of
+/// its files. Decompression has a thread of its own, as it has beside tar.
 pub(crate) fn unpack(
     source: impl Read + Send,
     expected: Option<&Digest>,
     target: &Path,
     limits: Limits,
+    meter: Meter,
 ) -> Result<(Digest, u64), UnpackError> {
     let root = rustix::fs::open(target, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(io::Error::from)?;
-    let mut layer = Layer { root, parent: None, times: Vec::new(), names: 0, bytes: 0, limits, piece: vec![0; PIECE_BYTES] };
+    let mut layer = Layer { root, parent: None, times: Vec::new(), names: 0, bytes: 0, limits, meter, piece: vec![0; PIECE_BYTES] };
     let (unpacked, flow) = pipe::through(
         || decompressed(source),
         limits.bytes,
@@ -152,6 +163,7 @@ struct Layer {
     names: usize,
     bytes: u64,
     limits: Limits,
+    meter: Meter,
     piece: Vec<u8>,
 }
 
@@ -177,6 +189,8 @@ impl Layer {
             if count > self.limits.entries {
                 return Err(UnpackError::TooLarge(format!("{} entries", self.limits.entries)));
             }
+            // An entry without content takes an inode.
+            self.meter.take(ENTRY_BYTES)?;
             match entry.header().entry_type() {
                 EntryType::GNULongName => extended.path = Some(trimmed(body(&mut entry)?)),
                 EntryType::GNULongLink => extended.link = Some(trimmed(body(&mut entry)?)),
@@ -265,7 +279,8 @@ impl Layer {
                     other => other,
                 };
                 let mut file = File::from(file.map_err(|e| at(&path, e))?);
-                self.bytes += copy(entry, &mut file, &mut self.piece).map_err(|error| error.unwrap_or_else(|error| at(&path, error)))?;
+                self.bytes += copy(entry, &mut file, &mut self.piece, &mut self.meter)
+                    .map_err(|error| error.unwrap_or_else(|error| at(&path, error)))?;
                 let file = OwnedFd::from(file);
                 own_open(&file, owner, mode)?;
                 attributes(&file, &extended.attributes).map_err(|error| at(&path, error))?;
@@ -408,12 +423,13 @@ fn own_open(file: &OwnedFd, (uid, gid): (u32, u32), mode: Mode) -> io::Result<()
 }
 
 /// All of an entry into its file: an error of the tar, or (within) of the disk.
-fn copy(entry: &mut impl Read, file: &mut File, piece: &mut [u8]) -> Result<u64, Result<UnpackError, io::Error>> {
+fn copy(entry: &mut impl Read, file: &mut File, piece: &mut [u8], meter: &mut Meter) -> Result<u64, Result<UnpackError, io::Error>> {
     let mut bytes = 0;
     loop {
         match entry.read(piece) {
             Ok(0) => return Ok(bytes),
             Ok(n) => {
+                meter.take(n as u64).map_err(Err)?;
                 file.write_all(&piece[..n]).map_err(Err)?;
                 bytes += n as u64;
             }

@@ -50,7 +50,7 @@ fn tar_of(items: &[Item<'_>]) -> Vec<u8> {
 fn unpacked(items: &[Item<'_>]) -> (tempfile::TempDir, Result<(Digest, u64), UnpackError>) {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("fs")).unwrap();
-    let result = unpack(&tar_of(items)[..], None, &dir.path().join("fs"), Limits::default());
+    let result = unpack(&tar_of(items)[..], None, &dir.path().join("fs"), Limits::default(), Meter::default());
     (dir, result)
 }
 
@@ -151,17 +151,23 @@ fn damaged_and_exchanged_layers_are_refused() {
         fs::create_dir(&path).unwrap();
         path
     };
-    assert!(matches!(unpack(&good[..3000], None, &target("cut"), Limits::default()), Err(UnpackError::Damaged(_))));
+    assert!(matches!(unpack(&good[..3000], None, &target("cut"), Limits::default(), Meter::default()), Err(UnpackError::Damaged(_))));
     let other = Digest::of(b"other");
-    assert!(matches!(unpack(&good[..], Some(&other), &target("other"), Limits::default()), Err(UnpackError::Digest { .. })));
-    assert_eq!(unpack(&good[..], Some(&Digest::of(&good)), &target("good"), Limits::default()).unwrap().1, 5000);
+    assert!(matches!(
+        unpack(&good[..], Some(&other), &target("other"), Limits::default(), Meter::default()),
+        Err(UnpackError::Digest { .. })
+    ));
+    assert_eq!(unpack(&good[..], Some(&Digest::of(&good)), &target("good"), Limits::default(), Meter::default()).unwrap().1, 5000);
     let mut zip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     std::io::Write::write_all(&mut zip, &good).unwrap();
     let zip = zip.finish().unwrap();
-    assert_eq!(unpack(&zip[..], Some(&Digest::of(&good)), &target("gzip"), Limits::default()).unwrap().1, 5000);
-    assert!(matches!(unpack(&zip[..zip.len() / 2], None, &target("half"), Limits::default()), Err(UnpackError::Damaged(_))));
+    assert_eq!(unpack(&zip[..], Some(&Digest::of(&good)), &target("gzip"), Limits::default(), Meter::default()).unwrap().1, 5000);
+    assert!(matches!(
+        unpack(&zip[..zip.len() / 2], None, &target("half"), Limits::default(), Meter::default()),
+        Err(UnpackError::Damaged(_))
+    ));
     let zst = zstd::encode_all(&good[..], 1).unwrap();
-    assert_eq!(unpack(&zst[..], Some(&Digest::of(&good)), &target("zstd"), Limits::default()).unwrap().1, 5000);
+    assert_eq!(unpack(&zst[..], Some(&Digest::of(&good)), &target("zstd"), Limits::default(), Meter::default()).unwrap().1, 5000);
 }
 
 #[test]
@@ -172,7 +178,7 @@ fn an_endless_extended_header_is_refused() {
     header.set_cksum();
     let dir = tempfile::tempdir().unwrap();
     let stream = io::Cursor::new(header.as_bytes().to_vec()).chain(io::repeat(b'x'));
-    assert!(matches!(unpack(stream, None, dir.path(), Limits::default()), Err(UnpackError::TooLarge(_))));
+    assert!(matches!(unpack(stream, None, dir.path(), Limits::default(), Meter::default()), Err(UnpackError::TooLarge(_))));
 }
 
 proptest::proptest! {
@@ -192,7 +198,7 @@ fn a_layer_is_bounded_in_bytes_entries_and_names() {
     let unpacked = |tar: &[u8], limits: Limits| {
         let target = dir.path().join(super::super::blobs::unique());
         fs::create_dir(&target).unwrap();
-        unpack(tar, None, &target, limits).map(|(_, bytes)| bytes)
+        unpack(tar, None, &target, limits, Meter::default()).map(|(_, bytes)| bytes)
     };
     let refused = |tar: &[u8], limits: Limits, want: &str| match unpacked(tar, limits) {
         Err(UnpackError::TooLarge(what)) => assert!(what.contains(want), "{what}"),
@@ -212,8 +218,8 @@ fn a_layer_is_bounded_in_bytes_entries_and_names() {
     assert!(bomb.len() < 8 << 10, "{}", bomb.len());
     assert_eq!(unpacked(&bomb, none).unwrap(), 4 << 20);
     refused(&bomb, Limits { bytes: 1 << 20, ..none }, "1048576 bytes");
-    assert_eq!(Limits::of_disk(1000, Some(100)), Limits { bytes: 900, entries: 90, ..none });
-    assert_eq!(Limits::of_disk(u64::MAX, None), none);
+    assert_eq!(Limits::of_disk(Left { bytes: 1000, inodes: Some(100) }), Limits { bytes: 900, entries: 90, ..none });
+    assert_eq!(Limits::of_disk(Left { bytes: u64::MAX, inodes: None }), none);
 }
 
 #[test]

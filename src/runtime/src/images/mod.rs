@@ -24,6 +24,7 @@ mod pull;
 mod reference;
 mod registries;
 mod remote;
+mod room;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +34,7 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use rustix::fs::FlockOperation;
@@ -49,8 +51,14 @@ pub use self::{
     manifest::Defaults,
     pull::{Progress, PullOptions},
     registries::{Registries, RegistriesError},
+    room::{Share, Spare},
 };
-use self::{blobs::Blobs, manifest::Configuration, reference::Reference};
+use self::{
+    blobs::Blobs,
+    manifest::Configuration,
+    reference::Reference,
+    room::{Meter, Room},
+};
 use crate::{Image, causes::causes};
 
 /// Bytes of the index: some thousand images.
@@ -69,6 +77,7 @@ const NAME_SHOWN: usize = 256;
 pub struct ImageStore {
     root: PathBuf,
     blobs: Blobs,
+    room: Arc<Room>,
     pulls: pull::InFlight,
 }
 
@@ -140,8 +149,14 @@ impl ImageStore {
         let root = data_dir.join("images");
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&root).map_err(failed("make", &root))?;
         fs::create_dir_all(root.join("layers")).map_err(failed("make", &root))?;
-        let blobs = Blobs::open(&root).map_err(failed("make", &root))?;
-        Ok(Self { root, blobs, pulls: Default::default() })
+        let room = Room::new(&root);
+        let blobs = Blobs::open(&root, &room).map_err(failed("make", &root))?;
+        Ok(Self { root, blobs, room, pulls: Default::default() })
+    }
+
+    /// Says, once, what of the disk must stay free: no image is brought that would take of it.
+    pub fn keep_free(&self, spare: Spare) {
+        self.room.keep_free(spare);
     }
 
     /// All images.
@@ -290,10 +305,7 @@ impl ImageStore {
 
     /// What the disk lets one layer be.
     fn limits(&self) -> io::Result<layer::Limits> {
-        let disk = rustix::fs::statvfs(&self.root)?;
-        // File systems without a table of inodes say that they have none.
-        let inodes = Some(disk.f_favail).filter(|_| disk.f_files > 0);
-        Ok(layer::Limits::of_disk(disk.f_bavail.saturating_mul(disk.f_frsize), inodes))
+        self.room.left().map(layer::Limits::of_disk)
     }
 
     fn layer_dir(&self, chain: &Digest) -> PathBuf {
@@ -320,7 +332,7 @@ impl ImageStore {
             fs::create_dir(&work)?;
             // What a container sees as `/` when no layer says otherwise.
             fs::DirBuilder::new().mode(0o755).create(work.join("fs"))?;
-            let (_, bytes) = layer::unpack(source, Some(diff), &work.join("fs"), self.limits()?)?;
+            let (_, bytes) = layer::unpack(source, Some(diff), &work.join("fs"), self.limits()?, Meter::of(&self.room))?;
             fs::write(work.join("size"), bytes.to_string())?;
             // The name must not reach the disk before the files do.
             rustix::fs::syncfs(&File::open(&work)?).map_err(io::Error::from)?;
