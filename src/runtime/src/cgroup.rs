@@ -297,6 +297,7 @@ impl Cgroup {
             memory_rss: rss.unwrap_or(0),
             pids: self.with("pids").and_then(|dir| number(&dir, "pids.current")).unwrap_or(0),
             rootfs_bytes: 0,
+            rootfs_inodes: 0,
             detail: Some(self.detail(&memory)),
         })
     }

@@ -488,6 +488,8 @@ pub struct ContainerStats {
     pub pids: u64,
     /// Bytes written to the writable layer.
     pub rootfs_bytes: u64,
+    /// Files and directories of it.
+    pub rootfs_inodes: u64,
     /// What only cgroups tell: another runtime keeps it to itself.
     pub detail: Option<CgroupDetail>,
 }

@@ -1,5 +1,6 @@
 //! Pods that take more of the node than they may are ended, and when the node itself runs short, images go first and then pods, one at a time.
 
+pub mod disk;
 pub mod images;
 pub mod oom;
 pub mod pressure;

@@ -16,11 +16,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Eviction, NO_GRACE,
+    disk::{self, Parts},
     images::{self, Uses},
-    pressure::{Memory, Pressure, Resource, Shortage},
+    pressure::{Memory, Pressure, Resource, Shortage, Signal},
     rank::{self, Candidate},
     storage::{self, Usage},
-    usage,
+    usage::{self, Taken},
 };
 use crate::{
     context::Context,
@@ -54,6 +55,25 @@ pub struct Watch {
     pub stop: CancellationToken,
 }
 
+/// What a pod has on disks, each thing by its name.
+#[derive(Debug, Default)]
+struct Measured {
+    roots: BTreeMap<String, Taken>,
+    logs: BTreeMap<String, Taken>,
+    volumes: BTreeMap<String, Taken>,
+}
+
+impl Measured {
+    /// As its limits count it.
+    fn together(self) -> Usage {
+        let mut containers: BTreeMap<String, u64> = BTreeMap::new();
+        for (name, taken) in self.roots.into_iter().chain(self.logs) {
+            *containers.entry(name).or_default() += taken.bytes;
+        }
+        Usage { containers, volumes: self.volumes.into_iter().map(|(name, taken)| (name, taken.bytes)).collect() }
+    }
+}
+
 impl Watch {
     /// Runs until the agent stops.
     pub async fn run(self) {
@@ -80,12 +100,13 @@ impl Watch {
             let due = images_at.is_none_or(|at: Timestamp| now.duration_since(at).unsigned_abs() >= IMAGES);
             if disk_short || due {
                 images_at = Some(now);
-                let bytes = if disk_short { Some(u64::MAX) } else { images::excess(signals.image_disk) };
+                let bytes =
+                    if disk_short { Some(u64::MAX) } else { images::excess(signals.image_disk, &self.ctx.config.images.collection) };
                 self.collect_images(&mut uses, bytes.unwrap_or(0), disk_short, now).await;
                 sight = memory.see(&self.ctx.signals().await, settings, now);
             }
             if let Some(shortage) = sight.shortages.first() {
-                self.relieve(shortage).await;
+                self.relieve(shortage, signals.images_apart).await;
             }
             let soonest = sight.look_again.and_then(|at| Duration::try_from(at.duration_since(Timestamp::now())).ok());
             tokio::time::sleep(soonest.map_or(PERIOD, |s| s.min(PERIOD))).await;
@@ -95,7 +116,7 @@ impl Watch {
     /// Ends pods that have crossed a limit of their own.
     async fn limits(&self) {
         for (pod, facts) in self.running().into_iter().filter(|(pod, _)| storage::is_limited(pod)) {
-            let usage = self.measure(&pod, &facts).await;
+            let usage = self.measure(&pod, &facts).await.together();
             if let Some((limit, message)) = storage::verdict(&pod, &usage) {
                 self.ctx.meters.count(&EVICTIONS, &[limit]);
                 self.pods.evict(&pod, Eviction { message, grace: NO_GRACE, for_pressure: false }).await;
@@ -121,14 +142,14 @@ impl Watch {
         self.ctx.recorder.event(&node, kind, reason, message);
     }
 
-    /// Ends one pod, and waits until it has given back what it took.
-    async fn relieve(&self, shortage: &Shortage) {
+    /// Ends one pod, and waits until it has given back what it took. `apart`: images have a disk of their own.
+    async fn relieve(&self, shortage: &Shortage, apart: bool) {
         let resource = shortage.signal.resource();
         self.note(EventType::Warning, "EvictionThresholdMet", format!("Attempting to reclaim {resource}"));
         let running = self.running();
         let mut candidates = Vec::with_capacity(running.len());
         for (pod, facts) in &running {
-            candidates.push(Candidate { pod, usage: self.usage(pod, facts, resource).await });
+            candidates.push(Candidate { pod, usage: self.usage(pod, facts, shortage.signal, apart).await });
         }
         let Some(chosen) = rank::first(&candidates, resource) else {
             return tracing::warn!(%resource, "the node is short of it, and there is no pod to end");
@@ -150,11 +171,13 @@ impl Watch {
         own.map_or(most, |own| Duration::from_secs(own).min(most)).max(NO_GRACE)
     }
 
-    async fn usage(&self, pod: &Arc<Pod>, facts: &Facts, resource: Resource) -> BTreeMap<String, u64> {
-        if resource == Resource::Disk {
-            let Usage { mut containers, volumes } = self.measure(pod, facts).await;
-            containers.insert(String::new(), volumes.values().sum());
-            return containers;
+    async fn usage(&self, pod: &Arc<Pod>, facts: &Facts, signal: Signal, apart: bool) -> BTreeMap<String, u64> {
+        let resource = signal.resource();
+        if matches!(resource, Resource::Disk | Resource::Inodes) {
+            let Measured { roots, logs, volumes } = self.measure(pod, facts).await;
+            let volumes =
+                volumes.values().fold(Taken::default(), |sum, v| Taken { bytes: sum.bytes + v.bytes, inodes: sum.inodes + v.inodes });
+            return disk::counted(&Parts { roots, logs, volumes }, signal, apart);
         }
         let mut out = BTreeMap::new();
         for (name, (id, ..)) in facts.runs.iter().filter(|(_, (.., alive))| *alive) {
@@ -165,22 +188,20 @@ impl Watch {
         out
     }
 
-    async fn measure(&self, pod: &Arc<Pod>, facts: &Facts) -> Usage {
+    async fn measure(&self, pod: &Arc<Pod>, facts: &Facts) -> Measured {
         let ctx = &self.ctx;
-        let mut usage = Usage::default();
+        let mut measured = Measured::default();
         for (name, (id, ..)) in &facts.runs {
             // A container that went in between has nothing any more.
-            let written = ctx.runtime.stats(id).await.map_or(0, |s| s.rootfs_bytes);
-            usage.containers.insert(name.clone(), written);
+            let root = ctx.runtime.stats(id).await.map_or(Taken::default(), |s| Taken { bytes: s.rootfs_bytes, inodes: s.rootfs_inodes });
+            measured.roots.insert(name.clone(), root);
         }
         let (pod, dir, logs) = (pod.clone(), ctx.pod_dir(pod), ctx.log_dir(pod));
         let walked = tokio::task::spawn_blocking(move || {
-            for (name, bytes) in &mut usage.containers {
-                *bytes += usage::of(&logs.join(name)).bytes;
-            }
+            measured.logs = measured.roots.keys().map(|name| (name.clone(), usage::of(&logs.join(name)))).collect();
             let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).filter(|v| storage::takes_disk(v));
-            usage.volumes = volumes.map(|v| (v.name.clone(), usage::of(&volume::mount::path(Path::new(&dir), v)).bytes)).collect();
-            usage
+            measured.volumes = volumes.map(|v| (v.name.clone(), usage::of(&volume::mount::path(Path::new(&dir), v)))).collect();
+            measured
         });
         walked.await.unwrap_or_default()
     }
@@ -195,12 +216,15 @@ impl Watch {
         uses.see(images.iter().map(|i| i.id.as_str()), &used, now);
         let mut gained = 0;
         let sizes: Vec<_> = images.iter().map(|i| (i.id.clone(), i.size)).collect();
-        for id in uses.plan(&sizes, &used, bytes, now) {
-            match runtime.remove_image(&id).await {
+        let plan = uses.plan(&sizes, &used, bytes, &self.ctx.config.images.collection, now);
+        let why = if short { "eviction" } else { "space" };
+        let all = plan.too_old.iter().map(|id| (id, "age")).chain(plan.for_room.iter().map(|id| (id, why)));
+        for (id, why) in all {
+            match runtime.remove_image(id).await {
                 Ok(()) => {
-                    gained += sizes.iter().find(|(of, _)| *of == id).map_or(0, |(_, size)| *size);
-                    self.ctx.meters.count(&IMAGES_COLLECTED, &[if short { "eviction" } else { "space" }]);
-                    tracing::info!(image = id, "an image that nobody uses is removed: the disk fills");
+                    gained += sizes.iter().find(|(of, _)| of == id).map_or(0, |(_, size)| *size);
+                    self.ctx.meters.count(&IMAGES_COLLECTED, &[why]);
+                    tracing::info!(image = id, why, "an image that nobody uses is removed");
                 }
                 // Taken into use meanwhile, or the runtime's own.
                 Err(RuntimeError::Invalid(why)) => tracing::debug!(image = id, why, "an image stays"),

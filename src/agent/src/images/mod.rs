@@ -26,7 +26,7 @@ use self::{
     records::{Access, Records, SecretUse},
     verify::{Policy, Shown, Verdict},
 };
-use crate::{context::Context, objects::Snapshot, pod::spec};
+use crate::{context::Context, eviction::images::Collection, objects::Snapshot, pod::spec};
 
 /// Pulls of different images at once, where nothing else is said: each has some buffers and connections.
 pub const PULLS: usize = 16;
@@ -40,11 +40,13 @@ pub struct Settings {
     pub verification: Policy,
     /// At least one.
     pub parallel_pulls: usize,
+    /// When those that nobody uses go.
+    pub collection: Collection,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { providers: None, verification: Policy::default(), parallel_pulls: PULLS }
+        Self { providers: None, verification: Policy::default(), parallel_pulls: PULLS, collection: Collection::default() }
     }
 }
 

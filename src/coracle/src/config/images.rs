@@ -3,8 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, builder::BoolishValueParser};
-use coracle_agent::images::{self, Settings, verify::Policy};
+use coracle_agent::{
+    eviction::images::Collection,
+    images::{self, Settings, verify::Policy},
+};
 use coracle_runtime::images::{Registries, RegistriesError};
+
+use super::server::duration;
 
 /// The file that is read when none is named, if it is there.
 const REGISTRIES: &str = "/etc/coracle/registries.yaml";
@@ -40,6 +45,18 @@ pub struct ImageFlags {
     /// Images that are pulled at once [default: 16]
     #[arg(long, env = "CORACLE_MAX_PARALLEL_IMAGE_PULLS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_parallel_image_pulls: Option<u32>,
+    /// Hundredths of the disk in use from which images go that nobody uses; 100 is never [default: 85]
+    #[arg(long, env = "CORACLE_IMAGE_GC_HIGH_THRESHOLD", value_name = "PERCENT")]
+    pub image_gc_high_threshold: Option<u32>,
+    /// Hundredths in use down to which they go [default: 80]
+    #[arg(long, env = "CORACLE_IMAGE_GC_LOW_THRESHOLD", value_name = "PERCENT")]
+    pub image_gc_low_threshold: Option<u32>,
+    /// How long an image stays that nobody has used yet [default: 2m]
+    #[arg(long, env = "CORACLE_MINIMUM_IMAGE_TTL_DURATION", value_name = "DURATION")]
+    pub minimum_image_ttl_duration: Option<String>,
+    /// After how long an image goes that nobody uses, however much room there is; 0s is never [default: 0s]
+    #[arg(long, env = "CORACLE_IMAGE_MAXIMUM_GC_AGE", value_name = "DURATION")]
+    pub image_maximum_gc_age: Option<String>,
 }
 
 impl ImageFlags {
@@ -59,7 +76,39 @@ impl ImageFlags {
             Some(n) => usize::try_from(n).unwrap_or(usize::MAX),
             None => images::PULLS,
         };
-        Ok(Settings { providers, verification, parallel_pulls })
+        Ok(Settings { providers, verification, parallel_pulls, collection: self.collection()? })
+    }
+
+    /// When images go.
+    fn collection(&self) -> Result<Collection, (&'static str, String, &'static str)> {
+        const HIGH: &str = "image-gc-high-threshold";
+        const LOW: &str = "image-gc-low-threshold";
+        const LEAST: &str = "minimum-image-ttl-duration";
+        const MOST: &str = "image-maximum-gc-age";
+        let usual = Collection::default();
+        let percent = |given: Option<u32>, usual| given.map_or(usual, u64::from);
+        let (high, low) =
+            (percent(self.image_gc_high_threshold, usual.high_percent), percent(self.image_gc_low_threshold, usual.low_percent));
+        if high > 100 {
+            return Err((HIGH, high.to_string(), "from 0 to 100"));
+        }
+        if low >= high {
+            return Err(if self.image_gc_low_threshold.is_some() {
+                (LOW, low.to_string(), "less than --image-gc-high-threshold")
+            } else {
+                (HIGH, high.to_string(), "more than --image-gc-low-threshold")
+            });
+        }
+        let age = |flag, text: &Option<String>| match text {
+            None => Ok(None),
+            Some(text) => duration(text).map(Some).ok_or_else(|| (flag, text.clone(), "a duration such as 2m or 12h")),
+        };
+        let least_age = age(LEAST, &self.minimum_image_ttl_duration)?.unwrap_or(usual.least_age);
+        let most_age = age(MOST, &self.image_maximum_gc_age)?.filter(|age| !age.is_zero());
+        if most_age.is_some_and(|most| most <= least_age) {
+            return Err((MOST, self.image_maximum_gc_age.clone().unwrap_or_default(), "more than --minimum-image-ttl-duration"));
+        }
+        Ok(Collection { high_percent: high, low_percent: low, least_age, most_age })
     }
 
     /// Where images are pulled from.
@@ -73,4 +122,39 @@ impl ImageFlags {
 /// What the file says: one that is named must be there.
 pub fn registries(named: Option<&Path>) -> Result<Registries, RegistriesError> {
     Registries::read(named.unwrap_or(Path::new(REGISTRIES)), named.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn images_go_when_the_flags_say_so() {
+        let text = |text: &str| Some(text.to_owned());
+        let check = |flags: &ImageFlags, want: Result<Collection, &str>| {
+            assert_eq!(flags.settings().map(|s| s.collection).map_err(|(flag, ..)| flag), want, "{flags:?}");
+        };
+        let of = |high, low, least, most| ImageFlags {
+            image_gc_high_threshold: high,
+            image_gc_low_threshold: low,
+            minimum_image_ttl_duration: least,
+            image_maximum_gc_age: most,
+            ..ImageFlags::default()
+        };
+        let usual = Collection::default();
+        check(&of(None, None, None, None), Ok(usual));
+        let hours = Some(Duration::from_secs(7200));
+        check(
+            &of(Some(100), Some(10), text("1s"), text("2h")),
+            Ok(Collection { high_percent: 100, low_percent: 10, least_age: Duration::from_secs(1), most_age: hours }),
+        );
+        check(&of(None, None, None, text("0s")), Ok(usual));
+        check(&of(Some(101), None, None, None), Err("image-gc-high-threshold"));
+        check(&of(Some(80), None, None, None), Err("image-gc-high-threshold"));
+        check(&of(None, Some(85), None, None), Err("image-gc-low-threshold"));
+        check(&of(None, None, text("soon"), None), Err("minimum-image-ttl-duration"));
+        check(&of(None, None, None, text("2m")), Err("image-maximum-gc-age"));
+    }
 }

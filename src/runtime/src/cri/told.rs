@@ -166,6 +166,7 @@ pub(super) fn stats(stats: &CriStats) -> ContainerStats {
         memory_rss: of(memory.rss_bytes),
         pids: 0,
         rootfs_bytes: of(stats.writable_layer.as_ref().and_then(|layer| layer.used_bytes)),
+        rootfs_inodes: of(stats.writable_layer.as_ref().and_then(|layer| layer.inodes_used)),
         detail: None,
     }
 }
