@@ -67,16 +67,19 @@ impl Cluster {
     }
 
     /// A pod was added or changed: it counts while it is bound and not over. An assumed pod that the informer still shows unbound keeps
-    /// its place.
-    pub fn put_pod(&mut self, key: &Key, pod: &Pod) {
+    /// its place. Says whether it takes less of something than before, as a pod does that has shrunk.
+    pub fn put_pod(&mut self, key: &Key, pod: &Pod) -> bool {
         let bound = pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).filter(|_| !is_over(pod));
         if bound.is_none() && !is_over(pod) && self.placed.get(key).is_some_and(|p| p.assumed) {
-            return;
+            return false;
         }
+        let before = self.placed.get(key).map(|placed| placed.needs.requests.clone()).unwrap_or_default();
         self.remove_pod(key);
         if let Some(node) = bound {
             self.place(key.clone(), node, pod, false);
         }
+        let now = self.placed.get(key).map(|placed| &placed.needs.requests);
+        before.iter().any(|(name, amount)| now.and_then(|now| now.get(name)).is_none_or(|now| now < amount))
     }
 
     /// A pod is bound to the node, as far as we know.
@@ -131,4 +134,32 @@ pub fn owner(pod: &Pod) -> Option<Box<str>> {
 /// Whether none of its containers will run again.
 pub fn is_over(pod: &Pod) -> bool {
     matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn who_takes_less_than_before_is_told() {
+        let mut cluster = Cluster::default();
+        let mut put = |cpu: &str, granted: &str, phase: &str| {
+            let pod: Pod = serde_json::from_value(json!({
+                "metadata": {"name": "p", "namespace": "d"},
+                "spec": {"nodeName": "n", "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]},
+                "status": {"phase": phase, "containerStatuses": [{"name": "c", "restartCount": 0, "allocatedResources": {"cpu": granted}}]},
+            }))
+            .expect("a pod");
+            let less = cluster.put_pod(&Key::new("d", "p"), &pod);
+            (less, cluster.nodes["n"].requested.get("cpu").copied().unwrap_or(0))
+        };
+        assert_eq!(put("1", "1", "Running"), (false, 1000));
+        assert_eq!(put("2", "1", "Running"), (false, 2000));
+        assert_eq!(put("2", "2", "Running"), (false, 2000));
+        assert_eq!(put("500m", "2", "Running"), (false, 2000), "it has not left its room yet");
+        assert_eq!(put("500m", "500m", "Running"), (true, 500));
+        assert_eq!(put("500m", "500m", "Running"), (false, 500));
+    }
 }

@@ -115,12 +115,15 @@ impl Scheduler {
             self.queue.cluster_changed();
             return;
         };
-        self.cluster.put_pod(key, &pod);
+        if self.cluster.put_pod(key, &pod) {
+            self.queue.cluster_changed();
+        }
         if self.wants_node(&pod) {
             let created = pod.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0);
             self.queue.push(key.clone(), pod.spec.as_ref().and_then(|s| s.priority).unwrap_or(0), created);
         } else {
             self.queue.remove(key);
+            // It takes nothing of its node any more, not even one of its places for pods.
             if cluster::is_over(&pod) {
                 self.queue.cluster_changed();
             }
