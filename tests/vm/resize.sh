@@ -36,3 +36,25 @@ is "where the policy says so the container starts again with its new limits" "50
     "$(vm "cat $(group grows d)/memory.max") $(get grows '{.status.containerStatuses[?(@.name=="d")].restartCount}')"
 is "the other one went on" 0 "$(get grows '{.status.containerStatuses[?(@.name=="c")].restartCount}')"
 gone grows
+
+# Of the pod as a whole (KEP-5419): its group first, and the containers that have no limits of their own with it.
+pod whole "$(sizes 100m 64Mi 200m 96Mi),\"containers\":[{\"name\":\"c\",$waits},{\"name\":\"d\",$waits,\"resources\":{\"limits\":{\"memory\":\"32Mi\"}}}]"
+ready whole
+p=$(group whole) c=$(group whole c) d=$(group whole d)
+most() { vm "for g in $p $c $d; do cat \$g/cpu.max \$g/memory.max; done | tr '\n' ' '"; }
+is "the pod and its containers, as they were made" "20000 100000 100663296 20000 100000 100663296 20000 100000 33554432 " "$(most)"
+kubectl patch pod whole --subresource resize --patch "{\"spec\":{$(sizes 300m 96Mi 400m 128Mi)}}" >/dev/null
+grown() { [ "$(get whole '{.status.resources.limits.memory}')" = "$1" ] && [ -z "$(get whole '{.status.conditions[?(@.type=="PodResizeInProgress")].status}')" ]; }
+until_within 20 "it grows" grown 128Mi || true
+is "larger" "40000 100000 134217728 40000 100000 134217728 40000 100000 33554432 " "$(most)"
+kubectl exec whole -c c -- sh -c 'head -c 60000000 /dev/zero >/dev/shm/full'
+kubectl patch pod whole --subresource resize --patch "{\"spec\":{$(sizes 100m 32Mi 200m 48Mi)}}" >/dev/null
+too_full() { [ -n "$(get whole '{.status.conditions[?(@.type=="PodResizeInProgress")].message}')" ]; }
+until_within 20 "it is refused" too_full || true
+like "not below what it uses" "*memory limit (50331648) below current usage*" "$(get whole '{.status.conditions[?(@.type=="PodResizeInProgress")].message}')"
+is "the limits stay" "40000 100000 134217728 40000 100000 134217728 40000 100000 33554432 " "$(most)"
+kubectl exec whole -c c -- rm /dev/shm/full
+until_within 60 "there is room" grown 48Mi || true
+is "when there is room it is done" "20000 100000 50331648 20000 100000 50331648 20000 100000 33554432 " "$(most)"
+is "nothing began anew" "0 0" "$(get whole '{.status.containerStatuses[*].restartCount}')"
+gone whole

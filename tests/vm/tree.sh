@@ -24,7 +24,7 @@ is "its container" "cpu.weight=35 cpu.max=max 100000 memory.max=67108864 memory.
 like "a guaranteed pod" "cpu.weight=29 cpu.max=20000 100000 memory.max=67108864 *" "$(of "$whole")"
 is "its container" "cpu.weight=29 cpu.max=20000 100000 memory.max=67108864 memory.swap.max=0 memory.oom.group=1 pids.max=max " "$(of "$(group whole c)")"
 like "a pod with resources of its own" "cpu.weight=40 cpu.max=50000 100000 memory.max=104857600 *" "$(of "$own")"
-like "its container without any" "cpu.weight=1 cpu.max=max 100000 memory.max=max *" "$(of "$(group own c)")"
+like "its container without any has its pod's limits" "cpu.weight=59 cpu.max=50000 100000 memory.max=104857600 *" "$(of "$(group own c)")"
 like "its container with a limit" "* memory.max=52428800 *" "$(of "$(group own d)")"
 is "huge pages: as many as were asked for, reserved or used" "4194304 4194304" \
     "$(vm "echo \$(cat $whole/hugetlb.2MB.max $(group whole c)/hugetlb.2MB.rsvd.max)")"
