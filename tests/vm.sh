@@ -31,6 +31,12 @@ if [ ! -d "$kernel" ]; then
     mv "$work/unpacked" "$kernel"
 fi
 release=${package#linux-image-}
+# So is the loader of AppArmor's profiles: installed here, it would load some of this machine.
+apparmor=$PWD/.tools/apparmor
+if [ ! -d "$apparmor" ]; then
+    (cd "$work" && apt-get download -qq apparmor 2>/dev/null && dpkg-deb -x apparmor_*.deb unpacked && rm apparmor_*.deb)
+    mv "$work/unpacked" "$apparmor"
+fi
 
 # Its disk: what is listed here, and no more.
 root=$work/root
@@ -51,6 +57,7 @@ place() { # place PROGRAM NAME: with its libraries
 }
 for program in crun runc unshare; do place "$(command -v "$program")" "$program"; done
 place "$binary" coracle
+place "$(find "$apparmor" -name apparmor_parser -type f)" apparmor_parser
 cp tests/vm/guest/init "$root/sbin/init"
 cp tests/vm/guest/sh "$root/www/cgi-bin/sh"
 printf 'root:x:0:0::/:/bin/sh\n' >"$root/etc/passwd"

@@ -145,6 +145,7 @@ impl Agent {
             allocatable,
             pressure: Pressure::default(),
             allowed_sysctls: config.allowed_sysctls.clone(),
+            apparmor: coracle_runtime::apparmor::is_enabled(),
         });
         let pods = Pods::new(ctx.clone(), node, shutdown.clone());
         let tasks = TaskTracker::new();

@@ -41,9 +41,7 @@ impl Handlers {
             return is_program(program).then(|| program.clone());
         }
         let (_, program) = KNOWN.iter().find(|(name, _)| *name == handler)?;
-        let path = env::var_os("PATH").unwrap_or_default();
-        let directories = env::split_paths(&path).filter(|dir| dir.is_absolute()).chain(DIRECTORIES.map(PathBuf::from));
-        directories.map(|dir| dir.join(program)).find(|program| is_program(program))
+        find(program)
     }
 
     /// The handlers that are here, sorted.
@@ -53,6 +51,13 @@ impl Handlers {
         names.dedup();
         names.into_iter().filter(|name| self.program(name).is_some()).map(str::to_owned).collect()
     }
+}
+
+/// A program of the node, by its name.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let directories = env::split_paths(&path).filter(|dir| dir.is_absolute()).chain(DIRECTORIES.map(PathBuf::from));
+    directories.map(|dir| dir.join(program)).find(|program| is_program(program))
 }
 
 fn is_program(path: &Path) -> bool {

@@ -3,6 +3,7 @@
 //! [`PodRuntime`] is what the node agent needs of a runtime. The embedded one is `runtime::embedded`; `runtime::cri` is
 //! whatever serves CRI v1 at a socket.
 
+pub mod apparmor;
 mod causes;
 mod cdi;
 mod cgroup;

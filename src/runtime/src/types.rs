@@ -279,6 +279,8 @@ pub struct Security {
     pub allow_privilege_escalation: bool,
     /// System call filter.
     pub seccomp: Seccomp,
+    /// AppArmor profile; `None`: the runtime's default one, where the node has AppArmor.
+    pub apparmor: Option<AppArmor>,
     /// /proc without masks.
     pub proc_unmasked: bool,
 }
@@ -298,6 +300,7 @@ impl Default for Security {
             read_only_root: false,
             allow_privilege_escalation: true,
             seccomp: Seccomp::RuntimeDefault,
+            apparmor: None,
             proc_unmasked: false,
         }
     }
@@ -312,6 +315,17 @@ pub enum Seccomp {
     Unconfined,
     /// A profile file on the node.
     Localhost(PathBuf),
+}
+
+/// Which AppArmor profile confines a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AppArmor {
+    /// The runtime's default profile.
+    RuntimeDefault,
+    /// None.
+    Unconfined,
+    /// One that is loaded on the node, by its name.
+    Localhost(String),
 }
 
 /// A sandbox and what is in it.

@@ -1,5 +1,6 @@
 //! What a container is made with: environment, user and rights, mounts, network files. Pure but for reading what volumes hold.
 
+pub mod apparmor;
 pub mod downward;
 pub mod env;
 pub mod env_file;

@@ -3,11 +3,14 @@
 use std::path::Path;
 
 use coracle_runtime::{Seccomp, Security};
-use k8s_openapi::api::core::v1::{Container, PodSpec, SeccompProfile};
+use k8s_openapi::api::core::v1::{Container, Pod, SeccompProfile};
+
+use super::apparmor;
 
 /// The security of a container. `profiles` is where Localhost seccomp profiles are.
-pub fn security(spec: &PodSpec, container: &Container, profiles: &Path) -> Security {
-    let pod = spec.security_context.clone().unwrap_or_default();
+pub fn security(pod: &Pod, container: &Container, profiles: &Path) -> Security {
+    let apparmor = apparmor::asked(pod, container);
+    let pod = pod.spec.as_ref().and_then(|spec| spec.security_context.clone()).unwrap_or_default();
     let own = container.security_context.clone().unwrap_or_default();
     let capabilities = own.capabilities.unwrap_or_default();
     let privileged = own.privileged == Some(true);
@@ -26,6 +29,7 @@ pub fn security(spec: &PodSpec, container: &Container, profiles: &Path) -> Secur
         read_only_root: own.read_only_root_filesystem == Some(true),
         allow_privilege_escalation: own.allow_privilege_escalation.unwrap_or(true) || privileged || sys_admin,
         seccomp: if privileged { Seccomp::Unconfined } else { seccomp(own.seccomp_profile.or(pod.seccomp_profile).as_ref(), profiles) },
+        apparmor,
         proc_unmasked: privileged || own.proc_mount.as_deref() == Some("Unmasked"),
     }
 }
@@ -47,8 +51,8 @@ mod tests {
 
     fn of(pod: Value, container: Value) -> Security {
         let spec = json!({ "securityContext": pod, "containers": [{ "name": "a", "securityContext": container }] });
-        let spec: PodSpec = serde_json::from_value(spec).expect("a spec");
-        security(&spec, &spec.containers[0], Path::new("/p"))
+        let pod: Pod = serde_json::from_value(json!({ "spec": spec })).expect("a pod");
+        security(&pod, &pod.spec.as_ref().expect("a spec").containers[0], Path::new("/p"))
     }
 
     #[test]

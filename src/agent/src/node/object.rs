@@ -89,6 +89,8 @@ pub struct Sight<'a> {
     pub images: &'a [Image],
     /// What RuntimeClasses may name.
     pub handlers: &'a [Handler],
+    /// Whether it can confine pods by AppArmor.
+    pub apparmor: bool,
 }
 
 /// The status now; transition times come from the one before.
@@ -103,6 +105,9 @@ pub fn status(sight: &Sight<'_>, before: &NodeStatus, now: Timestamp) -> NodeSta
     let mut conditions = conditions.map(|(kind, on, reason)| condition(kind, on, reason, before, now));
     if let (Some(ready), false) = (conditions.last_mut(), sight.troubles.is_empty()) {
         ready.message = Some(sight.troubles.join(", "));
+    } else if let (Some(message), true) = (conditions.last_mut().and_then(|ready| ready.message.as_mut()), sight.apparmor) {
+        // People look for it here.
+        message.push_str(". AppArmor enabled");
     }
     let texts = |amounts: &Amounts| amounts.iter().map(|(k, v)| (k.clone(), Text(v.to_string()))).collect();
     NodeStatus {

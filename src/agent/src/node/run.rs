@@ -124,6 +124,7 @@ impl NodeTask {
             troubles: &self.ctx.health.troubles(),
             images: &images,
             handlers: &self.ctx.runtime.handlers(),
+            apparmor: self.facts.borrow().apparmor,
         };
         let before = if written_at.is_some() { shown.clone() } else { node.status.clone().unwrap_or_default() };
         let status = object::status(&sight, &before, now);

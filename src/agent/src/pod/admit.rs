@@ -1,4 +1,4 @@
-//! Whether the node takes a pod that was bound to it: resources, ports, selectors, taints, sysctls.
+//! Whether the node takes a pod that was bound to it: resources, ports, selectors, taints, sysctls, confinement.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, Pod,
 
 use super::{life::Refusal, spec, sysctls};
 use crate::{
+    container::apparmor,
     eviction::{pressure::Pressure, rank},
     resources::{
         self, Amounts,
@@ -29,6 +30,8 @@ pub struct NodeFacts {
     pub pressure: Pressure,
     /// Sysctls that are allowed beside the safe ones; `*` at the end is a pattern.
     pub allowed_sysctls: Vec<String>,
+    /// Whether it can confine pods by AppArmor.
+    pub apparmor: bool,
 }
 
 /// Judges `pod` beside the pods that the node has taken. `None`: it is taken.
@@ -43,6 +46,7 @@ pub fn refuse<'a>(pod: &Pod, others: impl Iterator<Item = &'a Pod> + Clone, node
             let others = others.filter(|o| !is_over(o) && spec::uid(o) != spec::uid(pod));
             ports(spec, others.clone()).or_else(|| amounts(spec, others, node))
         })
+        .or_else(|| confinement(pod, node))
 }
 
 fn is_over(pod: &Pod) -> bool {
@@ -85,6 +89,14 @@ fn system(pod: &Pod, spec: &PodSpec) -> Option<Refusal> {
 fn sysctls(spec: &PodSpec, node: &NodeFacts) -> Option<Refusal> {
     let message = sysctls::refuse(spec, &node.allowed_sysctls)?;
     refusal("SysctlForbidden", message)
+}
+
+/// A pod that asks to be confined does not run unconfined.
+fn confinement(pod: &Pod, node: &NodeFacts) -> Option<Refusal> {
+    if node.apparmor || !apparmor::is_required(pod) {
+        return None;
+    }
+    refusal("AppArmor", "Cannot enforce AppArmor: it is not enabled on this node".to_owned())
 }
 
 fn selectors(spec: &PodSpec, node: &NodeFacts) -> Option<Refusal> {
@@ -202,6 +214,7 @@ mod tests {
             allocatable: of(json!({ "cpu": "2", "memory": "1Gi", "pods": "2", "example.com/known": "2" })),
             pressure: Pressure::default(),
             allowed_sysctls: vec!["net.core.*".into()],
+            apparmor: false,
         }
     }
 
@@ -271,6 +284,10 @@ mod tests {
         check(sysctl("kernel.msgmax"), &[], Some("SysctlForbidden"));
         check(sysctl("kernel.shm_rmid_forced"), &[], None);
         check(sysctl("net.core.somaxconn"), &[], None);
+        let confined = |kind: &str| json!({ "securityContext": { "appArmorProfile": { "type": kind } } });
+        check(confined("RuntimeDefault"), &[], Some("AppArmor"));
+        check(confined("Localhost"), &[], Some("AppArmor"));
+        check(confined("Unconfined"), &[], None);
         let port = json!({ "containers": [{ "name": "a", "ports": [{ "containerPort": 1, "hostPort": 80 }] }] });
         check(port.clone(), &[other], Some("NodePorts"));
         check(port, &[], None);

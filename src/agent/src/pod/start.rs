@@ -182,7 +182,7 @@ fn image_id(image: &Image) -> String {
 async fn configure(start: &Start, image: &Image, id: &ContainerId, image_mounts: Vec<ImageMount>) -> Result<ContainerSpec, String> {
     let (ctx, pod, container) = (&start.ctx, &start.pod, &start.part.spec);
     let spec_ = pod.spec.clone().unwrap_or_default();
-    let security = security::security(&spec_, container, &ctx.config.data_dir.join("agent/seccomp"));
+    let security = security::security(pod, container, &ctx.config.data_dir.join("agent/seccomp"));
     non_root(&security, image)?;
     let snapshot = start.used.snapshot().await.map_err(|e| e.to_string())?;
     let services = services(start).await;

@@ -15,7 +15,7 @@ use super::api::{
     },
 };
 use crate::{
-    ContainerSpec, NamespaceMode, Resources, SandboxSpec, Seccomp, Security,
+    AppArmor, ContainerSpec, NamespaceMode, Resources, SandboxSpec, Seccomp, Security,
     masks::{MASKED, READ_ONLY},
 };
 
@@ -166,8 +166,17 @@ fn security(security: &Security, namespaces: NamespaceOption) -> LinuxContainerS
         masked_paths: if masks { owned(&MASKED) } else { Vec::new() },
         readonly_paths: if masks { owned(&READ_ONLY) } else { Vec::new() },
         seccomp: Some(profile(if security.privileged { &Seccomp::Unconfined } else { &security.seccomp })),
-        apparmor: None,
+        apparmor: security.apparmor.as_ref().map(loaded),
     }
+}
+
+fn loaded(apparmor: &AppArmor) -> SecurityProfile {
+    let (kind, name) = match apparmor {
+        AppArmor::RuntimeDefault => (ProfileType::RuntimeDefault, String::new()),
+        AppArmor::Unconfined => (ProfileType::Unconfined, String::new()),
+        AppArmor::Localhost(name) => (ProfileType::Localhost, name.clone()),
+    };
+    SecurityProfile { profile_type: kind as i32, localhost_ref: name }
 }
 
 fn profile(seccomp: &Seccomp) -> SecurityProfile {
@@ -257,7 +266,12 @@ mod tests {
             name: "web".into(),
             env: vec![("TOKEN".into(), "hidden".into())],
             resources: Resources { memory_limit: Some(64 << 20), cpu_shares: Some(512), oom_score_adj: Some(-3), ..Resources::default() },
-            security: Security { run_as_user: Some(1000), allow_privilege_escalation: false, ..Security::default() },
+            security: Security {
+                run_as_user: Some(1000),
+                allow_privilege_escalation: false,
+                apparmor: Some(AppArmor::Localhost("mine".into())),
+                ..Security::default()
+            },
             ..ContainerSpec::default()
         };
         let pod = sandbox("k", &sandbox_spec);
@@ -274,6 +288,8 @@ mod tests {
         let security = linux.security_context.unwrap();
         assert!(security.no_new_privs && security.masked_paths.iter().any(|p| p == "/proc/kcore"));
         assert_eq!(security.run_as_user, Some(Int64Value { value: 1000 }));
+        let confined = SecurityProfile { profile_type: ProfileType::Localhost as i32, localhost_ref: "mine".to_owned() };
+        assert_eq!(security.apparmor, Some(confined));
         let namespaces = security.namespace_options.unwrap();
         assert_eq!((namespaces.network(), namespaces.pid(), namespaces.target_id.as_str()), (CriMode::Pod, CriMode::Target, "target"));
 

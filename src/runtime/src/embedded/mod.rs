@@ -24,6 +24,7 @@ use self::sandbox::Sandbox;
 use crate::{
     AttachRequest, ContainerId, ContainerSpec, ContainerState, ContainerStats, ContainerStatus, Credentials, ExecRequest, ExecResult,
     Handler, Image, PodRuntime, PullError, Resources, RuntimeError, RuntimeEvent, SandboxSpec, SandboxStatus, Seccomp, Security, Streams,
+    apparmor::Confinement,
     causes::causes,
     cdi,
     cgroup::{Cgroup, Hierarchies},
@@ -74,6 +75,7 @@ pub struct EmbeddedRuntime {
     /// One change of the set of sandboxes at a time per sandbox.
     busy: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     filters: Mutex<HashMap<u64, Vec<Vec<u8>>>>,
+    confinement: Confinement,
     events: broadcast::Sender<RuntimeEvent>,
     registries: Registries,
     arrivals: Option<Arrivals>,
@@ -125,6 +127,7 @@ impl EmbeddedRuntime {
             sandboxes: Mutex::default(),
             busy: Mutex::default(),
             filters: Mutex::default(),
+            confinement: Confinement::default(),
             events: broadcast::channel(EVENTS).0,
             registries: Registries::default(),
             arrivals: None,
@@ -450,6 +453,7 @@ impl PodRuntime for EmbeddedRuntime {
             writable: self.options.data_dir.join("containers").join(&spec.id.id),
             filters: self.filters(spec)?,
             seccomp: if sandbox.record.runtime.is_some() { seccomp_of(&spec.security)? } else { None },
+            apparmor: self.confinement.profile(&spec.security).await.map_err(|e| RuntimeError::Invalid(causes(&e)))?,
         };
         let make = |path: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
         make(&dir).and_then(|()| make(&container.writable)).map_err(system("could not make the container's directories"))?;

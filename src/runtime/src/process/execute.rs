@@ -30,6 +30,8 @@ pub(crate) struct Launch {
     pub(crate) no_new_privileges: bool,
     /// Compiled seccomp filters (`struct sock_filter` one after the other), in the order of installation.
     pub(crate) filters: Vec<Vec<u8>>,
+    /// The AppArmor profile that it executes under.
+    pub(crate) apparmor: Option<String>,
 }
 
 /// Does not return unless it fails; the text is for the pod's status.
@@ -54,6 +56,10 @@ fn prepare(launch: &Launch) -> Step<()> {
         entered = rustix::process::chdir(&*launch.cwd);
     }
     own_stdio(launch.uid, launch.gid);
+    // Said while a filter may not forbid it yet; it holds from execve on.
+    if let Some(profile) = &launch.apparmor {
+        confine(profile).map_err(step("applying the AppArmor profile"))?;
+    }
     drop_bounding(launch.capabilities).map_err(step("dropping capabilities"))?;
     // Without no_new_privs a filter needs CAP_SYS_ADMIN, so it comes before that goes.
     if !launch.no_new_privileges {
@@ -70,6 +76,22 @@ fn prepare(launch: &Launch) -> Step<()> {
         install(&launch.filters).map_err(step("installing the seccomp filter"))?;
     }
     default_signals();
+    Ok(())
+}
+
+/// The file is the kernel's, whatever the pod has mounted.
+fn confine(profile: &str) -> io::Result<()> {
+    use rustix::fs::{Mode, OFlags};
+    let open = |path| rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty());
+    let file = match open("/proc/self/attr/apparmor/exec") {
+        // One file of all security modules, before Linux 5.8.
+        Err(rustix::io::Errno::NOENT) => open("/proc/self/attr/exec")?,
+        other => other?,
+    };
+    if rustix::fs::fstatfs(&file)?.f_type != rustix::fs::PROC_SUPER_MAGIC {
+        return Err(io::Error::other("/proc is not the kernel's"));
+    }
+    rustix::io::write(&file, format!("exec {profile}").as_bytes())?;
     Ok(())
 }
 

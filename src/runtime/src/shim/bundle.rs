@@ -78,6 +78,7 @@ pub(super) fn launch(container: &Container, user: &User, hostname: Option<&str>)
         capabilities: capability::set(security.privileged, &security.add_capabilities, &security.drop_capabilities)?,
         no_new_privileges: !security.allow_privilege_escalation && !security.privileged,
         filters: container.filters.clone(),
+        apparmor: container.apparmor.clone(),
     })
 }
 

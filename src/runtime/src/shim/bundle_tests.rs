@@ -23,6 +23,7 @@ fn container() -> Container {
         writable: PathBuf::new(),
         filters: vec![],
         seccomp: None,
+        apparmor: None,
     }
 }
 

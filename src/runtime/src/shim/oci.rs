@@ -93,7 +93,7 @@ pub(super) fn whole(mut config: Value, sandbox: &SandboxSpec, launch: &Launch, r
 /// A process of a container, for `config.json` and for an exec.
 pub(super) fn process(launch: &Launch, terminal: bool) -> Value {
     let capabilities = capability::names(launch.capabilities);
-    json!({
+    let mut process = json!({
         "terminal": terminal,
         "user": {"uid": launch.uid, "gid": launch.gid, "additionalGids": launch.groups, "umask": 0o022},
         "args": launch.args,
@@ -101,7 +101,11 @@ pub(super) fn process(launch: &Launch, terminal: bool) -> Value {
         "cwd": launch.cwd,
         "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
         "noNewPrivileges": launch.no_new_privileges,
-    })
+    });
+    if let Some(profile) = &launch.apparmor {
+        process["apparmorProfile"] = profile.as_str().into();
+    }
+    process
 }
 
 fn opened(rule: Rule) -> Value {

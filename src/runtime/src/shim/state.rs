@@ -76,6 +76,9 @@ pub(crate) struct Container {
     /// The same as another runtime takes it (`linux.seccomp`).
     #[serde(default)]
     pub(crate) seccomp: Option<serde_json::Value>,
+    /// The AppArmor profile of its processes.
+    #[serde(default)]
+    pub(crate) apparmor: Option<String>,
 }
 
 /// An image that a container mounts.
