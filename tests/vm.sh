@@ -4,6 +4,7 @@
 #
 #   sh tests/vm.sh BINARY [SUITE...]      suites are the files of tests/vm/ [all of them]; exit code 1: something is not as it must be
 #
+# VM_SUITE and VM_IMAGES are the conformance suite (e2e.test) and a directory with archives of its images, for the specs of its that need cgroup v2.
 # VM_KERNEL names another package of a kernel [linux-image-cloud-amd64]; VM_HOLD=1 keeps the machine until Enter, with a kubeconfig to use meanwhile.
 set -eu
 cd "$(dirname "$0")/.."
@@ -63,6 +64,9 @@ cp tests/vm/guest/sh "$root/www/cgi-bin/sh"
 printf 'root:x:0:0::/:/bin/sh\n' >"$root/etc/passwd"
 echo vm >"$root/etc/hostname"
 python3 tests/vm/guest/image.py "$(command -v busybox)" "$root/images/busybox.tar"
+for archive in "${VM_IMAGES:-/nowhere}"/*.tar; do
+    if [ -e "$archive" ]; then cp "$archive" "$root/images/of-suite-$(basename "$archive")"; fi
+done
 mke2fs -qq -t ext4 -d "$root" "$work/disk" 3G >/dev/null
 
 # What finds the disk.

@@ -74,6 +74,11 @@ impl Resizing {
         self.refused.as_ref().is_some_and(|r| r.reason == DEFERRED)
     }
 
+    /// Whether the node has yet to say whether it grants the wish: until it has, the generation that wishes is not told as seen.
+    pub fn is_open(&self) -> bool {
+        self.asked.is_some() && self.refused.is_none()
+    }
+
     /// The conditions of the pod that tell of it.
     pub fn conditions(&self) -> Vec<PodCondition> {
         let condition = |kind: &str, reason: Option<String>, message: Option<String>| PodCondition {
@@ -190,7 +195,7 @@ pub fn allocated(pod: &Pod, life: &mut Life, answer: Result<(), Refusal>, out: &
                     member.granted = Some(wish(part));
                 }
             }
-            life.resize.refused = None;
+            (life.resize.asked, life.resize.refused) = (None, None);
         }
         Err(refusal) => {
             if life.resize.refused.as_ref() != Some(&refusal) {

@@ -27,7 +27,9 @@ const POD_MESSAGES_BYTES: usize = 12 << 10;
 
 /// The pod's status now. `before` is the one shown last (transition times are kept while nothing changes).
 pub fn status(pod: &Pod, life: &Life, before: &PodStatus, node_ips: &[IpAddr], now: Timestamp) -> PodStatus {
-    let generation = pod.metadata.generation;
+    // Without a word about its wish the generation would look as if it were carried out.
+    let seen = || before.observed_generation.or_else(|| pod.status.as_ref()?.observed_generation);
+    let generation = if life.resize.is_open() { seen().or(pod.metadata.generation) } else { pod.metadata.generation };
     let mut out = PodStatus {
         observed_generation: generation,
         qos_class: Some(qos::class(pod.spec.as_ref()).name().to_owned()),
@@ -212,6 +214,8 @@ fn container(pod: &Pod, life: &Life, part: &Part, member: &Member) -> ContainerS
     let name = part.spec.name.clone();
     let run = member.run.as_ref();
     let ephemeral = part.kind == Kind::Ephemeral;
+    // One that has not begun is granted what it asks for.
+    let granted = member.granted.as_ref().or(part.spec.resources.as_ref());
     let mut out = ContainerStatus {
         name: name.clone(),
         image: part.spec.image.clone().unwrap_or_default(),
@@ -220,12 +224,7 @@ fn container(pod: &Pod, life: &Life, part: &Part, member: &Member) -> ContainerS
         container_id: run.filter(|r| !r.id.id.is_empty()).map(|r| format!("{ID_SCHEME}{}", r.id.id)),
         started: (!ephemeral).then_some(false),
         volume_mounts: mounts(life, part),
-        allocated_resources: member
-            .granted
-            .as_ref()
-            .or(part.spec.resources.as_ref())
-            .and_then(|g| g.requests.clone())
-            .filter(|r| !r.is_empty()),
+        allocated_resources: granted.and_then(|g| g.requests.clone()).filter(|r| !r.is_empty()),
         resources: resources_of(life, part, member),
         last_state: Some(ContainerState::default()),
         ..Default::default()

@@ -1,6 +1,7 @@
 //! Resizes from wish to cgroup.
 
 use coracle_runtime::ContainerId;
+use k8s_openapi::api::core::v1::PodStatus;
 use serde_json::{Value, json};
 
 use super::*;
@@ -65,9 +66,12 @@ fn a_wish_is_granted_written_and_told() {
     assert_eq!(names(&plan::step(&larger, &mut life, Event::Look, at(2))), ["Allocate"]);
     assert!(plan::step(&larger, &mut life, Event::Look, at(2)).actions.is_empty(), "it is asked once");
     assert_eq!(granted(&larger, &life).spec, pod(1, "200m", "NotRequired").spec, "not granted yet");
+    let before = PodStatus { observed_generation: Some(1), ..PodStatus::default() };
+    let seen = |life: &Life| status::status(&larger, life, &before, &[], at(2)).observed_generation;
+    assert_eq!(seen(&life), Some(1), "who waits for the generation to be seen would take it for carried out");
     let step = plan::step(&larger, &mut life, Event::Allocated(Ok(())), at(3));
     assert_eq!(names(&step), ["ResizeStarted", "Resize 1"]);
-    assert_eq!(conditions(&life), [("PodResizeInProgress".to_owned(), None)]);
+    assert_eq!((seen(&life), conditions(&life)), (Some(2), vec![("PodResizeInProgress".to_owned(), None)]));
     let shown = |life: &Life| status::status(&larger, life, &Default::default(), &[], at(3)).container_statuses.expect("some").remove(0);
     let cpu = |life: &Life| shown(life).resources.and_then(|r| r.limits).and_then(|l| l.get("cpu").map(|q| q.0.clone()));
     assert_eq!(cpu(&life).as_deref(), Some("200m"), "the cgroup's, until it is written");
@@ -87,11 +91,13 @@ fn a_wish_is_granted_written_and_told() {
 fn a_wish_without_room_waits_and_a_new_one_is_judged_anew() {
     let mut life = running(&pod(1, "200m", "NotRequired"));
     let larger = pod(2, "300m", "NotRequired");
+    let seen = |pod: &Pod, life: &Life| status::status(pod, life, &Default::default(), &[], at(2)).observed_generation;
     plan::step(&larger, &mut life, Event::Look, at(1));
     let refusal = Refusal { reason: DEFERRED.into(), message: "too little cpu".into() };
     let refused = || Event::Allocated(Err(refusal.clone()));
     assert_eq!(names(&plan::step(&larger, &mut life, refused(), at(2))), ["ResizeDeferred"]);
     assert_eq!(conditions(&life), [("PodResizePending".to_owned(), Some(DEFERRED.to_owned()))]);
+    assert_eq!(seen(&larger, &life), Some(2), "it is answered");
     assert!(plan::step(&larger, &mut life, Event::Look, at(3)).actions.is_empty());
     assert_eq!(names(&plan::step(&larger, &mut life, Event::RoomFreed, at(4))), ["Allocate"]);
     assert!(names(&plan::step(&larger, &mut life, refused(), at(5))).is_empty(), "told once");
