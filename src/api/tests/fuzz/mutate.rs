@@ -52,8 +52,10 @@ const PIECES: [&[u8]; 40] = [
 ];
 /// Bytes that mutation lets a text grow to.
 const MAX_BYTES: usize = 256 << 10;
-/// Values that mutation lets a tree grow to, about: no body brings more than some hundred thousand.
-const MAX_NODES: usize = 30_000;
+/// What mutation lets a tree weigh, about: no body brings more than some hundred thousand values, or 3 MiB.
+const MAX_WEIGHT: usize = 30_000;
+/// Bytes of a text that weigh as much as a value: all of the weight in one text is a body of the largest size.
+const TEXT_BYTES: usize = 100;
 /// Levels that are nested into one place.
 const NESTING: [usize; 4] = [3, 60, 120, 5_000];
 
@@ -104,17 +106,18 @@ pub fn tree(root: &mut Value, dice: &mut Dice) {
             };
         }
         bend(at, dice);
-        if nodes(root) > MAX_NODES {
+        if weight(root) > MAX_WEIGHT {
             return;
         }
     }
 }
 
-/// Values in a value.
-fn nodes(value: &Value) -> usize {
+/// The values in a value, and the length of its texts and names: a text of megabytes that is copied is no single value.
+fn weight(value: &Value) -> usize {
     match value {
-        Value::Array(list) => 1 + list.iter().map(nodes).sum::<usize>(),
-        Value::Object(map) => 1 + map.values().map(nodes).sum::<usize>(),
+        Value::Array(list) => 1 + list.iter().map(weight).sum::<usize>(),
+        Value::Object(map) => 1 + map.iter().map(|(name, value)| name.len() / TEXT_BYTES + weight(value)).sum::<usize>(),
+        Value::String(text) => 1 + text.len() / TEXT_BYTES,
         _ => 1,
     }
 }
@@ -124,7 +127,10 @@ fn bend(value: &mut Value, dice: &mut Dice) {
         (0, _) => *value = Value::Null,
         (1, _) => *value = sample::anything(dice),
         (2, _) => *value = nested(value.take(), *dice.pick(&NESTING), dice.one_in(2)),
-        (3, Value::String(text)) => *text = text.repeat(1 + dice.up_to(2_000)),
+        (3, Value::String(text)) => {
+            let count = (1 + dice.up_to(2_000)).min(1 + MAX_WEIGHT * TEXT_BYTES / text.len().max(1));
+            *text = text.repeat(count);
+        }
         (3 | 4, Value::Array(list)) => multiply(list, 1 + dice.up_to(400)),
         (5, Value::Array(list)) if !list.is_empty() => {
             let (from, to) = (dice.roll(list.len()), dice.roll(list.len()));
@@ -132,7 +138,7 @@ fn bend(value: &mut Value, dice: &mut Dice) {
         }
         (3 | 4, Value::Object(map)) => {
             let one = map.values().next().cloned().unwrap_or_default();
-            let count = dice.up_to(400).min(MAX_NODES / nodes(&one));
+            let count = dice.up_to(400).min(MAX_WEIGHT / weight(&one));
             map.extend((0..count).map(|i| (format!("k{i}"), one.clone())));
         }
         (5, Value::Object(map)) => {
@@ -149,7 +155,7 @@ fn bend(value: &mut Value, dice: &mut Dice) {
 /// More elements; half the time each under a name of its own.
 fn multiply(list: &mut Vec<Value>, count: usize) {
     let Some(one) = list.first().cloned() else { return };
-    for i in 0..count.min(MAX_NODES / nodes(&one)) {
+    for i in 0..count.min(MAX_WEIGHT / weight(&one)) {
         let mut copy = one.clone();
         if let Some(name) = copy.get_mut("name") {
             *name = format!("n{}", i / 2).into();
