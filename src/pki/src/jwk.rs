@@ -1,8 +1,9 @@
 //! JSON Web Keys of other issuers (RFC 7517) and the tokens that they sign (RFC 7515): signatures alone, not what tokens claim.
 //!
-//! RSA and ECDSA, as OpenID Connect has them. ES512 is missing: ring has no P-521.
+//! RSA and ECDSA, as OpenID Connect has them. ES512 is not ring's, which has no P-521.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use p521::ecdsa::{Signature, VerifyingKey, signature::Verifier as _};
 use ring::signature::{self, EcdsaVerificationAlgorithm, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm};
 use serde_json::Value;
 
@@ -56,12 +57,14 @@ pub struct Token<'t> {
 enum Algorithm {
     Rsa(&'static RsaParameters),
     Ec(Curve, &'static EcdsaVerificationAlgorithm),
+    Es512,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Curve {
     P256,
     P384,
+    P521,
 }
 
 impl Algorithm {
@@ -75,6 +78,7 @@ impl Algorithm {
             "PS512" => Self::Rsa(&signature::RSA_PSS_2048_8192_SHA512),
             "ES256" => Self::Ec(Curve::P256, &signature::ECDSA_P256_SHA256_FIXED),
             "ES384" => Self::Ec(Curve::P384, &signature::ECDSA_P384_SHA384_FIXED),
+            "ES512" => Self::Es512,
             _ => return None,
         })
     }
@@ -182,6 +186,7 @@ impl Key {
                 let (curve, size) = match key["crv"].as_str()? {
                     "P-256" => (Curve::P256, 32),
                     "P-384" => (Curve::P384, 48),
+                    "P-521" => (Curve::P521, 66),
                     _ => return None,
                 };
                 let (x, y) = (bytes("x")?, bytes("y")?);
@@ -208,9 +213,16 @@ impl Key {
                 let algorithm: &dyn VerificationAlgorithm = algorithm;
                 UnparsedPublicKey::new(algorithm, point).verify(message, signature).is_ok()
             }
+            (Material::Ec(Curve::P521, point), Algorithm::Es512) => signed_with_p521(point, message, signature),
             _ => false,
         }
     }
+}
+
+/// SHA-512 and P-521 (RFC 7518, 3.4).
+fn signed_with_p521(point: &[u8], message: &[u8], signature: &[u8]) -> bool {
+    let (Ok(key), Ok(signature)) = (VerifyingKey::from_sec1_bytes(point), Signature::from_slice(signature)) else { return false };
+    key.verify(message, &signature).is_ok()
 }
 
 impl Algorithm {
@@ -218,6 +230,7 @@ impl Algorithm {
         match (self, other) {
             (Self::Rsa(a), Self::Rsa(b)) => std::ptr::eq(a, b),
             (Self::Ec(a, _), Self::Ec(b, _)) => a == b,
+            (Self::Es512, Self::Es512) => true,
             _ => false,
         }
     }

@@ -92,6 +92,39 @@ fn elliptic_tokens_hold_on_their_curve() {
     assert_eq!(verdict(&keys, &format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()))), Ok(()));
 }
 
+/// Made for these tests by OpenSSL; its s is in the upper half, which some libraries refuse and JSON Web Signatures allow.
+const ES512_TOKEN: &str = "eyJhbGciOiJFUzUxMiIsImtpZCI6ImUifQ.eyJpc3MiOiJodHRwczovL2kiLCJzdWIiOiJhbGljZSJ9.AVA5mU8Q-yKwBTg0jkT0\
+                           uV4zV_RP_KWs___sh75612n-xX9CIswnMAWv1QRHx7htoIVgm74NuVGakfwip4LpavVnAUI6MBiLIOjCLvh_mnBaP7duKuq0J0N9yqTwHfOI6B-iVGgm3ogQ5T4drAAz5lQTfkR8h1CPpU_-xvlMo2j0nCls";
+const ES512_X: &str = "AW8offG97PsZdOfKx3oyRJUBt9_0zJAH_qq6n_UrMV4v1IoGEQGkn8kDKObzyK5R2Qk2Z7DB7JiMxIvqHCggW64u";
+const ES512_Y: &str = "ANGnYOXaYyqTR-Jjl9tEDZ9qdQqZL8cZmITbBeT1EwN-pL84mtcsnIbmMjvvPF2WBnw0dIiauvkmdX4_7XmE7rol";
+
+#[test]
+fn tokens_of_the_longest_curve_hold_and_break() {
+    let set =
+        |crv: &str, x: &str| KeySet::read(&json!({"keys": [{"kty": "EC", "crv": crv, "kid": "e", "x": x, "y": ES512_Y}]})).expect("keys");
+    let keys = set("P-521", ES512_X);
+    assert_eq!((keys.len(), verdict(&keys, ES512_TOKEN)), (1, Ok(())));
+    let (signed, signature) = ES512_TOKEN.rsplit_once('.').expect("three parts");
+    let claims = encode(&json!({"iss": "https://i", "sub": "mallory"}));
+    let head = signed.split_once('.').expect("two parts").0;
+    let forged = [
+        format!("{head}.{claims}.{signature}"),
+        format!("{signed}.{}", &signature[..signature.len() - 4]),
+        format!("{signed}."),
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode([0; 132])),
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode([0xff; 132])),
+    ];
+    for token in forged {
+        assert_eq!(verdict(&keys, &token), Err(JwtError::Signature), "{token}");
+    }
+    assert_eq!(verdict(&rsa_set(&json!({"kid": "e"})), ES512_TOKEN), Err(JwtError::Signature), "a key of another kind");
+    // Not on the curve: the point is looked at when it is used.
+    assert_eq!(verdict(&set("P-521", ES512_Y), ES512_TOKEN), Err(JwtError::Signature));
+    assert!(set("P-384", ES512_X).is_empty(), "a point too long for its curve");
+    let only = json!({"keys": [{"kty": "EC", "crv": "P-521", "alg": "ES256", "x": ES512_X, "y": ES512_Y}]});
+    assert_eq!(verdict(&KeySet::read(&only).expect("keys"), ES512_TOKEN), Err(JwtError::Signature), "a key that is for something else");
+}
+
 #[test]
 fn forged_tokens_are_refused() {
     let keys = rsa_set(&json!({}));
