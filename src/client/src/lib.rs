@@ -8,6 +8,7 @@ pub mod events;
 pub mod informer;
 pub mod key;
 pub mod lister;
+pub mod metrics;
 pub mod pod;
 pub mod transport;
 pub mod watch;

@@ -9,13 +9,17 @@ use base64::Engine as _;
 use http::{Request, Response};
 use kube::{
     Client, Config,
-    client::Body,
+    client::{Body, ClientBuilder},
     config::{AuthInfo, KubeConfigOptions, Kubeconfig},
 };
 use tower::{BoxError, Service};
 
+use crate::metrics::Counted;
+
 /// What we call ourselves: the manager of the fields that we write.
 const USER_AGENT: &str = concat!("coracle/", env!("CARGO_PKG_VERSION"));
+/// What the API server of this process is called where hosts are told apart.
+const IN_PROCESS: &str = "in-process";
 
 /// A client whose transport is a call of `service`: no socket, no TLS. The service sees origin-form URIs (`/api/v1/pods?watch=true`).
 pub fn in_process<S, B>(service: S) -> Client
@@ -26,7 +30,7 @@ where
     B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    Client::new(service, "default")
+    Client::new(Counted::new(service, IN_PROCESS), "default")
 }
 
 /// Why a kubeconfig gives no client.
@@ -69,7 +73,14 @@ pub async fn from_kubeconfig(path: &Path) -> Result<Client, KubeconfigError> {
     // The cluster's API server is never behind the proxy of the user's shell.
     config.proxy_url = None;
     config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(USER_AGENT)));
-    Client::try_from(config).map_err(|e| KubeconfigError::Tls { path: path.to_path_buf(), source: Box::new(e) })
+    dialled(config).map_err(|e| KubeconfigError::Tls { path: path.to_path_buf(), source: Box::new(e) })
+}
+
+/// A client that dials, and counts what it asks.
+fn dialled(config: Config) -> Result<Client, kube::Error> {
+    let host = config.cluster_url.authority().map(ToString::to_string).unwrap_or_default();
+    let counted = tower::layer::layer_fn(move |inner| Counted::new(inner, &host));
+    Ok(ClientBuilder::try_from(config)?.with_layer(&counted).build())
 }
 
 /// The way to an API server for one whose certificate changes: what is asked after a change goes over new connections, and what was open
@@ -108,7 +119,7 @@ impl Renewed {
         let mut config = self.config.clone();
         config.auth_info.client_certificate_data = Some(text(certificate));
         config.auth_info.client_key_data = Some(text(key).into());
-        let client = Client::try_from(config).map_err(|e| KubeconfigError::Tls { path: self.path.clone(), source: Box::new(e) })?;
+        let client = dialled(config).map_err(|e| KubeconfigError::Tls { path: self.path.clone(), source: Box::new(e) })?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(client);
         Ok(())
     }
@@ -116,10 +127,12 @@ impl Renewed {
     /// The client; its requests fail until it is known who asks.
     pub fn client(self: &Arc<Self>) -> Client {
         let renewed = Arc::clone(self);
-        in_process(tower::service_fn(move |request: Request<Body>| {
+        // The client inside counts.
+        let service = tower::service_fn(move |request: Request<Body>| {
             let current = renewed.current.read().unwrap_or_else(PoisonError::into_inner).clone();
             async move { Ok::<_, BoxError>(current.ok_or(Nobody)?.send(request).await?) }
-        }))
+        });
+        Client::new(service, "default")
     }
 }
 

@@ -148,6 +148,7 @@ impl House {
     fn start<C: Controller>(&self, tasks: &mut JoinSet<()>, component: &'static str, make: impl FnOnce(&Informers, &Wakeups) -> C) {
         let wakeups = Wakeups::default();
         let controller = Arc::new(make(&self.informers, &wakeups));
+        wakeups.count(controller.name());
         let runner = Runner {
             controller,
             wakeups,

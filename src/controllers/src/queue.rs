@@ -3,10 +3,11 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
-use coracle_client::Key;
+use coracle_client::{Key, metrics};
 use tokio::time::Instant;
 
 /// Delay after the first failure; doubles with each further one.
@@ -19,7 +20,8 @@ const LONGEST_REST: Duration = Duration::from_secs(30);
 /// Keys that wait for their turn. `E` is what a resting key has to see first.
 #[derive(Debug)]
 pub struct WorkQueue<E> {
-    ready: VecDeque<Key>,
+    /// With the time from which on they wait.
+    ready: VecDeque<(Key, Instant)>,
     /// Those in `ready`.
     queued: HashSet<Key>,
     running: HashSet<Key>,
@@ -29,6 +31,7 @@ pub struct WorkQueue<E> {
     timers: BTreeSet<(Instant, Key)>,
     timer_of: HashMap<Key, Instant>,
     failures: HashMap<Key, u32>,
+    counts: Arc<metrics::Queue>,
 }
 
 impl<E> Default for WorkQueue<E> {
@@ -42,6 +45,7 @@ impl<E> Default for WorkQueue<E> {
             timers: BTreeSet::new(),
             timer_of: HashMap::new(),
             failures: HashMap::new(),
+            counts: Arc::default(),
         }
     }
 }
@@ -58,13 +62,33 @@ pub struct Turn<E> {
 }
 
 impl<E> WorkQueue<E> {
+    /// From now on its doings are told of there.
+    pub fn count(&mut self, counts: Arc<metrics::Queue>) {
+        self.ready.iter().for_each(|_| counts.added());
+        counts.holds(self.ready.len());
+        self.counts = counts;
+    }
+
+    /// Where its doings are told of.
+    pub fn counts(&self) -> &Arc<metrics::Queue> {
+        &self.counts
+    }
+
     /// The key has changed, as far as somebody could tell.
-    pub fn wake(&mut self, key: Key) {
+    pub fn wake(&mut self, key: Key, now: Instant) {
         if self.running.contains(&key) {
-            self.woken.insert(key);
+            if self.woken.insert(key) {
+                self.counts.added();
+            }
         } else if self.queued.insert(key.clone()) {
-            self.ready.push_back(key);
+            self.counts.added();
+            self.wait(key, now);
         }
+    }
+
+    fn wait(&mut self, key: Key, now: Instant) {
+        self.ready.push_back((key, now));
+        self.counts.holds(self.ready.len());
     }
 
     /// The next key whose turn it is; it runs until [`WorkQueue::done`]. Keys whose rest is not over, as `seen` says, are put aside: what
@@ -73,9 +97,10 @@ impl<E> WorkQueue<E> {
         while let Some(entry) = self.timers.first().filter(|(at, _)| *at <= now).cloned() {
             self.timers.remove(&entry);
             self.timer_of.remove(&entry.1);
-            self.wake(entry.1);
+            self.wake(entry.1, now);
         }
-        while let Some(key) = self.ready.pop_front() {
+        while let Some((key, since)) = self.ready.pop_front() {
+            self.counts.holds(self.ready.len());
             self.queued.remove(&key);
             if let Some((expected, until)) = self.resting.get_mut(&key) {
                 expected.retain(|e| !seen(e));
@@ -89,6 +114,7 @@ impl<E> WorkQueue<E> {
                 }
                 self.resting.remove(&key);
             }
+            self.counts.taken(now.saturating_duration_since(since));
             self.running.insert(key.clone());
             return Some(key);
         }
@@ -108,6 +134,7 @@ impl<E> WorkQueue<E> {
             let delay = backoff(*failures);
             *failures = failures.saturating_add(1);
             self.woken.remove(&key);
+            self.counts.retried();
             self.schedule(key.clone(), now + delay);
         } else {
             self.failures.remove(&key);
@@ -115,8 +142,9 @@ impl<E> WorkQueue<E> {
         if let Some(at) = turn.again {
             self.schedule(key.clone(), at);
         }
-        if self.woken.remove(&key) {
-            self.wake(key);
+        // It was counted when it was woken.
+        if self.woken.remove(&key) && self.queued.insert(key.clone()) {
+            self.wait(key, now);
         }
     }
 
@@ -173,11 +201,11 @@ mod tests {
     #[test]
     fn a_key_waits_once_and_runs_alone() {
         let (mut q, now) = (WorkQueue::<()>::default(), Instant::now());
-        q.wake(key("a"));
-        q.wake(key("a"));
+        q.wake(key("a"), now);
+        q.wake(key("a"), now);
         assert_eq!(q.next(now, |()| true), Some(key("a")));
-        q.wake(key("a"));
-        q.wake(key("a"));
+        q.wake(key("a"), now);
+        q.wake(key("a"), now);
         assert_eq!(q.next(now, |()| true), None);
         q.done(key("a"), idle(), now);
         assert_eq!(q.next(now, |()| true), Some(key("a")));
@@ -189,20 +217,20 @@ mod tests {
     #[test]
     fn a_key_rests_until_its_write_is_seen() {
         let (mut q, now) = (WorkQueue::default(), Instant::now());
-        q.wake(key("a"));
+        q.wake(key("a"), now);
         q.next(now, |_: &u64| true);
         q.done(key("a"), Turn { rest: vec![7], failed: false, again: None }, now);
         assert_eq!(q.next(now, |r| *r <= 6), None);
-        q.wake(key("a"));
+        q.wake(key("a"), now);
         assert_eq!(q.next(now, |r| *r <= 6), None);
-        q.wake(key("a"));
+        q.wake(key("a"), now);
         assert_eq!(q.next(now, |r| *r <= 7), Some(key("a")));
     }
 
     #[test]
     fn a_write_seen_while_running_gives_the_next_turn_at_once() {
         let (mut q, now) = (WorkQueue::default(), Instant::now());
-        q.wake(key("a"));
+        q.wake(key("a"), now);
         q.next(now, |_: &u64| true);
         q.done(key("a"), Turn { rest: vec![7], failed: false, again: None }, now);
         assert_eq!(q.next(now, |r| *r <= 7), Some(key("a")));
@@ -211,7 +239,7 @@ mod tests {
     #[test]
     fn rest_ends_in_time() {
         let (mut q, now) = (WorkQueue::default(), Instant::now());
-        q.wake(key("a"));
+        q.wake(key("a"), now);
         q.next(now, |_: &u64| true);
         q.done(key("a"), Turn { rest: vec![7], failed: false, again: None }, now);
         assert_eq!(q.next(now, |_| false), None);
@@ -222,7 +250,7 @@ mod tests {
     #[test]
     fn failures_back_off_and_are_forgiven() {
         let (mut q, mut now) = (WorkQueue::<()>::default(), Instant::now());
-        q.wake(key("a"));
+        q.wake(key("a"), now);
         for delay in [5, 10, 20] {
             assert_eq!(q.next(now, |()| true), Some(key("a")));
             q.done(key("a"), Turn { rest: vec![], failed: true, again: None }, now);
@@ -240,12 +268,39 @@ mod tests {
     fn the_sooner_schedule_stays() {
         let (mut q, now) = (WorkQueue::<()>::default(), Instant::now());
         for seconds in [9, 3, 6] {
-            q.wake(key("a"));
+            q.wake(key("a"), now);
             q.next(now, |()| true);
             q.done(key("a"), Turn { rest: vec![], failed: false, again: Some(now + Duration::from_secs(seconds)) }, now);
         }
         assert_eq!(q.deadline(), Some(now + Duration::from_secs(3)));
         assert_eq!(q.len(), 1);
+    }
+
+    #[test]
+    fn what_comes_waits_and_fails_is_counted() {
+        let (mut q, mut now) = (WorkQueue::<()>::default(), Instant::now());
+        q.wake(key("early"), now);
+        q.count(metrics::queue("queue-tests"));
+        // The second of each is the same key once more.
+        for name in ["a", "a"] {
+            q.wake(key(name), now);
+        }
+        now += Duration::from_secs(2);
+        let early = q.next(now, |()| true).expect("a key");
+        for _ in 0..2 {
+            q.wake(early.clone(), now);
+        }
+        q.done(early, Turn { rest: vec![], failed: true, again: None }, now);
+        let page = metrics::page();
+        for line in ["adds_total{name=\"queue-tests\"} 3", "depth{name=\"queue-tests\"} 1", "retries_total{name=\"queue-tests\"} 1"] {
+            assert!(page.contains(&format!("workqueue_{line}\n")), "{line} is in {page}");
+        }
+        for line in ["le=\"1\"} 0", "le=\"10\"} 1"] {
+            assert!(
+                page.contains(&format!("workqueue_queue_duration_seconds_bucket{{name=\"queue-tests\",{line}\n")),
+                "{line} is in {page}"
+            );
+        }
     }
 
     proptest! {
@@ -257,7 +312,7 @@ mod tests {
             for (step, k) in steps {
                 now += Duration::from_millis(1);
                 match step {
-                    0 => { q.wake(key(&k.to_string())); owed.insert(key(&k.to_string())); }
+                    0 => { q.wake(key(&k.to_string()), now); owed.insert(key(&k.to_string())); }
                     1 => if let Some(k) = q.next(now, |_| true) {
                         prop_assert!(!running.contains(&k));
                         owed.remove(&k);

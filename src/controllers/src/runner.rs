@@ -8,7 +8,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use coracle_client::{Informer, Key, informer::Watched};
+use coracle_client::{Informer, Key, informer::Watched, metrics};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use tokio::{sync::Notify, task::JoinSet, time::Instant};
@@ -97,6 +97,11 @@ impl<K: Watched> Sight for Informer<K> {
 }
 
 impl Wakeups {
+    /// Puts the queue into the metrics under this name.
+    pub fn count(&self, name: &'static str) {
+        lock(&self.inner.queue).count(metrics::queue(name));
+    }
+
     /// Wakes the keys that `keys(old, new)` names at every change of `K`. A controller has to watch every kind that it writes, and map the
     /// writes of a key back to it: that is how the key's rest ends.
     pub fn watch<K: Watched>(&self, informer: &Informer<K>, keys: impl Fn(Option<&K>, Option<&K>) -> Vec<Key> + Send + Sync + 'static) {
@@ -117,9 +122,9 @@ impl Wakeups {
 
     /// Wakes these keys.
     pub fn wake(&self, keys: impl IntoIterator<Item = Key>) {
-        let mut queue = lock(&self.inner.queue);
+        let (mut queue, now) = (lock(&self.inner.queue), Instant::now());
         for key in keys {
-            queue.wake(key);
+            queue.wake(key, now);
         }
         drop(queue);
         self.inner.rung.notify_one();
@@ -205,6 +210,7 @@ impl<C: Controller> Runner<C> {
     }
 
     async fn turn(&self, key: Key, pasts: &Pasts) {
+        let _working = lock(&self.wakeups.inner.queue).counts().work();
         let past = pasts.take(&key);
         let now = whole_seconds((self.clock)());
         let (plan, outcome) = match self.controller.plan(&key, now, &past).await {
