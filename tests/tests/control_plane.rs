@@ -57,6 +57,7 @@ impl Cluster {
             authentication: Default::default(),
             audit: Default::default(),
             admission: None,
+            further_metrics: Vec::new(),
         };
         let server = ApiServer::start(config, store).await.unwrap();
         let user = User { name: "test".into(), groups: vec!["system:masters".into()], ..User::default() };

@@ -146,6 +146,18 @@ fn metrics(kubectl: &Kubectl) {
     assert_eq!(value("apiserver_audit_error_total", &[]), 0.0);
     assert!(value("process_resident_memory_bytes", &[]) > 1e6 && value("process_start_time_seconds", &[]) > 1.7e9);
     assert!(samples.contains_key("apiserver_current_inflight_requests"));
+    assert!(
+        value("authentication_attempts", &["result=\"success\""]) > 0.0
+            && value("authorization_attempts_total", &["result=\"allowed\""]) > 0.0
+    );
+    assert!(value("apiserver_client_certificate_expiration_seconds", &["_count"]) > 0.0);
+    assert_eq!(value("aggregator_unavailable_apiservice", &["name=\"v1.\""]), 0.0);
+    // Of the other roles of the process.
+    assert!(
+        value("workqueue_adds_total", &["name=\"namespace-baseline\""]) >= 1.0
+            && value("workqueue_work_duration_seconds", &["_count"]) >= 1.0
+    );
+    assert!(value("rest_client_requests_total", &["code=\"200\"", "host=\"in-process\"", "method=\"GET\""]) >= 1.0);
     assert!(value("apiserver_flowcontrol_dispatched_requests_total", &["flow_schema=\"exempt\"", "priority_level=\"exempt\""]) > 0.0);
     assert_eq!(value("apiserver_flowcontrol_nominal_limit_seats", &["priority_level=\"workload-low\""]), 245.0);
     let dangling = kubectl.ok(&["get", "flowschemas", "-o", "jsonpath={.items[*].status.conditions[?(@.type==\"Dangling\")].status}"]);

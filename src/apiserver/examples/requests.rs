@@ -47,6 +47,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         authentication: Default::default(),
         audit: Default::default(),
         admission: None,
+        further_metrics: Vec::new(),
     };
     let server = ApiServer::start(config, store).await?;
     let local = server.local(User { name: "admin".into(), groups: vec!["system:masters".into()], ..User::default() });

@@ -31,6 +31,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         authentication: Default::default(),
         audit: Default::default(),
         admission: None,
+        further_metrics: Vec::new(),
     };
     let server = ApiServer::start(config, store).await?;
     println!("ready after {:?}", begin.elapsed());

@@ -181,7 +181,15 @@ async fn authenticate(shared: &Shared, request: &mut Request, info: &RequestInfo
     let caller = request.extensions_mut().remove().unwrap_or(Caller::Connection(None));
     let headers = request.headers_mut();
     websocket::bearer(headers);
-    shared.authenticator.authenticate(&caller, headers, &info.path, Timestamp::now()).await.map_err(|error| {
+    let (callers, now, began) = (&shared.registry.metrics().callers, Timestamp::now(), Instant::now());
+    let known = shared.authenticator.authenticate(&caller, headers, &info.path, now).await;
+    callers.authenticated(known.as_ref().ok().map(|user| user.name.as_str()), began.elapsed());
+    if let Caller::Connection(Some(presented)) = &caller
+        && let Some(ends_s) = presented.ends_s()
+    {
+        callers.certificate(ends_s, now);
+    }
+    known.map_err(|error| {
         tracing::debug!(path = info.path, error = &error as &dyn std::error::Error, "not authenticated");
         (error.status(), audit::attempted(request.headers(), matches!(caller, Caller::Connection(Some(_)))))
     })
@@ -194,11 +202,14 @@ fn authorize(shared: &Shared, user: &User, info: &RequestInfo, query: &[(String,
         return Ok(());
     }
     let question = Question::of(user, info, query);
+    let began = Instant::now();
     let decision = shared.authorizers.decide(&question);
-    let (word, reason) = match &decision {
-        Decision::Allow(reason) => ("allow", reason),
-        Decision::Deny(reason) | Decision::NoOpinion(reason) => ("forbid", reason),
+    let (word, counted, reason) = match &decision {
+        Decision::Allow(reason) => ("allow", "allowed", reason),
+        Decision::Deny(reason) => ("forbid", "denied", reason),
+        Decision::NoOpinion(reason) => ("forbid", "no-opinion", reason),
     };
+    shared.registry.metrics().callers.authorized(counted, began.elapsed());
     if audit.wanted() {
         audit.add("authorization.k8s.io/decision", word);
         audit.add("authorization.k8s.io/reason", reason.as_str());

@@ -79,6 +79,8 @@ pub struct Config {
     pub audit: audit::Config,
     /// An AdmissionConfiguration: what plugins of admission are told.
     pub admission: Option<PathBuf>,
+    /// What else the page of metrics says: families of others who work in this process.
+    pub further_metrics: Vec<fn() -> String>,
 }
 
 /// Why the server did not start.
@@ -141,6 +143,7 @@ pub(crate) struct Shared {
     /// What others reach the server by.
     pub advertised: SocketAddr,
     pub store: Arc<dyn Store>,
+    pub further_metrics: Vec<fn() -> String>,
     bootstrapped: AtomicBool,
 }
 
@@ -235,6 +238,7 @@ impl ApiServer {
             stop: CancellationToken::new(),
             advertised: SocketAddr::new(config.advertise_address, address.port()),
             store,
+            further_metrics: config.further_metrics.clone(),
             bootstrapped: AtomicBool::new(false),
         });
         let router = handlers::router(&shared);

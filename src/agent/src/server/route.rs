@@ -109,7 +109,8 @@ async fn summary(State(node): State<Node>) -> Response {
 }
 
 async fn metrics(State(node): State<Node>) -> Response {
-    answer::text(StatusCode::OK, stats::metrics(&node.ctx, &node.pods).await)
+    // And what all roles of this process ask of the API.
+    answer::text(StatusCode::OK, stats::metrics(&node.ctx, &node.pods).await + &coracle_client::metrics::page())
 }
 
 async fn resource(State(node): State<Node>) -> Response {

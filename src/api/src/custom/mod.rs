@@ -57,6 +57,11 @@ impl Served {
     pub fn checks(&self) -> &Checks {
         self.checks.get_or_init(|| Checks::read(&serde_json::from_str(&self.schema).unwrap_or_default()))
     }
+
+    /// Whether they are made already.
+    pub fn is_compiled(&self) -> bool {
+        self.checks.get().is_some()
+    }
 }
 
 /// Who converts objects between versions (`spec.conversion.webhook`).

@@ -98,6 +98,14 @@ async fn tell(remote: &Remote, registry: &Registry, found: &Found) -> Result<(),
     if wanted(&there)["status"] == there["status"] {
         return Ok(());
     }
+    let of_before = |part: &str| {
+        let conditions = there["status"]["conditions"].as_array().into_iter().flatten();
+        conditions.clone().find(|condition| condition["type"] == "Available").map(|condition| condition[part].clone())
+    };
+    let was = (of_before("status"), of_before("reason"));
+    if found.status == "False" && was != (Some(found.status.into()), Some(found.reason.into())) {
+        registry.metrics().callers.unavailable(&remote.name, found.reason);
+    }
     tracing::info!(
         apiservice = remote.name,
         available = found.status,

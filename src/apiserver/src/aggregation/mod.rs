@@ -108,6 +108,16 @@ impl Aggregation {
         table.remotes.iter().find(|remote| remote.group == group && remote.version == version).cloned()
     }
 
+    /// All APIServices by name, and whether each is there.
+    pub fn availability(&self) -> Vec<(String, bool)> {
+        self.table
+            .load()
+            .services
+            .iter()
+            .map(|service| (format!("{}.{}", service.version, service.group), service.is_available()))
+            .collect()
+    }
+
     /// `/apis`: APIGroupList; `None` where the catalogue's own is right.
     pub fn groups(&self, catalogue: &Catalogue) -> Option<Value> {
         let table = self.table.load();

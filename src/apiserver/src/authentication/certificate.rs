@@ -50,6 +50,11 @@ impl Presented {
         let chain = connection.peer_certificates().filter(|chain| !chain.is_empty())?;
         Some(Self { chain: chain.iter().map(|certificate| certificate.clone().into_owned()).collect(), verified: OnceLock::new() })
     }
+
+    /// The second at which the certificate of somebody who is known by it ends.
+    pub fn ends_s(&self) -> Option<i64> {
+        self.verified.get().map(|(_, ends_s)| *ends_s)
+    }
 }
 
 /// Asks whether the cluster's authority signed a certificate.

@@ -8,7 +8,7 @@ use http::{
 };
 use ring::digest;
 
-use crate::{body::full, request::Context};
+use crate::{body::full, output::gzip, request::Context};
 
 /// The tag of a document: its SHA-256 in hexadecimal.
 pub fn of(document: &[u8]) -> HeaderValue {
@@ -28,9 +28,9 @@ pub fn answer(cx: &Context, tag: &HeaderValue, document: impl Into<Bytes>, conte
     if client_has(cx, tag) {
         return not_modified(tag);
     }
-    let mut answer = Response::new(full(document));
+    let mut answer = tagged(Response::new(full("")), tag);
     answer.headers_mut().insert(CONTENT_TYPE, content_type);
-    tagged(answer, tag)
+    gzip::whole(&cx.headers, answer, document.into())
 }
 
 /// 304.

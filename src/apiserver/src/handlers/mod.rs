@@ -22,7 +22,7 @@ use http::{HeaderValue, StatusCode};
 
 pub use openapi::Documents;
 
-use crate::{answer, metrics, pipeline, server::Shared};
+use crate::{answer, metrics, output::gzip, pipeline, request::Context, server::Shared};
 
 /// The text format of Prometheus.
 const METRICS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -44,8 +44,9 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Router {
         .with_state(Arc::clone(shared))
 }
 
-async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    answer::bytes(StatusCode::OK, METRICS, metrics::page(&shared))
+async fn metrics(State(shared): State<Arc<Shared>>, cx: Context) -> Response {
+    let page = metrics::page(&shared);
+    gzip::whole(&cx.headers, answer::bytes(StatusCode::OK, METRICS, ""), page.into())
 }
 
 async fn slis(State(shared): State<Arc<Shared>>) -> Response {

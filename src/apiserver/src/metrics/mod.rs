@@ -3,10 +3,12 @@
 //! Counting one request is one look-up and a few atomic additions.
 
 pub(crate) mod admission;
+mod callers;
 mod family;
 pub(crate) mod histogram;
 pub(crate) mod page;
 mod process;
+mod rules;
 pub(crate) mod slis;
 mod summary;
 
@@ -85,6 +87,10 @@ pub struct Metrics {
     events: Family<3, Events>,
     /// Of admission.
     pub admission: admission::Admission,
+    /// Of those who ask.
+    pub callers: callers::Callers,
+    /// Of the rules of custom resources.
+    pub rules: rules::Rules,
 }
 
 /// A request that was begun: it is counted when it ends.
@@ -109,7 +115,13 @@ pub struct Ended {
 impl Metrics {
     /// Of a server with these plugins of admission.
     pub fn new(plugins: impl Iterator<Item = &'static str>) -> Self {
-        Self { requests: Family::default(), events: Family::default(), admission: admission::Admission::of(plugins) }
+        Self {
+            requests: Family::default(),
+            events: Family::default(),
+            admission: admission::Admission::of(plugins),
+            callers: callers::Callers::default(),
+            rules: rules::Rules::default(),
+        }
     }
 
     /// A request begins whose path is about something that is served; any other has no names.
@@ -226,6 +238,8 @@ pub(crate) fn page(shared: &Shared) -> String {
     metrics.write_requests(&mut page);
     metrics.write_events(&mut page);
     metrics.admission.write(&mut page);
+    metrics.rules.write(&mut page);
+    metrics.callers.write(&mut page, &shared.aggregation.availability());
     shared.flow.write(&mut page);
     write_storage(shared, &mut page);
     let audit::Counts { events, lost } = shared.audit.counts();
@@ -236,7 +250,8 @@ pub(crate) fn page(shared: &Shared) -> String {
     let version = crate::GIT_VERSION;
     page.sample("kubernetes_build_info", &[("git_version", version), ("major", "1"), ("minor", "36")], 1);
     process::write(&mut page);
-    page.finish()
+    // Whoever else works in this process has families of its own.
+    shared.further_metrics.iter().fold(page.finish(), |page, further| page + &further())
 }
 
 impl Metrics {

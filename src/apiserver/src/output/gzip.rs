@@ -3,10 +3,14 @@
 use std::{io::Write as _, sync::Arc};
 
 use bytes::Bytes;
-use flate2::{Compression, Crc, write::DeflateEncoder};
-use http::{HeaderMap, header};
+use flate2::{
+    Compression, Crc,
+    write::{DeflateEncoder, GzEncoder},
+};
+use http::{HeaderMap, HeaderValue, Response, header};
 
 use super::packed::Record;
+use crate::body::{Body, full};
 
 /// Smaller answers are sent as they are: compressing costs more than it saves. Upstream's bound.
 pub const MIN_BYTES: usize = 128 << 10;
@@ -21,6 +25,21 @@ pub fn accepted(headers: &HeaderMap) -> bool {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .any(|clause| clause.split(';').next().is_some_and(|name| name.trim() == "gzip") && !clause.replace(' ', "").ends_with(";q=0"))
+}
+
+/// A document that is there as a whole, compressed if that is worth it and the client takes it.
+pub fn whole(headers: &HeaderMap, mut answer: Response<Body>, document: Bytes) -> Response<Body> {
+    answer.headers_mut().append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    if document.len() < MIN_BYTES || !accepted(headers) {
+        *answer.body_mut() = full(document);
+        return answer;
+    }
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    // Writing to a Vec does not fail.
+    let _ = encoder.write_all(&document);
+    *answer.body_mut() = full(encoder.finish().unwrap_or_default());
+    answer.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    answer
 }
 
 /// Part of a deflate stream, or what it was made of.
@@ -124,6 +143,32 @@ mod tests {
     use std::io::Read as _;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_document_is_compressed_for_who_takes_it_and_where_it_is_worth_it() {
+        use http_body_util::BodyExt as _;
+        let large = Bytes::from("all the same ".repeat(MIN_BYTES / 10));
+        for (accepts, document, compressed) in [
+            ("gzip", large.clone(), true),
+            ("br;q=1, gzip;q=0.5", large.clone(), true),
+            ("gzip;q=0", large.clone(), false),
+            ("identity", large.clone(), false),
+            ("gzip", large.slice(..1000), false),
+        ] {
+            let headers = HeaderMap::from_iter([(header::ACCEPT_ENCODING, HeaderValue::from_static(accepts))]);
+            let answer = whole(&headers, Response::new(full("")), document.clone());
+            assert_eq!(answer.headers().contains_key(header::CONTENT_ENCODING), compressed, "{accepts}");
+            assert_eq!(answer.headers()[header::VARY], "Accept-Encoding", "{accepts}");
+            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            assert_eq!(body.len() < document.len(), compressed, "{accepts}");
+            let mut plain = Vec::new();
+            match compressed {
+                true => drop(flate2::read::GzDecoder::new(&body[..]).read_to_end(&mut plain).unwrap()),
+                false => plain.extend_from_slice(&body),
+            }
+            assert!(plain == document, "{accepts}: what was compressed is the document");
+        }
+    }
 
     #[test]
     fn what_is_compressed_can_be_read_also_under_another_head() {

@@ -89,7 +89,8 @@ async fn insert_named(write: &Write<'_>, mut object: Value) -> Result<Written, S
     write.single_owners(&mut object);
     strategy::prepare_create(write.kind(), &mut object, now);
     write.canonical(&mut object)?;
-    let mut causes = validation::create(&target.stored, &object);
+    let rules = &write.inner.metrics.rules;
+    let mut causes = rules.judge(target.stored.definition.as_deref(), || validation::create(&target.stored, &object));
     causes.extend(strategy::certificates::check(write.kind(), &object, None));
     causes.extend(validation::asked(&target.resource, &object, None, ""));
     let namespace = || write.inner.cache.get("", "namespaces", "", &target.namespace).map(|namespace| namespace.value());

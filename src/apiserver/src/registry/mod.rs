@@ -211,9 +211,12 @@ impl Registry {
 impl Inner {
     async fn answer(&self, cx: &Context, body: &Bytes) -> Result<Response<Body>, Status> {
         let target = Target::find(&self.catalogue.now(), &self.cache, &cx.info)?;
-        cx.warnings.extend(validation::warnings::deprecation(&target.resource).map(str::to_owned));
-        let defined = target.resource.definition.as_ref();
-        cx.warnings.extend(defined.and_then(|d| d.deprecation.clone()));
+        let defined = target.resource.definition.as_ref().and_then(|d| d.deprecation.clone());
+        if let Some(warning) = validation::warnings::deprecation(&target.resource).map(str::to_owned).or(defined) {
+            cx.warnings.extend([warning]);
+            let resource = &target.resource;
+            self.metrics.callers.deprecated(&resource.group, &resource.version, &resource.plural, &target.subresource);
+        }
         let verb = cx.info.verb.as_str();
         let format = Format::negotiate_objects(&cx.headers, cx.param("pretty"), verb, target.resource.custom)?;
         let format = &format;

@@ -129,7 +129,9 @@ async fn attempt(write: &Write<'_>, held: &Arc<Object>, old: &Value, mut new: Va
     manage::set(&mut new, managed_fields);
     write.canonical(&mut new)?;
     let reservation = if target.subresource.is_empty() { write.reserve(&mut new, Some(old))? } else { None };
-    causes.extend(validation::update(&target.stored, &new, old, &target.subresource));
+    let rules = &write.inner.metrics.rules;
+    let found = || validation::update(&target.stored, &new, old, &target.subresource);
+    causes.extend(rules.judge(target.stored.definition.as_deref(), found));
     causes.extend(strategy::certificates::check(kind, &new, Some(old)));
     causes.extend(validation::asked(&target.resource, &new, Some(old), &target.subresource));
     if !causes.is_empty() {

@@ -35,6 +35,7 @@ async fn start(dir: &Path) -> (Arc<Authority>, ApiServer) {
         authentication: Default::default(),
         audit: Default::default(),
         admission: None,
+        further_metrics: vec![|| "# HELP further More.\n# TYPE further gauge\nfurther 1\n".to_owned()],
     };
     (authority, ApiServer::start(config, store).await.unwrap())
 }

@@ -57,6 +57,7 @@ pub async fn api(config: &ServerConfig, advertise: IpAddr, node_ips: &[IpAddr], 
         authentication: config.authentication.clone(),
         audit: config.audit.clone(),
         admission: config.admission.clone(),
+        further_metrics: vec![coracle_client::metrics::page],
     };
     let server = ApiServer::start(config, store.clone()).await.map_err(StartError::Api)?;
     steps.done(format_args!("API server ready on {}", server.address()));
