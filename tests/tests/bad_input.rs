@@ -2,10 +2,15 @@
 
 use std::{
     path::Path,
+    sync::mpsc,
     time::{Duration, Instant},
 };
 
-use coracle_tests::{Kubectl, Server, http::Proxy};
+use coracle_tests::{
+    Kubectl, Server,
+    http::Proxy,
+    webhook::{Reply, Webhook},
+};
 use serde_json::{Value, json};
 
 const JSON: &str = "application/json";
@@ -65,6 +70,7 @@ fn harm_is_refused_in_words_and_nobody_else_waits() {
     definitions(&stage);
     rules(&stage);
     tokens(&stage, &server.kubeconfig());
+    silent_webhooks(&stage);
 }
 
 /// Bodies that end too soon, lie deep, or stand for more than they are.
@@ -162,6 +168,51 @@ fn rules(stage: &Stage) {
     let secret = br#"{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "asked"}}"#;
     stage.refused("an endless policy", ("POST", "/api/v1/namespaces/default/secrets", JSON), secret, 422, "cost");
     stage.kubectl.ok(&["delete", "validatingadmissionpolicybinding/endless", "validatingadmissionpolicy/endless"]);
+}
+
+/// Webhooks that are asked and say nothing, by many writes at once: whoever does not need them is answered meanwhile.
+fn silent_webhooks(stage: &Stage) {
+    const WRITES: usize = 30;
+    let (asked, hangs) = mpsc::channel();
+    let webhook = Webhook::start("silent.test", move |_, _| {
+        let _ = asked.send(());
+        Reply::Silence
+    });
+    let kinds = json!({"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["podtemplates"]});
+    let hook = json!({"name": "silent.harm.test", "clientConfig": webhook.by_url("/"), "sideEffects": "None", "timeoutSeconds": 5,
+        "admissionReviewVersions": ["v1"], "rules": [kinds]});
+    let configuration = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": "silent"}, "webhooks": [hook]});
+    let configurations = POLICIES.replace("validatingadmissionpolicies", "validatingwebhookconfigurations");
+    assert_eq!(stage.send("a webhook", "POST", &configurations, JSON, configuration.to_string().as_bytes()).0, 201);
+    std::thread::scope(|scope| {
+        let write = |number: usize| {
+            let template = json!({"metadata": {"name": format!("waits-{number}")},
+                "template": {"spec": {"containers": [{"name": "c", "image": "example.com/none"}]}}});
+            stage.proxy.ask("POST", "/api/v1/namespaces/default/podtemplates", JSON, template.to_string().as_bytes())
+        };
+        let writes: Vec<_> = (0..WRITES).map(|number| scope.spawn(move || write(number))).collect();
+        for number in 0..WRITES {
+            hangs.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("write {number} comes to the webhook: {error}"));
+        }
+        let map = json!({"metadata": {"name": "passes"}}).to_string();
+        for (method, path, body, code) in [
+            ("POST", MAPS, map.as_bytes(), 201),
+            ("GET", "/api/v1/namespaces/default/podtemplates", b"".as_slice(), 200),
+            ("DELETE", &format!("{MAPS}/passes"), b"", 200),
+        ] {
+            assert_eq!(stage.proxy.ask(method, path, JSON, body).0, code, "{method} {path}");
+        }
+        assert!(!writes.iter().any(|write| write.is_finished()), "others are answered while the writes hang");
+        for write in writes {
+            let (code, status) = write.join().expect("an answer");
+            assert!(
+                code == 500 && status["message"].as_str().is_some_and(|why| why.contains("context deadline exceeded")),
+                "{code} {status}"
+            );
+        }
+    });
+    assert_eq!(stage.send("it goes", "DELETE", &format!("{configurations}/silent"), JSON, b"").0, 200);
 }
 
 /// A token that is for somebody else, for nobody, or cut.
