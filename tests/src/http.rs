@@ -38,10 +38,11 @@ impl Proxy {
         self.send("GET", path, &format!("Accept: {accept}"), b"")
     }
 
+    /// HTTP/1.0: a body the proxy has decompressed, whose length it does not know, comes without the marks of chunks.
     fn send(&self, method: &str, path: &str, header: &str, body: &[u8]) -> (u16, Value) {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("the proxy listens");
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{header}\r\nContent-Length: {}\r\n\r\n",
+            "{method} {path} HTTP/1.0\r\nHost: 127.0.0.1\r\nConnection: close\r\n{header}\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
         stream.write_all(head.as_bytes()).expect("sent");
