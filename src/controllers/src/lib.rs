@@ -113,9 +113,18 @@ impl House {
         self.start(tasks, "namespace-controller", |informers, wakeups| namespace::Namespaces::new(client, informers, known, wakeups));
         let client = self.client.clone();
         self.start(tasks, "validatingadmissionpolicy-status", |informers, wakeups| policy::Policies::new(client, informers, wakeups));
-        self.start(tasks, "persistentvolumeclaim-protection-controller", protection::Protection::of_claims);
-        self.start(tasks, "persistentvolume-protection-controller", protection::Protection::of_volumes);
-        self.start(tasks, "volumeattributesclass-protection-controller", protection::Protection::of_classes);
+        let client = self.client.clone();
+        self.start(tasks, "persistentvolumeclaim-protection-controller", |informers, wakeups| {
+            protection::Protection::of_claims(client, informers, wakeups)
+        });
+        let client = self.client.clone();
+        self.start(tasks, "persistentvolume-protection-controller", |informers, wakeups| {
+            protection::Protection::of_volumes(client, informers, wakeups)
+        });
+        let client = self.client.clone();
+        self.start(tasks, "volumeattributesclass-protection-controller", |informers, wakeups| {
+            protection::Protection::of_classes(client, informers, wakeups)
+        });
         self.start(tasks, "clusterrole-aggregation-controller", clusterrole::Aggregations::new);
         self.start(tasks, "service-cidr-controller", servicecidr::ServiceCidrs::new);
         let (client, known) = (self.client.clone(), inventory.clone());
