@@ -392,8 +392,8 @@ fn want(pod: &Pod, life: &mut Life, part: &Part, now: Timestamp, out: &mut Step)
             if turns_at <= now {
                 trouble.turns_at = None;
                 trouble.reason = "ImagePullBackOff".to_owned();
-                let image = part.spec.image.as_deref().unwrap_or_default();
-                out.note(Some(name), false, "BackOff", format!("resting before the next pull of image {image:?}"));
+                // The image is the container's, or that of a volume: the failure names it.
+                out.note(Some(name), false, "BackOff", format!("resting before the next pull: {}", trouble.message));
             } else {
                 out.wake(turns_at);
             }

@@ -42,6 +42,8 @@ struct Node {
     due: Vec<(Timestamp, Event)>,
     wake_at: Option<Timestamp>,
     log: Vec<String>,
+    /// The messages of the Events in it.
+    messages: Vec<String>,
     shown: PodStatus,
     steps: usize,
 }
@@ -53,7 +55,7 @@ impl Node {
         let now = "2026-01-01T00:00:00Z".parse().expect("a time");
         let does = does.iter().map(|(n, d)| ((*n).to_owned(), d.to_vec())).collect();
         let life = Life::new(&pod, None, now);
-        Self { pod, life, now, does, due: vec![], wake_at: None, log: vec![], shown: PodStatus::default(), steps: 0 }
+        Self { pod, life, now, does, due: vec![], wake_at: None, log: vec![], messages: vec![], shown: PodStatus::default(), steps: 0 }
     }
 
     fn take(&mut self, event: Event) {
@@ -78,7 +80,10 @@ impl Node {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Note { reason, name, .. } => self.log.push(format!("{reason}{}", name.map(|n| format!(" {n}")).unwrap_or_default())),
+            Action::Note { reason, name, message, .. } => {
+                self.log.push(format!("{reason}{}", name.map(|n| format!(" {n}")).unwrap_or_default()));
+                self.messages.push(message);
+            }
             Action::MountVolumes => self.soon(Event::VolumesMounted(true)),
             Action::MakeSandbox { attempt } => {
                 let facts = SandboxFacts {
@@ -149,7 +154,9 @@ impl Node {
                 let over = run(RunState::Ended(ended(128, "StartError", self.now)));
                 self.soon(Event::Started { name, run: over });
             }
-            Does::NoImage => self.soon(Event::NotStarted { name, reason: "ErrImagePull".to_owned(), message: String::new() }),
+            Does::NoImage => {
+                self.soon(Event::NotStarted { name, reason: "ErrImagePull".to_owned(), message: "no image of a volume".to_owned() })
+            }
         }
     }
 
@@ -414,6 +421,7 @@ fn an_image_that_comes_ends_the_pause() {
     node.does.clear();
     let trouble = |node: &Node| node.life.members["main"].trouble.as_ref().map(|t| t.reason.clone());
     assert_eq!(trouble(&node).as_deref(), Some("ImagePullBackOff"));
+    assert!(node.messages.iter().any(|message| message.contains("no image of a volume")), "{:?}", node.messages);
     node.soon(Event::ImagesArrived { name: "other".to_owned() });
     node.pass(1);
     assert!(trouble(&node).is_some());
