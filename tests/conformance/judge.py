@@ -4,7 +4,8 @@ The suite (e2e.test, as upstream builds it) is given by path and never built her
 cluster; those marked [Serial] run alone afterwards. Exit code 0: all that had to pass passed.
 
 passing.txt holds the specs that run no pod. Those of passing-node.txt start pods of the suite's own images: they are held when --images names a
-directory with archives (docker save or OCI, *.tar) of all that `e2e.test --list-images` asks for; nothing is pulled.
+directory with archives (docker save or OCI, *.tar) of all that `e2e.test --list-images` asks for; nothing is pulled. Two of them ask for more:
+ImageVolume with its policy Always for a registry (or a mirror of it in registries.yaml), the read only busybox for an image whose sh is ash.
 """
 
 import argparse
