@@ -1,13 +1,13 @@
 //! Pods that cannot be, or mean harm: upstream's reason, an Event that says what, and no other pod pays for it.
 
-use std::{env, fs};
+use std::fs;
 
 use coracle_tests::{Server, image, left};
 
 /// Processes of a pod: a bomb shall fill that, and not the machine.
 const MOST_PROCESSES: &str = "--pod-max-pids=100";
-/// Bytes of a line without an end; `CORACLE_LINE_BYTES` says otherwise.
-const LINE_BYTES: &str = "60000000";
+/// Bytes of a line without an end.
+const LINE_BYTES: &str = "1000000000";
 /// Private memory of the process that keeps such a line's pod, built without optimisation.
 const SHIM_KIB: u64 = 8 << 10;
 
@@ -116,8 +116,7 @@ fn bad_pods_say_why_and_harm_nobody() {
     let (server, kubectl) = Server::with_image_and(&[MOST_PROCESSES], Vec::new());
     let directory = tempfile::tempdir().expect("a directory");
     server.import(&image::busybox_as(directory.path(), "busybox:nouser", "nobody-knows-me"));
-    let line_bytes = env::var("CORACLE_LINE_BYTES").unwrap_or_else(|_| LINE_BYTES.to_owned());
-    kubectl.apply(&PODS.replace("LINE_BYTES", &line_bytes));
+    kubectl.apply(&PODS.replace("LINE_BYTES", LINE_BYTES));
     kubectl.wait("pod/well", "condition=Ready");
     for (pod, reason, event, what) in [
         ("nouser", "CreateContainerError", "Failed", "unable to find user nobody-knows-me"),
