@@ -221,6 +221,18 @@ impl Summary {
     }
 }
 
+/// Throws away an index that failed. What cannot be removed now is when another is made in its place.
+pub fn discard(index: Option<Index>, path: &Path) {
+    let gone = guarded(|| {
+        drop(index);
+        fs::remove_dir_all(path)
+    });
+    match gone {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => tracing::warn!(%error, "the index that failed cannot be removed"),
+        _ => {}
+    }
+}
+
 /// Reads the index.
 #[derive(Clone, Debug)]
 pub struct Reader {

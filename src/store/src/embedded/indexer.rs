@@ -30,6 +30,7 @@ pub struct Indexer {
     jobs: Option<mpsc::SyncSender<Job>>,
     results: mpsc::Receiver<io::Result<()>>,
     thread: Option<JoinHandle<Option<Index>>>,
+    path: PathBuf,
     busy: bool,
 }
 
@@ -38,16 +39,27 @@ impl Indexer {
     pub fn start(mut index: Option<Index>, path: PathBuf, shared: Arc<Shared>) -> io::Result<Self> {
         let (jobs, inbox) = mpsc::sync_channel::<Job>(1);
         let (outbox, results) = mpsc::sync_channel(1);
+        let to = path.clone();
         let work = move || {
             while let Ok(job) = inbox.recv() {
-                if outbox.send(apply(&mut index, &path, &shared, &job)).is_err() {
+                let applied = apply(&mut index, &to, &shared, &job);
+                let failure = applied.as_ref().err().map(|error| io::Error::new(error.kind(), error.to_string()));
+                if outbox.send(applied).is_err() {
                     break;
+                }
+                if let Some(failure) = failure {
+                    shared.fail_index(&failure); // after the result: whom this wakes finds it
                 }
             }
             index
         };
         let thread = std::thread::Builder::new().name("store-index".to_owned()).spawn(work)?;
-        Ok(Indexer { jobs: Some(jobs), results, thread: Some(thread), busy: false })
+        Ok(Indexer { jobs: Some(jobs), results, thread: Some(thread), path, busy: false })
+    }
+
+    /// Where the index is, or will be.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Whether a job is under way; takes the result of one that has ended.

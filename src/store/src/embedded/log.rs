@@ -5,9 +5,12 @@ use std::{io, sync::Arc};
 use super::{
     disk::{Disk, DiskFile},
     form::Stored,
+    index::Summary,
     record::{self, Kind, Record},
+    recover::{self, Recovered},
     segment::{Place, Segment},
 };
+use crate::OpenError;
 
 /// How far zeros are written ahead of the records. Blocks that are only reserved are written together with the file's metadata: a sync
 /// into blocks that were written before is one write of the disk instead of two or more, and takes about two thirds of the time.
@@ -70,6 +73,13 @@ impl Log {
         let file = begin_segment(&*disk, 1, segment_bytes, 0, 1)?;
         let log = Log::resume(disk, segment_bytes, Arc::new(Segment { id: 1, file }), segment_bytes, first_offset());
         Ok(Log { unborn: true, ..log })
+    }
+
+    /// Reads all of it again, without what a failed append may have left.
+    pub fn read(&mut self) -> Result<Recovered, OpenError> {
+        let wiped = self.wipe();
+        wiped.map_err(|source| OpenError::Io { path: self.disk.path(""), what: "a write that failed cannot be wiped", source })?;
+        recover::recover(&*self.disk, Summary::default())
     }
 
     /// The segment that grows.
@@ -246,7 +256,7 @@ impl RotateError {
 pub enum RotateError {
     /// It could not be made; nothing has changed.
     Create(io::Error),
-    /// The old one could not be sealed: the log must not go on.
+    /// The old one could not be sealed: what was tried must be [taken back](Log::take_back) before the log goes on.
     Seal(io::Error),
 }
 

@@ -15,7 +15,9 @@ pub fn get(shared: &Shared, key: &Arc<str>) -> Result<Option<Entry>, ReadError> 
     let recent = shared.state().overlay.get(key).cloned();
     let slot = match recent {
         Some(state) => state,
-        None => gate.get(key).and_then(|located| located.map(|at| shared.state().slot(at)).transpose()).map_err(ReadError::Io)?,
+        None => {
+            gate.get(key).and_then(|located| located.map(|at| shared.state().slot(at)).transpose()).map_err(|error| lost(shared, error))?
+        }
     };
     drop(gate);
     slot.map(|slot| slot.load(key)).transpose().map_err(ReadError::Io)
@@ -25,13 +27,19 @@ pub fn get(shared: &Shared, key: &Arc<str>) -> Result<Option<Entry>, ReadError> 
 pub fn range(shared: &Shared, range: &Range) -> Result<Page, ReadError> {
     let gate = shared.index();
     let (changes, segments, revision) = changes(shared, range)?;
-    let indexed = gate.range(&range.prefix, range.after.as_deref()).map_err(ReadError::Io)?;
+    let indexed = gate.range(&range.prefix, range.after.as_deref()).map_err(|error| lost(shared, error))?;
     let limit = if range.limit == 0 { usize::MAX } else { range.limit };
-    let (slots, remaining) =
-        take(Merged { indexed: indexed.peekable(), changes: changes.into_iter().peekable() }, &segments, limit).map_err(ReadError::Io)?;
+    let (slots, remaining) = take(Merged { indexed: indexed.peekable(), changes: changes.into_iter().peekable() }, &segments, limit)
+        .map_err(|error| lost(shared, error))?;
     drop(gate);
     let entries = slots.iter().map(|(key, slot)| slot.load(key)).collect::<io::Result<_>>().map_err(ReadError::Io)?;
     Ok(Page { entries, revision, remaining })
+}
+
+/// The index does not answer: it is replaced, and who asks again will be told.
+fn lost(shared: &Shared, error: io::Error) -> ReadError {
+    shared.fail_index(&error);
+    ReadError::Io(error)
 }
 
 type Changes = BTreeMap<Arc<str>, Option<Slot>>;

@@ -5,7 +5,7 @@ use std::{
     io,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -143,6 +143,8 @@ pub struct Statistics {
     pub syncs: u64,
     /// Bytes that were appended to the log.
     pub appended_bytes: u64,
+    /// Indexes that failed and were given up, to be made again from the log.
+    pub indexes_given_up: u64,
 }
 
 /// Shared by the store's handle, its streams, the writer and the indexer.
@@ -155,7 +157,9 @@ pub struct Shared {
     /// The newest visible revision; every change of it wakes the watchers.
     pub revision: watch::Sender<u64>,
     /// Set when the store is closed, and seen with the next change of `revision`.
-    pub closed: std::sync::atomic::AtomicBool,
+    pub closed: AtomicBool,
+    /// The index failed, and the writer has not replaced it yet.
+    index_failed: AtomicBool,
     /// Writes that were announced and are not answered; some of them wait in the queue.
     announced: AtomicUsize,
     queue: Mutex<Queue>,
@@ -175,6 +179,7 @@ impl Shared {
             gate: RwLock::new(index.map_or(Gate::Unindexed, Gate::Indexed)),
             revision,
             closed: false.into(),
+            index_failed: false.into(),
             announced: AtomicUsize::new(0),
             queue: Mutex::default(),
             arrived: Condvar::new(),
@@ -190,11 +195,31 @@ impl Shared {
 
     /// Nobody writes any more: waiting writes and watchers hear of it.
     pub fn shut(&self) {
-        self.closed.store(true, std::sync::atomic::Ordering::Release);
+        self.closed.store(true, Ordering::Release);
         self.permits.close();
         *self.gate.write().unwrap_or_else(PoisonError::into_inner) = Gate::Closed;
         self.queue().requests.clear();
         self.revision.send_modify(|_| {});
+    }
+
+    /// The index failed: the writer is to replace it.
+    pub fn fail_index(&self, why: &io::Error) {
+        if self.closed.load(Ordering::Acquire) || self.index_failed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        tracing::warn!(error = %why, "the index of the store failed");
+        let _queue = self.queue(); // the writer is not between its look at this and its wait
+        self.arrived.notify_one();
+    }
+
+    /// Whether the index failed and is not replaced yet.
+    pub fn index_has_failed(&self) -> bool {
+        self.index_failed.load(Ordering::Acquire)
+    }
+
+    /// The index that failed is not used any more.
+    pub fn forgive_index(&self) {
+        self.index_failed.store(false, Ordering::Release);
     }
 
     /// The in-tray.

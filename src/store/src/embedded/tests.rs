@@ -3,6 +3,7 @@
 mod damage;
 mod fault_disk;
 mod faults;
+mod full_index;
 mod model;
 
 use std::{path::Path, sync::Arc, time::Duration};

@@ -1,6 +1,7 @@
 //! The one thread that writes: takes what waits, appends it, syncs once, shows it to the readers, answers all.
 
 mod cleaning;
+mod remaking;
 
 use std::{
     collections::HashMap,
@@ -38,11 +39,9 @@ const OVERLAY_BOUND: usize = 65_536;
 
 const FULL: &str = "the disk takes no more of the log; free space on it, and writes go on";
 const SYNC_FAILED: &str = "the log could not be synced; check the disk: writes go on as soon as it takes them";
-const SEAL_FAILED: &str =
-    "a segment of the log could not be ended, so the last writes may be lost; check the disk, then restart, which verifies what is on it";
 /// Between two tries to write again what could not be synced; tests have no time.
 const MEND_AGAIN: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 500 });
-const INDEX_FAILED: &str = "the index failed; free space or check the disk, then restart, which makes it again from the log";
+const INDEX_FAILED: &str = "the index failed and is made again from the log; writes of this key go on when it is";
 /// After a batch of several, the next one waits for as many, but at most this part of what the sync took: who was answered asks again
 /// at once, and the first of them shall not have a sync of its own.
 const GATHER_DIVISOR: u32 = 2;
@@ -80,8 +79,10 @@ pub struct Writer {
     patience: Duration,
     /// Why there are no more writes.
     dead: Option<ReadOnly>,
-    /// From when on it may be tried to end that; if there is none, the next start will.
+    /// From when on it may be tried to end that.
     mend_from: Option<Instant>,
+    /// Until when an index that failed is not made again.
+    index_rests: Option<Instant>,
 }
 
 /// What the writer starts with.
@@ -139,6 +140,7 @@ impl Writer {
             fresh: start.clean,
             dead: None,
             mend_from: None,
+            index_rests: None,
         }
     }
 
@@ -166,6 +168,7 @@ impl Writer {
             }
             self.feed_index();
             self.clean();
+            self.remake_index();
         };
         self.end(ending);
     }
@@ -185,7 +188,8 @@ impl Writer {
         }
         queue.wanted = 1;
         while queue.requests.is_empty() && queue.ending.is_none() && self.cleaning.is_none() {
-            let timeout = self.lazy.map(|(since, _)| LAZY_SYNC.saturating_sub(since.elapsed()));
+            let lazy = self.lazy.map(|(since, _)| LAZY_SYNC.saturating_sub(since.elapsed()));
+            let timeout = lazy.into_iter().chain(self.until_remaking()).min();
             if timeout.is_some_and(|left| left.is_zero()) {
                 break;
             }
@@ -238,7 +242,7 @@ impl Writer {
     fn stage(&mut self, staged: &mut Staged, request: &Request) -> Result<u64, Refused> {
         let before = match staged.keys.get(&request.key) {
             Some(state) => state.clone(),
-            None => self.current(&request.key).map_err(|source| Refused::ReadOnly(ReadOnly::because(INDEX_FAILED, source)))?,
+            None => self.current_for_sure(&request.key).map_err(|source| Refused::ReadOnly(ReadOnly::because(INDEX_FAILED, source)))?,
         };
         let deletes = matches!(request.operation, Operation::Delete);
         let holds = match request.expect {
@@ -282,6 +286,15 @@ impl Writer {
         let Some(reader) = &self.reader else { return Ok(None) };
         let located = reader.get(key)?;
         located.map(|located| self.shared.state().slot(located)).transpose()
+    }
+
+    /// The same; an index that does not answer is replaced first.
+    fn current_for_sure(&mut self, key: &str) -> io::Result<Option<Slot>> {
+        self.current(key).or_else(|source| {
+            self.shared.fail_index(&source);
+            self.remake_index();
+            self.current(key)
+        })
     }
 
     fn commit(&mut self, mut staged: Staged) {
@@ -340,10 +353,7 @@ impl Writer {
                 (self.lazy, self.fresh, self.gathering.1) = (None, false, start.elapsed());
                 self.shared.statistics.lock().unwrap_or_else(PoisonError::into_inner).syncs += 1;
             }
-            Err(source) => {
-                self.die(SYNC_FAILED, source);
-                self.mend_from = Some(Instant::now());
-            }
+            Err(source) => self.die(source),
         }
     }
 
@@ -364,10 +374,10 @@ impl Writer {
         }
     }
 
-    fn die(&mut self, reason: &str, source: io::Error) {
-        tracing::error!(error = %source, "the store takes no more writes: {reason}");
-        (self.lazy, self.cleaning, self.mend_from) = (None, None, None);
-        self.dead = Some(ReadOnly::because(reason, source));
+    fn die(&mut self, source: io::Error) {
+        tracing::error!(error = %source, "the store takes no more writes: {SYNC_FAILED}");
+        (self.lazy, self.cleaning, self.mend_from) = (None, None, Some(Instant::now()));
+        self.dead = Some(ReadOnly::because(SYNC_FAILED, source));
     }
 
     fn rotate(&mut self) -> Result<(), ReadOnly> {
@@ -376,7 +386,7 @@ impl Writer {
             return Err(why.clone());
         }
         let oldest = self.shared.state().segments.keys().next().copied().unwrap_or(1);
-        let old = self.log.capacity();
+        let (old, (_, end)) = (self.log.capacity(), self.log.position());
         match self.log.rotate(self.revision, oldest) {
             Ok(()) => {
                 let tail = self.log.tail().clone();
@@ -386,7 +396,8 @@ impl Writer {
             }
             Err(RotateError::Create(source)) => Err(ReadOnly::because(FULL, source)),
             Err(RotateError::Seal(source)) => {
-                self.die(SEAL_FAILED, source);
+                self.log.take_back(end);
+                self.die(source);
                 self.dead.clone().map_or(Ok(()), Err)
             }
         }
@@ -395,7 +406,7 @@ impl Writer {
     /// Gives the overlay to the index when there is enough of it. Only what is synced: the index must not know more than the log.
     fn feed_index(&mut self) {
         let keys = self.shared.state().overlay.len();
-        if keys < self.index_from || self.dead.is_some() {
+        if keys < self.index_from || self.dead.is_some() || self.index_is_out() {
             return;
         }
         let Some(indexer) = &mut self.indexer else { return };
@@ -404,21 +415,23 @@ impl Writer {
             Ok(_) => {
                 self.sync();
                 if let Err(source) = self.apply_overlay() {
-                    self.die(INDEX_FAILED, source);
+                    self.shared.fail_index(&source);
                 }
             }
-            Err(source) => self.die(INDEX_FAILED, source),
+            Err(source) => self.shared.fail_index(&source),
         }
     }
 
     /// Starts to apply the whole overlay; everything in it must be synced.
     fn apply_overlay(&mut self) -> io::Result<()> {
+        let unindexed = matches!(*self.shared.index(), Gate::Unindexed);
+        let least = if self.index_is_out() { usize::MAX } else { self.index_from };
         let Some(indexer) = &mut self.indexer else { return Ok(()) };
         indexer.finish()?;
         if !self.log.is_synced() {
             return Ok(());
         }
-        if state_is_small(&self.shared, self.index_from) {
+        if unindexed && self.shared.state().overlay.len() < least {
             return Ok(()); // no index: the log tells all that an opening needs
         }
         let state = self.shared.state();
@@ -464,11 +477,6 @@ impl Writer {
         self.log.stage(Kind::Close, self.revision, 0, "", Stored::default());
         self.write(true, 0)
     }
-}
-
-/// Whether there is no index, and nothing for which to make one.
-fn state_is_small(shared: &Shared, index_from: usize) -> bool {
-    matches!(*shared.index(), Gate::Unindexed) && shared.state().overlay.len() < index_from
 }
 
 /// How a value goes into the log.

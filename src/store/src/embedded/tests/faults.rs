@@ -119,11 +119,16 @@ fn a_full_disk_refuses_and_recovers() {
                     assert!(reason.contains("free space"), "{reason}");
                     assert_eq!(source.and_then(|source| source.raw_os_error()), Some(libc::ENOSPC));
                     refused += 1;
+                    store.shared.fail_index(&io::Error::other("as it may on such a disk")); // so the log is read: with a part of what was refused
                 }
                 Err(other) => panic!("{other}"),
             }
+            let page = runtime.block_on(store.range(all())).expect("a page");
+            let found: BTreeMap<String, Bytes> = page.entries.into_iter().map(|entry| (entry.key.to_string(), entry.value)).collect();
+            assert_eq!(found, expected, "seed {seed}: what was refused is not seen");
         }
-        assert_eq!(refused, 4, "seed {seed}: it goes on as soon as there is space");
+        // Of the four failures, some may have met who wiped what a refused write left.
+        assert!((1..=4).contains(&refused), "seed {seed}: it goes on as soon as there is space, after {refused} refusals");
         store.abandon();
         let store = open_on(&disk, &dir.path().join("index")).expect("the store opens");
         let page = runtime.block_on(store.range(all())).expect("a page");
@@ -186,7 +191,6 @@ fn no_failed_sync_loses_what_was_acknowledged_or_seen() {
                     disk.set(Faults::default());
                     std::thread::sleep(std::time::Duration::from_millis(2));
                 }
-                Err(WriteError::ReadOnly { .. }) => break,
                 Err(other) => panic!("seed {seed}: {other}"),
             }
         }
@@ -196,20 +200,15 @@ fn no_failed_sync_loses_what_was_acknowledged_or_seen() {
         };
         assert_eq!(seen(&store), expected, "seed {seed}: readers see what was acknowledged");
         disk.set(Faults::default());
-        // What was lazy is on the disk with this; a disk that failed while a segment was ended takes it after a restart alone.
-        let last =
-            (0..200).find_map(|_| match runtime.block_on(store.put("/last", Bytes::from_static(b"x"), Expect::Any, Durability::Sync)) {
-                Ok(_) => Some(true),
-                Err(WriteError::ReadOnly { reason, .. }) if reason.contains("restart") => Some(false),
-                Err(_) => {
-                    std::thread::sleep(std::time::Duration::from_millis(20));
-                    None
-                }
-            });
-        assert!(last.is_some(), "seed {seed}: writes go on");
-        if last == Some(false) {
-            continue;
-        }
+        // What was lazy is on the disk with this.
+        let last = (0..200).any(|_| {
+            let put = runtime.block_on(store.put("/last", Bytes::from_static(b"x"), Expect::Any, Durability::Sync));
+            if put.is_err() {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            put.is_ok()
+        });
+        assert!(last, "seed {seed}: writes go on");
         expected.insert("/last".to_owned(), Bytes::from_static(b"x"));
         store.abandon();
         disk.power_cycle();
