@@ -1,6 +1,6 @@
 #!/bin/sh
 # Programs of other people on a node of ours: databases and a web server from Debian's packages, Prometheus, the Python client, programs of client-go and
-# controller-runtime, and kubectl's own ways into a pod. A cluster of its own, gone afterwards.
+# controller-runtime, gVisor, and kubectl's own ways into a pod. A cluster of its own, gone afterwards.
 #
 #   sh tests/programs.sh BINARY [SUITE...]      suites are the files of tests/programs/ [all of them]; exit code 1: something is not as it must be
 #
@@ -59,7 +59,10 @@ exited() { # exited POD: its first container's exit code, told as the pod goes; 
 }
 
 began=$(date +%s)
-serve
+# Where suites put OCI runtimes that the node is to find.
+handlers="$work/handlers"
+mkdir "$handlers"
+PATH="$handlers:$PATH" serve
 python3 tests/vm/guest/image.py "$(command -v busybox)" "$work/busybox.tar"
 set -- .tools/images/*.tar "$work/busybox.tar"
 "$binary" images --data-dir "$work/data" import "$@" >/dev/null

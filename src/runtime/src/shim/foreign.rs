@@ -75,7 +75,9 @@ pub(super) fn create(foreign: Foreign<'_>, creation: &Creation<'_>) -> Result<Cr
     write_config(&foreign.dir.join("config.json"), config.to_string().as_bytes()).map_err(system("writing config.json"))?;
     take_stdio(creation.stdio).map_err(system("passing stdin, stdout and stderr"))?;
     let call = Call { foreign, name: "init", terminal: creation.terminal };
-    let pid = call.process(&["create", "--bundle", "."])?;
+    // Whole: gVisor looks for what is in it by this path, from elsewhere.
+    let bundle = foreign.dir.to_str().ok_or_else(|| Failure::System(format!("{} is not UTF-8", foreign.dir.display())))?;
+    let pid = call.process(&["create", "--bundle", bundle])?;
     Ok(Created { launch: Launch { filters: Vec::new(), ..launch }, pid: Some(pid) })
 }
 
@@ -191,7 +193,8 @@ impl Call<'_> {
         // SAFETY: a number; its signal ends this child, and with it the call.
         unsafe { libc::alarm(LONGEST_CALL_SECONDS) };
         let mut command = Command::new(&runtime.program);
-        command.arg("--root").arg(dir.join(ROOT)).arg("--log").arg(&log).args(["--log-format", "json"]).args(args).current_dir(dir);
+        command.arg("--root").arg(dir.join(ROOT)).arg("--log").arg(&log).args(["--log-format", "json"]);
+        command.args(arguments(&runtime.program)).args(args).current_dir(dir);
         if !matches!(args.first(), Some(&("create" | "exec"))) {
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         }
@@ -216,11 +219,18 @@ fn read_log(path: &Path) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The last message of level error, or the last line that is no JSON.
+/// What a runtime needs beside what all of them take. Left alone, gVisor takes the addresses off the pod's interface and keeps them to itself: the pod's
+/// other containers would have none, nor would the next run of this one.
+fn arguments(program: &Path) -> &'static [&'static str] {
+    if program.file_name().is_some_and(|name| name == "runsc") { &["--network=host"] } else { &[] }
+}
+
+/// The last message of level error, or the last line that is no JSON. Some write their messages without an end of line.
 fn last_error(log: &str) -> Option<String> {
-    let message = |line: &str| match serde_json::from_str::<serde_json::Value>(line) {
-        Ok(line) => (line["level"] == "error").then(|| line["msg"].as_str().map(str::to_owned)).flatten(),
-        Err(_) => Some(line.to_owned()),
+    let message = |line: &str| {
+        let values: Result<Vec<serde_json::Value>, _> = serde_json::Deserializer::from_str(line).into_iter().collect();
+        let Ok(values) = values else { return Some(line.to_owned()) };
+        values.iter().rev().find(|value| value["level"] == "error").and_then(|value| value["msg"].as_str()).map(str::to_owned)
     };
     log.lines().rev().filter(|line| !line.trim().is_empty()).find_map(message)
 }
@@ -246,6 +256,7 @@ mod tests {
             (r#"{"level":"warning","msg":"old"}"#, None),
             ("{\"level\":\"error\",\"msg\":\"first\"}\n{\"level\":\"error\",\"msg\":\"last\"}\n", Some("last")),
             ("{\"level\":\"error\",\"msg\":\"why\"}\n{\"level\":\"info\",\"msg\":\"x\"}\n\n", Some("why")),
+            (r#"{"level":"error","msg":"one"}{"level":"error","msg":"another"}{"level":"info","msg":"x"}"#, Some("another")),
             ("plain words\n", Some("plain words")),
         ] {
             assert_eq!(last_error(log).as_deref(), expected, "{log}");
