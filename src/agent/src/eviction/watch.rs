@@ -8,7 +8,7 @@ use std::{
 };
 
 use coracle_client::EventType;
-use coracle_runtime::RuntimeError;
+use coracle_runtime::{ContainerState, RuntimeError};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
@@ -28,6 +28,7 @@ use crate::{
     node::object,
     pod::{
         clock::{Clock, shifted},
+        life::Life,
         worker::Facts,
     },
     pods::Pods,
@@ -100,6 +101,9 @@ impl Watch {
             let due = images_at.is_none_or(|at: Timestamp| now.duration_since(at).unsigned_abs() >= IMAGES);
             if disk_short || due {
                 images_at = Some(now);
+                if disk_short {
+                    self.collect_dead().await;
+                }
                 let bytes =
                     if disk_short { Some(u64::MAX) } else { images::excess(signals.image_disk, &self.ctx.config.images.collection) };
                 self.collect_images(&mut uses, bytes.unwrap_or(0), disk_short, now).await;
@@ -204,6 +208,27 @@ impl Watch {
             measured
         });
         walked.await.unwrap_or_default()
+    }
+
+    /// Removes what is left of runs before the newest, with all that they wrote; their logs and how they ended stay. A pod that is over has no
+    /// containers.
+    async fn collect_dead(&self) {
+        for (pod, facts) in self.pods.list() {
+            for (name, (id, attempt, _)) in &facts.runs {
+                let Some(before) = attempt.checked_sub(1) else { continue };
+                let dead = Life::container_id(&id.sandbox, name, before);
+                match self.ctx.runtime.container(&dead).await {
+                    Ok(status) if matches!(status.state, ContainerState::Exited { .. }) => {}
+                    _ => continue,
+                }
+                match self.ctx.runtime.remove_container(&dead).await {
+                    Ok(()) => tracing::info!(pod = pod.metadata.name, container = name, "a dead container is removed: the disk is short"),
+                    Err(error) => {
+                        self.note(EventType::Warning, "ContainerGCFailed", format!("container {} is not removed: {error}", dead.id))
+                    }
+                }
+            }
+        }
     }
 
     /// Removes images that nobody uses, to gain so many bytes.
